@@ -1,0 +1,101 @@
+"""Every name that crosses a border of Supernode: API group, labels, annotations, variables, ports, files.
+
+Data only. A name that a user can meet is documented in docs/names.md, which is generated from this file
+(each constant's comment line is its description); a test compares the two both ways.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "supernode.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+FIELD_MANAGER: Final = "supernode"
+SCHEDULER_NAME: Final = "supernode"
+FINALIZER: Final = "supernode.dev/finalizer"
+# The Lease that makes one operator active per cluster, whatever namespace it is installed in.
+LEASE_NAMESPACE: Final = "kube-system"
+LEASE_NAME: Final = "supernode-operator"
+
+# --- labels on pods, services, secrets and config maps of a job -----------------------------------------------
+# Name of the TrainingJob.
+LABEL_JOB: Final = "supernode.dev/job"
+# UID of the TrainingJob, so that a job made again under the same name is not mistaken for the old one.
+LABEL_JOB_UID: Final = "supernode.dev/job-uid"
+# Rank of the worker, from 0.
+LABEL_RANK: Final = "supernode.dev/rank"
+# Attempt the pod belongs to; a restarted gang has the next number.
+LABEL_ATTEMPT: Final = "supernode.dev/attempt"
+# AcceleratorPool the worker runs in.
+LABEL_POOL: Final = "supernode.dev/pool"
+# Kubeflow's names for the same, so that other tools understand our pods.
+LABEL_KUBEFLOW_JOB: Final = "training.kubeflow.org/job-name"
+LABEL_KUBEFLOW_TYPE: Final = "training.kubeflow.org/replica-type"
+LABEL_KUBEFLOW_INDEX: Final = "training.kubeflow.org/replica-index"
+# Kubernetes' own name for the rank.
+LABEL_COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
+
+# --- labels on nodes (the examples use them; a pool or group may select by any other) ---------------------------
+# Chip of the node's accelerators, a catalogue name.
+LABEL_CHIP: Final = "supernode.dev/chip"
+# SuperNodeGroup the node is wired into.
+LABEL_GROUP: Final = "supernode.dev/group"
+# Spine switch domain of the node.
+LABEL_SPINE: Final = "supernode.dev/spine"
+# Super-node of the node.
+LABEL_SUPERNODE: Final = "supernode.dev/supernode"
+
+# --- annotations ------------------------------------------------------------------------------------------------
+# Device indices on the node that a worker holds, such as `0,1`.
+ANNOTATION_DEVICES: Final = "supernode.dev/devices"
+
+# --- variables in the worker container ----------------------------------------------------------------------------
+# Path of the emulator's Unix socket (emulated pools only).
+ENV_SOCKET: Final = "SUPERNODE_EMULATOR_SOCKET"
+# Name of the job.
+ENV_JOB: Final = "SUPERNODE_JOB"
+# Namespace of the job.
+ENV_NAMESPACE: Final = "SUPERNODE_NAMESPACE"
+# Rank of this worker, from 0 (in worker and sidecar).
+ENV_RANK: Final = "SUPERNODE_RANK"
+# Number of workers in the job (in worker and sidecar).
+ENV_WORKERS: Final = "SUPERNODE_WORKERS"
+# Accelerators of this worker (in worker and sidecar).
+ENV_DEVICES: Final = "SUPERNODE_DEVICES"
+# Attempt this pod belongs to, from 0.
+ENV_ATTEMPT: Final = "SUPERNODE_ATTEMPT"
+# Parallelism as JSON: tensor, pipeline, data, context, expert, microBatchSize, globalBatchSize, ...
+ENV_PARALLELISM: Final = "SUPERNODE_PARALLELISM"
+# Devices that a process may use, as on a real DCU.
+ENV_VISIBLE_DEVICES: Final = "HIP_VISIBLE_DEVICES"
+
+# --- variables in the emulator sidecar --------------------------------------------------------------------------
+# Chip to emulate: a catalogue name, or a JSON object with the fields of chipSpec.
+ENV_CHIP: Final = "SUPERNODE_CHIP"
+# host:port where rank 0's sidecar gathers the addresses of all sidecars.
+ENV_RENDEZVOUS: Final = "SUPERNODE_RENDEZVOUS"
+# Address that this sidecar listens on (the pod's).
+ENV_POD_IP: Final = "SUPERNODE_POD_IP"
+# Secret shared by the sidecars of one job; never logged.
+ENV_FABRIC_SECRET: Final = "SUPERNODE_FABRIC_SECRET"
+# JSON: the link levels between the job's workers, and each worker's domain per level.
+ENV_TOPOLOGY: Final = "SUPERNODE_TOPOLOGY"
+# Seconds that a collective waits for a rank before it fails with that rank's name.
+ENV_FABRIC_TIMEOUT: Final = "SUPERNODE_FABRIC_TIMEOUT"
+
+# --- ports and files in a pod ---------------------------------------------------------------------------------
+# TCP port of the sidecar's fabric (collectives between pods).
+PORT_FABRIC: Final = 29400
+# HTTP port of the sidecar: /metrics, /healthz, /readyz, /progress.
+PORT_EMULATOR_HTTP: Final = 29401
+# HTTP port of the operator's metrics.
+PORT_OPERATOR_METRICS: Final = 9090
+# HTTP port of the operator's /healthz and /readyz.
+PORT_OPERATOR_HEALTH: Final = 8081
+# Directory shared by worker and sidecar (an emptyDir in memory): socket and shared tensors.
+EMULATOR_DIRECTORY: Final = "/var/run/supernode"
+EMULATOR_SOCKET: Final = f"{EMULATOR_DIRECTORY}/emulator.sock"
+# Name of the sidecar container and of the shared volume.
+EMULATOR_CONTAINER: Final = "supernode-emulator"
+EMULATOR_VOLUME: Final = "supernode-emulator"
