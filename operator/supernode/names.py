@@ -78,7 +78,7 @@ ENV_RENDEZVOUS: Final = "SUPERNODE_RENDEZVOUS"
 # Address that this sidecar listens on (the pod's).
 ENV_POD_IP: Final = "SUPERNODE_POD_IP"
 # Secret shared by the sidecars of one job; never logged.
-ENV_FABRIC_SECRET: Final = "SUPERNODE_FABRIC_SECRET"
+ENV_FABRIC_SECRET: Final = "SUPERNODE_FABRIC_SECRET"  # noqa: S105 (a name, not a secret)
 # JSON: the link levels between the job's workers, and each worker's domain per level.
 ENV_TOPOLOGY: Final = "SUPERNODE_TOPOLOGY"
 # Seconds that a collective waits for a rank before it fails with that rank's name.
