@@ -1,0 +1,81 @@
+"""Seconds of one kernel on one device: the larger of arithmetic and memory traffic, plus the launch.
+
+Flows in: a `Chip` (data sheet) and the work of the kernel. Flows out: seconds. The predictor and the emulator's clock
+both call this, so a figure is never kept twice. Not here: collectives, and the order of kernels in a step.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from supernode.chips import Chip
+from supernode.errors import ModelError
+from supernode.steptime.calibration import Family, family_of
+
+#: Bytes per element; tf32 is stored as f32.
+DTYPE_BYTES: Final[dict[str, int]] = {
+    "f64": 8,
+    "f32": 4,
+    "tf32": 4,
+    "bf16": 2,
+    "f16": 2,
+    "fp8": 1,
+    "int8": 1,
+}
+
+
+def dtype_bytes(dtype: str) -> int:
+    """Bytes of one element.
+
+    Raises:
+        ModelError: a dtype that is not in the table.
+    """
+    size = DTYPE_BYTES.get(dtype)
+    if size is None:
+        raise ModelError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPE_BYTES)}")
+    return size
+
+
+def kernel_seconds(chip: Chip, *, flops: float, bytes_moved: float, dtype: str) -> float:
+    """Seconds of a kernel that is not a matrix product: elementwise, reduction, softmax, normalisation, copy.
+
+    Args:
+        chip: data sheet of the device.
+        flops: floating-point operations (0 for a copy: then no peak figure is needed).
+        bytes_moved: bytes read plus bytes written in device memory.
+        dtype: in which the arithmetic runs (`f32` for kernels that accumulate in f32).
+
+    Raises:
+        ChipError: the catalogue lacks the peak of that dtype or the memory bandwidth; it says what to write where.
+        ModelError: a negative amount of work.
+    """
+    if flops < 0 or bytes_moved < 0:
+        raise ModelError(f"a kernel cannot have {flops:g} FLOPs and {bytes_moved:g} bytes; both must be 0 or more")
+    family = family_of(chip.name)
+    arithmetic = flops / (chip.peak_flops(dtype) * family.gemm_peak) if flops else 0.0
+    memory = bytes_moved / (chip.figure("memory_bandwidth") * family.memory) if bytes_moved else 0.0
+    return family.launch + max(arithmetic, memory)
+
+
+def gemm_efficiency(family: Family, m: float, n: float, k: float) -> float:
+    """Share of the peak FLOP/s that an (m, k) x (k, n) product reaches when it is limited by arithmetic."""
+    small_m, small_n, small_k = family.gemm_small
+    return family.gemm_peak / ((1.0 + small_m / m) * (1.0 + small_n / n) * (1.0 + small_k / k))
+
+
+def gemm_seconds(chip: Chip, m: int, n: int, k: int, dtype: str, batch: int = 1) -> float:
+    """Seconds of `batch` products (m, k) x (k, n) launched as one kernel; an empty product takes the launch only.
+
+    Raises:
+        ChipError: the catalogue lacks the peak of that dtype or the memory bandwidth.
+        ModelError: a negative size or an unknown dtype.
+    """
+    if min(m, n, k, batch) < 0:
+        raise ModelError(f"a matrix product cannot have the sizes m={m}, n={n}, k={k}, batch={batch}")
+    family = family_of(chip.name)
+    if 0 in (m, n, k, batch):
+        return family.launch
+    arithmetic = 2.0 * m * n * k * batch / (chip.peak_flops(dtype) * gemm_efficiency(family, m, n, k))
+    moved = dtype_bytes(dtype) * batch * (m * k + k * n + m * n)
+    memory = moved / (chip.figure("memory_bandwidth") * family.memory)
+    return family.launch + max(arithmetic, memory)
