@@ -1,0 +1,459 @@
+"""The connection to one Kubernetes API server.
+
+Flows in: a kubeconfig (or a pod's service account). Flows out: raw JSON objects, and ClusterError for every refusal.
+The official client reads the configuration and authenticates (tokens, certificates, exec plug-ins); requests go as
+plain JSON through its aiohttp session, because thousands of pods through generated model classes cost too much.
+
+Not here: what the objects mean (`translate`), caching (`cache`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from supernode.errors import (
+    BadRequestError,
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    NotFoundError,
+    UnavailableError,
+)
+from supernode.names import FIELD_MANAGER, GROUP, VERSION
+
+# A raw Kubernetes object.
+Json = dict[str, Any]
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
+
+# Seconds for one ordinary request, connection and answer.
+REQUEST_TIMEOUT: Final = 30.0
+# Times a request is tried while the server is busy or away, before the caller hears of it.
+ATTEMPTS: Final = 5
+# Longest wait between two attempts, seconds.
+LONGEST_PAUSE: Final = 5.0
+# Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
+CONNECTIONS: Final = 96
+
+_ERRORS: Final[dict[int, type[ClusterError]]] = {
+    400: BadRequestError,
+    401: ForbiddenError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    405: BadRequestError,
+    406: BadRequestError,
+    409: ConflictError,
+    410: GoneError,
+    413: BadRequestError,
+    415: BadRequestError,
+    422: BadRequestError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object: where it lives in the API."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """Such as ``v1`` or ``supernode.dev/v1alpha1``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path of the collection, of an object, or of its subresource."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [root]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(name)
+        if subresource is not None:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
+PODS: Final = Kind("", "v1", "pods", "Pod")
+SERVICES: Final = Kind("", "v1", "services", "Service")
+SECRETS: Final = Kind("", "v1", "secrets", "Secret")
+CONFIG_MAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
+EVENTS: Final = Kind("", "v1", "events", "Event")
+LEASES: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+JOBS: Final = Kind(GROUP, VERSION, "trainingjobs", "TrainingJob")
+POOLS: Final = Kind(GROUP, VERSION, "acceleratorpools", "AcceleratorPool", namespaced=False)
+GROUPS: Final = Kind(GROUP, VERSION, "supernodegroups", "SuperNodeGroup", namespaced=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach and convince the API server; for libraries that make their own connections.
+
+    `token` is the bare token; paths name PEM files. Never logged: `repr` hides the token.
+    """
+
+    server: str
+    token: str | None
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    verify: bool
+    proxy: str | None
+    expires: float | None
+
+    def __repr__(self) -> str:
+        return f"Credentials(server={self.server!r})"
+
+
+class _Sessions(RESTClientObject):  # type: ignore[misc]
+    """The official client's way of making a session (TLS, proxy, certificates), opened to us."""
+
+    def open(self) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = self._create_pool_manager()
+        self.pool_manager = session
+        return session
+
+
+class Client:
+    """Requests to one API server.
+
+    Args:
+        configuration: the official client's configuration, authentication included.
+        timeout: seconds for one request.
+        on_request: called with (verb, status or 0) after each request; for metrics.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        on_request: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._timeout = timeout
+        self._on_request = on_request
+        self._session: aiohttp.ClientSession | None = None
+        self._host = str(configuration.host).rstrip("/")
+        # Called before every request that writes; raises when this process may not write (lost leadership).
+        self.guard: Callable[[], None] | None = None
+
+    @classmethod
+    async def connect(
+        cls, kubeconfig: str | None = None, *, on_request: Callable[[str, int], None] | None = None
+    ) -> Client:
+        """Read the configuration: `kubeconfig`, else a pod's service account, else $KUBECONFIG or ~/.kube/config.
+
+        Raises:
+            ClusterError: no usable configuration.
+        """
+        configuration = Configuration()
+        try:
+            if kubeconfig is None and "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+                load_incluster_config(client_configuration=configuration)
+            else:
+                # The library reads $KUBECONFIG once, at import: ask the environment of now.
+                path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+                _check_kubeconfig(path)
+                await load_kube_config(path, client_configuration=configuration, persist_config=False)
+        except (ConfigException, OSError, ValueError, TypeError, KeyError) as exc:
+            raise ClusterError(f"the Kubernetes configuration cannot be used: {exc}") from exc
+        configuration.connection_pool_maxsize = CONNECTIONS
+        host = urlsplit(str(configuration.host)).hostname or ""
+        if host == "localhost" or host.startswith("127.") or host == "::1":
+            # As Go's clients do: a proxy from the environment is never used towards this machine itself.
+            configuration.client_session_kwargs = {"trust_env": False}
+        return cls(configuration, on_request=on_request)
+
+    @property
+    def host(self) -> str:
+        """URL of the API server."""
+        return self._host
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def credentials(self) -> Credentials:
+        """The credentials of now; ask again when they have expired."""
+        header = await self._authorization()
+        token = header.partition(" ")[2].strip() if header else None
+        conf = self._configuration
+        return Credentials(
+            server=self._host,
+            token=token,
+            ca_file=conf.ssl_ca_cert,
+            certificate_file=conf.cert_file,
+            key_file=conf.key_file,
+            verify=bool(conf.verify_ssl),
+            proxy=conf.proxy,
+            expires=time.time() + 600 if conf.refresh_api_key_hook is not None else None,
+        )
+
+    # --- verbs ------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Json:
+        """One object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self.request("GET", kind.path(namespace, name))
+
+    async def list_page(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        selector: str | None = None,
+        limit: int | None = None,
+        token: str | None = None,
+    ) -> Json:
+        """A list object (one page of it where `limit` is set; `token` continues)."""
+        params: dict[str, str] = {}
+        if selector:
+            params["labelSelector"] = selector
+        if limit:
+            params["limit"] = str(limit)
+        if token:
+            params["continue"] = token
+        return await self.request("GET", kind.path(namespace), params=params)
+
+    async def create(self, kind: Kind, obj: Json, namespace: str | None = None) -> Json:
+        """Create; safe to repeat only because all our names are deterministic.
+
+        Raises:
+            ConflictError: with reason ``AlreadyExists``.
+        """
+        return await self.request("POST", kind.path(namespace), body=obj, params={"fieldManager": FIELD_MANAGER})
+
+    async def patch(
+        self,
+        kind: Kind,
+        name: str,
+        patch: Json | list[Json],
+        namespace: str | None = None,
+        *,
+        subresource: str | None = None,
+        content_type: str = MERGE_PATCH,
+    ) -> Json:
+        """Patch an object or its subresource with our field manager."""
+        return await self.request(
+            "PATCH",
+            kind.path(namespace, name, subresource),
+            body=patch,
+            params={"fieldManager": FIELD_MANAGER},
+            content_type=content_type,
+        )
+
+    async def replace(self, kind: Kind, obj: Json, namespace: str | None = None) -> Json:
+        """Write an object whole; its resourceVersion must be the current one."""
+        name = obj["metadata"]["name"]
+        return await self.request("PUT", kind.path(namespace, name), body=obj, params={"fieldManager": FIELD_MANAGER})
+
+    async def delete(
+        self, kind: Kind, name: str, namespace: str | None = None, *, uid: str | None = None, grace: int | None = None
+    ) -> bool:
+        """Delete; with `uid` only that very object. True if it was there, False if it was gone already."""
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self.request("DELETE", kind.path(namespace, name), body=options)
+        except NotFoundError:
+            return False
+        except ConflictError:
+            if uid is None:
+                raise
+            return False  # another object has the name now: the one we meant is gone
+        return True
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        attempts: int = ATTEMPTS,
+    ) -> Json:
+        """One request; tried again while the server is busy (429, 5xx) or away, honouring Retry-After.
+
+        Repeating is safe: creates have deterministic names, deletes and patches say what they mean.
+
+        Raises:
+            ClusterError: the subclass by status.
+        """
+        for attempt in range(attempts):
+            if method != "GET" and self.guard is not None:
+                self.guard()
+            try:
+                return await self._once(method, path, params, body, content_type)
+            except UnavailableError as exc:
+                if attempt + 1 == attempts:
+                    raise
+                pause = exc.retry_after if exc.retry_after is not None else 0.1 * 2**attempt
+                await asyncio.sleep(min(pause, LONGEST_PAUSE) * (0.75 + random.random() / 2))
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _once(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
+    ) -> Json:
+        headers = await self._headers(content_type if body is not None else None)
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10)
+        status = 0
+        try:
+            async with self._open_session().request(
+                method, self._host + path, params=params, data=data, headers=headers, timeout=timeout, **self._extra()
+            ) as response:
+                status = response.status
+                text = await response.read()
+                if status >= 400:
+                    raise error_from(method, path, status, text, response.headers.get("Retry-After"))
+                answer: Json = json.loads(text)
+                return answer
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise UnavailableError(f"{method} {path}: no answer from {self._host}: {_describe(exc)}") from exc
+        except json.JSONDecodeError as exc:
+            raise UnavailableError(f"{method} {path}: {self._host} did not answer in JSON", status=status) from exc
+        finally:
+            if self._on_request is not None:
+                self._on_request(method, status)
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, kind: Kind, *, namespace: str | None = None, resource_version: str, seconds: int
+    ) -> AsyncIterator[AsyncIterator[Json]]:
+        """The stream of watch events after `resource_version`, bookmarks included, for at most `seconds`.
+
+        Raises:
+            GoneError: the version is too old.
+            UnavailableError: the connection broke.
+        """
+        params = {
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        path = kind.path(namespace)
+        # A server sends a bookmark about once a minute: a stream silent for longer is dead.
+        timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=seconds + 15)
+        headers = await self._headers(None)
+        try:
+            async with self._open_session().get(
+                self._host + path, params=params, headers=headers, timeout=timeout, **self._extra()
+            ) as response:
+                if self._on_request is not None:
+                    self._on_request("WATCH", response.status)
+                if response.status >= 400:
+                    text = await response.read()
+                    raise error_from("WATCH", path, response.status, text, response.headers.get("Retry-After"))
+                yield _lines(response, path)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise UnavailableError(f"WATCH {path}: the connection broke: {_describe(exc)}") from exc
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = _Sessions(self._configuration).open()
+        return self._session
+
+    def _extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if self._configuration.tls_server_name:
+            extra["server_hostname"] = self._configuration.tls_server_name
+        if self._configuration.proxy:
+            extra["proxy"] = self._configuration.proxy
+        return extra
+
+    async def _authorization(self) -> str | None:
+        settings = await self._configuration.auth_settings()
+        value = settings.get("BearerToken", {}).get("value")
+        return str(value) if value else None
+
+    async def _headers(self, content_type: str | None) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "supernode"}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        authorization = await self._authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        return headers
+
+
+async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[Json]:
+    """Events of a watch: one JSON object a line, however the bytes are cut."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if not line.strip():
+                continue
+            try:
+                event: Json = json.loads(line)
+            except ValueError as exc:
+                raise UnavailableError(f"WATCH {path}: a line that is not JSON") from exc
+            if event.get("type") == "ERROR":
+                status = event.get("object") or {}
+                raise error_from("WATCH", path, int(status.get("code") or 500), json.dumps(status).encode(), None)
+            yield event
+
+
+def error_from(method: str, path: str, status: int, body: bytes, retry_after: str | None) -> ClusterError:
+    """The one place where an HTTP answer becomes an error of ours."""
+    reason, said, seconds = "", "", None
+    try:
+        parsed = json.loads(body)
+        if isinstance(parsed, dict):
+            reason = str(parsed.get("reason") or "")
+            said = str(parsed.get("message") or "")
+            details = parsed.get("details")
+            if isinstance(details, dict) and isinstance(details.get("retryAfterSeconds"), int):
+                seconds = float(details["retryAfterSeconds"])
+    except ValueError:
+        said = body[:200].decode(errors="replace")
+    if retry_after is not None:
+        with contextlib.suppress(ValueError):
+            seconds = float(retry_after)
+    kind = _ERRORS.get(status, UnavailableError if status == 429 or status >= 500 else ClusterError)
+    return kind(f"{method} {path}: {status} {said or reason}", status=status, reason=reason, retry_after=seconds)
+
+
+def _check_kubeconfig(path: str) -> None:
+    if not any(Path(part).expanduser().is_file() for part in path.split(os.pathsep) if part):
+        raise ClusterError(f"no kubeconfig at {path}; give --kubeconfig or set KUBECONFIG")
+
+
+def _describe(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,158 @@
+"""How the workers of a gang find each other: the variables each framework reads, by its own documentation.
+
+Pure. Flows in: the gang's names and sizes. Flows out: ordered (name, value) pairs for one worker, and an MPI hostfile.
+All counts here are of processes as the framework starts them: one launcher (torchrun, msrun, mpirun ...) per pod
+that drives all accelerators of the pod.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+# Port of the framework's own rendezvous, as torchrun's default.
+PORT_MASTER: Final = 29500
+# TensorFlow's customary worker port.
+PORT_TENSORFLOW: Final = 2222
+# PaddlePaddle's customary first trainer port.
+PORT_PADDLE: Final = 6170
+# MindSpore's customary scheduler port.
+PORT_MINDSPORE: Final = 8118
+# Where the hostfile is mounted, as Kubeflow's MPI operator does.
+MPI_DIRECTORY: Final = "/etc/mpi"
+MPI_HOSTFILE: Final = f"{MPI_DIRECTORY}/hostfile"
+
+Variables = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """Names and sizes of a gang: `job` in `namespace`, `workers` pods with `devices` accelerators each."""
+
+    job: str
+    namespace: str
+    workers: int
+    devices: int
+
+    def hostname(self, rank: int) -> str:
+        """Name of a worker's pod, also its hostname."""
+        return f"{self.job}-worker-{rank}"
+
+    def address(self, rank: int) -> str:
+        """DNS name of a worker in the cluster."""
+        return f"{self.hostname(rank)}.{self.job}.{self.namespace}.svc"
+
+
+def variables(framework: str, gang: Gang, rank: int) -> Variables:
+    """What worker `rank` needs in its environment.
+
+    Args:
+        framework: a value of ``spec.framework``; ``None`` (the word) gives nothing.
+        gang: names and sizes.
+        rank: 0 .. workers - 1.
+
+    Raises:
+        KeyError: a framework that the API doesn't know.
+    """
+    return _FRAMEWORKS[framework](gang, rank)
+
+
+def frameworks() -> frozenset[str]:
+    """All values of ``spec.framework`` known here."""
+    return frozenset(_FRAMEWORKS)
+
+
+def hostfile(gang: Gang) -> str:
+    """An OpenMPI and DeepSpeed hostfile: a line per worker, in rank order, a slot per accelerator."""
+    return "".join(f"{gang.address(rank)} slots={max(gang.devices, 1)}\n" for rank in range(gang.workers))
+
+
+def _none(gang: Gang, rank: int) -> Variables:
+    return ()
+
+
+def _pytorch(gang: Gang, rank: int) -> Variables:
+    # torchrun reads PET_<ARGUMENT> for every argument it has (torch.distributed.argparse_util.env). RANK and
+    # WORLD_SIZE count pods; torchrun gives each of its processes its own.
+    master = gang.address(0)
+    return (
+        ("MASTER_ADDR", master),
+        ("MASTER_PORT", str(PORT_MASTER)),
+        ("WORLD_SIZE", str(gang.workers)),
+        ("RANK", str(rank)),
+        ("PET_NNODES", str(gang.workers)),
+        ("PET_NODE_RANK", str(rank)),
+        ("PET_NPROC_PER_NODE", str(max(gang.devices, 1))),
+        ("PET_MASTER_ADDR", master),
+        ("PET_MASTER_PORT", str(PORT_MASTER)),
+    )
+
+
+def _mpi(gang: Gang, rank: int) -> Variables:
+    # OpenMPI 4 (orte) and 5 (prte), MPICH and Intel MPI (hydra) each have their own word for the same file.
+    return (
+        ("OMPI_MCA_orte_default_hostfile", MPI_HOSTFILE),
+        ("PRTE_MCA_prte_default_hostfile", MPI_HOSTFILE),
+        ("HYDRA_HOST_FILE", MPI_HOSTFILE),
+        ("I_MPI_HYDRA_HOST_FILE", MPI_HOSTFILE),
+        ("DLTS_HOSTFILE", MPI_HOSTFILE),
+        ("MASTER_ADDR", gang.address(0)),
+        ("MASTER_PORT", str(PORT_MASTER)),
+    )
+
+
+def _jax(gang: Gang, rank: int) -> Variables:
+    # jax.distributed.initialize() reads the JAX_ ones; Kubeflow's JAXJob sets the others.
+    master = gang.address(0)
+    return (
+        ("JAX_COORDINATOR_ADDRESS", f"{master}:{PORT_MASTER}"),
+        ("JAX_NUM_PROCESSES", str(gang.workers)),
+        ("JAX_PROCESS_ID", str(rank)),
+        ("COORDINATOR_ADDRESS", master),
+        ("COORDINATOR_PORT", str(PORT_MASTER)),
+        ("NUM_PROCESSES", str(gang.workers)),
+        ("PROCESS_ID", str(rank)),
+    )
+
+
+def _tensorflow(gang: Gang, rank: int) -> Variables:
+    workers = [f"{gang.address(other)}:{PORT_TENSORFLOW}" for other in range(gang.workers)]
+    config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+    return (("TF_CONFIG", json.dumps(config, separators=(",", ":"))),)
+
+
+def _paddle(gang: Gang, rank: int) -> Variables:
+    endpoints = [f"{gang.address(other)}:{PORT_PADDLE}" for other in range(gang.workers)]
+    return (
+        ("PADDLE_MASTER", f"{gang.address(0)}:{PORT_MASTER}"),
+        ("PADDLE_NNODES", str(gang.workers)),
+        ("PADDLE_JOB_ID", gang.job),
+        ("PADDLE_TRAINER_ID", str(rank)),
+        ("PADDLE_TRAINERS_NUM", str(gang.workers)),
+        ("PADDLE_TRAINER_ENDPOINTS", ",".join(endpoints)),
+        ("PADDLE_CURRENT_ENDPOINT", endpoints[rank]),
+    )
+
+
+def _mindspore(gang: Gang, rank: int) -> Variables:
+    # Dynamic cluster start: the scheduler lives on rank 0, every accelerator is one worker process.
+    return (
+        ("MS_SCHED_HOST", gang.address(0)),
+        ("MS_SCHED_PORT", str(PORT_MINDSPORE)),
+        ("MS_WORKER_NUM", str(gang.workers * max(gang.devices, 1))),
+        ("MS_ROLE", "MS_WORKER"),
+        ("MS_NODE_RANK", str(rank)),
+    )
+
+
+_FRAMEWORKS: Final[dict[str, Callable[[Gang, int], Variables]]] = {
+    "None": _none,
+    "PyTorch": _pytorch,
+    "MPI": _mpi,
+    "JAX": _jax,
+    "TensorFlow": _tensorflow,
+    "PaddlePaddle": _paddle,
+    "MindSpore": _mindspore,
+}

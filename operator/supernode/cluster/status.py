@@ -1,0 +1,137 @@
+"""Writes status without fighting: only what differs, and only onto the version that was read.
+
+Flows in: the object as last read and the status it should have. Flows out: the object as the server has it now.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supernode.cluster.client import Client, Json, Kind
+from supernode.errors import ConflictError
+
+
+def difference(old: Json, new: Json) -> Json:
+    """The merge patch (RFC 7386) that makes `old` into `new`; empty when they are equal.
+
+    A field that `new` has as None, or lacks, is removed. Lists are replaced whole.
+    """
+    patch: Json = {}
+    for name in old.keys() | new.keys():
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = difference(before, after)
+            if inner:
+                patch[name] = inner
+        else:
+            patch[name] = _without_none(after)
+    return patch
+
+
+async def write(client: Client, kind: Kind, obj: Json, status: Json) -> Json:
+    """Make the status of `obj` equal to `status`; gives the object as it is now on the server.
+
+    The patch carries the resource version that the decision was made on, so that two writers can never both win.
+
+    Raises:
+        ConflictError: the object has changed since; read again and decide again.
+        NotFoundError: it is gone.
+    """
+    patch = difference(obj.get("status") or {}, status)
+    if not patch:
+        return obj
+    metadata = obj["metadata"]
+    body = {
+        "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+        "status": patch,
+    }
+    return await client.patch(kind, metadata["name"], body, metadata.get("namespace"), subresource="status")
+
+
+async def write_again(client: Client, kind: Kind, obj: Json, status: Json, attempts: int = 4) -> Json:
+    """As `write`, but on a conflict read again and write the same: for what only this process knows and writes.
+
+    Never for a claim on devices: that must be decided again.
+    """
+    for _ in range(attempts - 1):
+        try:
+            return await write(client, kind, obj, status)
+        except ConflictError:
+            fresh = await client.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+            if fresh["metadata"].get("uid") != obj["metadata"].get("uid"):
+                raise
+            obj = fresh
+    return await write(client, kind, obj, status)
+
+
+async def set_finalizer(client: Client, kind: Kind, obj: Json, finalizer: str, *, present: bool) -> Json:
+    """Add or remove our finalizer; others' stay as they are.
+
+    Raises:
+        ConflictError: the object has changed since.
+        NotFoundError: it is gone.
+    """
+    metadata = obj["metadata"]
+    held = list(metadata.get("finalizers") or [])
+    if (finalizer in held) == present:
+        return obj
+    wanted = [*held, finalizer] if present else [name for name in held if name != finalizer]
+    body = {
+        "metadata": {
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "finalizers": wanted or None,
+        }
+    }
+    return await client.patch(kind, metadata["name"], body, metadata.get("namespace"))
+
+
+def set_condition(
+    conditions: list[Json], kind: str, status: bool, reason: str, message: str, *, generation: int, now: str
+) -> list[Json]:
+    """A copy of `conditions` with one set; its transition time changes only when its status does.
+
+    Conditions of other writers are kept; order is kept, a new one comes last.
+    """
+    word = "True" if status else "False"
+    new = {
+        "type": kind,
+        "status": word,
+        "observedGeneration": generation,
+        "reason": reason,
+        "message": message[:LONGEST_MESSAGE],
+        "lastTransitionTime": now,
+    }
+    result: list[Json] = []
+    found = False
+    for condition in conditions:
+        if condition.get("type") == kind:
+            found = True
+            if condition.get("status") == word:
+                new["lastTransitionTime"] = condition.get("lastTransitionTime", now)
+            result.append(new)
+        else:
+            result.append(condition)
+    return result if found else [*result, new]
+
+
+def condition(obj: Json, kind: str) -> Json | None:
+    """The condition of that type in an object's status, or None."""
+    for entry in (obj.get("status") or {}).get("conditions") or []:
+        if entry.get("type") == kind:
+            found: Json = entry
+            return found
+    return None
+
+
+# Longest message of a condition; the API allows 32,768.
+LONGEST_MESSAGE = 2048
+
+
+def _without_none(value: Any) -> Any:
+    """A value for a merge patch: inside a new object a None would be dropped by the server anyway."""
+    if isinstance(value, dict):
+        return {name: _without_none(inner) for name, inner in value.items() if inner is not None}
+    return value

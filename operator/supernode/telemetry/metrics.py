@@ -1,0 +1,112 @@
+"""The operator's metrics: one table, on a registry that the caller owns.
+
+Flows in: counts and seconds. Flows out: Prometheus text. Nothing is registered at import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+# The content type that Prometheus' text format has.
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_CYCLE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_WAIT_BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. `kind` is counter, gauge or histogram; a counter's name gets `_total` when shown."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
+    Metric("supernode_leader", "gauge", "1 while this operator leads, 0 while it stands by."),
+    Metric("supernode_jobs", "gauge", "Training jobs by state.", ("state",)),
+    Metric("supernode_queue_length", "gauge", "Gangs that wait for a place."),
+    Metric("supernode_cycles", "counter", "Scheduling cycles."),
+    Metric("supernode_cycle_seconds", "histogram", "Seconds that one scheduling cycle took.", (), _CYCLE_BUCKETS),
+    Metric("supernode_placements", "counter", "Gangs placed, by pool.", ("pool",)),
+    Metric("supernode_unplaceable", "counter", "Decisions that a gang can't be placed now, by reason.", ("reason",)),
+    Metric(
+        "supernode_wait_seconds", "histogram", "Seconds from a job's creation to its first place.", (), _WAIT_BUCKETS
+    ),
+    Metric("supernode_restarts", "counter", "Gangs restarted after a failure."),
+    Metric("supernode_pods_created", "counter", "Pods created."),
+    Metric("supernode_pods_deleted", "counter", "Pods deleted."),
+    Metric(
+        "supernode_reconcile_errors", "counter", "Objects that could not be dealt with, tried again later.", ("kind",)
+    ),
+    Metric("supernode_api_requests", "counter", "Requests to the API server; code 0 is no answer.", ("verb", "code")),
+    Metric("supernode_watch_restarts", "counter", "Watches begun again, by reason.", ("resource", "reason")),
+    Metric(
+        "supernode_pool_devices",
+        "gauge",
+        "Accelerators of a pool: capacity, allocated, free, unhealthy.",
+        ("pool", "state"),
+    ),
+    Metric(
+        "supernode_job_mfu",
+        "gauge",
+        "Model FLOP/s utilisation of a running job: useful FLOP/s divided by peak FLOP/s, 0 to 1.",
+        ("namespace", "job"),
+    ),
+    Metric("supernode_job_step_seconds", "gauge", "Seconds per training step of a running job.", ("namespace", "job")),
+)
+
+
+class OperatorMetrics:
+    """The operator's metrics on one registry. `count`, `gauge` and `observe` take names from the table."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in OPERATOR_METRICS:
+            if metric.kind == "counter":
+                self._counters[metric.name] = Counter(metric.name, metric.help, metric.labels, registry=registry)
+            elif metric.kind == "gauge":
+                self._gauges[metric.name] = Gauge(metric.name, metric.help, metric.labels, registry=registry)
+            else:
+                self._histograms[metric.name] = Histogram(
+                    metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry
+                )
+
+    def count(self, name: str, *labels: str, amount: float = 1) -> None:
+        """Add to a counter."""
+        counter = self._counters[name]
+        (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def gauge(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        gauge = self._gauges[name]
+        (gauge.labels(*labels) if labels else gauge).set(value)
+
+    def forget(self, name: str, *labels: str) -> None:
+        """Take one labelled gauge out, when what it speaks of is gone."""
+        gauge = self._gauges[name]
+        try:
+            gauge.remove(*labels)
+        except KeyError:
+            return
+
+    def clear(self, name: str) -> None:
+        """Take all labelled values of a gauge out, before they are set again."""
+        self._gauges[name].clear()
+
+    def observe(self, name: str, value: float) -> None:
+        """Add to a histogram."""
+        self._histograms[name].observe(value)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
