@@ -314,6 +314,20 @@ class Client:
         Raises:
             ClusterError: the subclass by status.
         """
+        answer = await self._tried(method, path, params, body, content_type, attempts=attempts)
+        try:
+            parsed: Json = json.loads(answer)
+        except ValueError as exc:
+            raise UnavailableError(f"{method} {path}: {self._host} did not answer in JSON") from exc
+        return parsed
+
+    async def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
+        """What a GET answers as plain text, such as a container's log; errors as `request`."""
+        return (await self._tried("GET", path, params, None, "", attempts=ATTEMPTS)).decode(errors="replace")
+
+    async def _tried(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str, *, attempts: int
+    ) -> bytes:
         for attempt in range(attempts):
             if method != "GET" and self.guard is not None:
                 self.guard()
@@ -328,7 +342,7 @@ class Client:
 
     async def _once(
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
-    ) -> Json:
+    ) -> bytes:
         headers = await self._headers(content_type if body is not None else None)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10)
@@ -338,15 +352,12 @@ class Client:
                 method, self._host + path, params=params, data=data, headers=headers, timeout=timeout, **self._extra()
             ) as response:
                 status = response.status
-                text = await response.read()
+                answer = await response.read()
                 if status >= 400:
-                    raise error_from(method, path, status, text, response.headers.get("Retry-After"))
-                answer: Json = json.loads(text)
+                    raise error_from(method, path, status, answer, response.headers.get("Retry-After"))
                 return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise UnavailableError(f"{method} {path}: no answer from {self._host}: {_describe(exc)}") from exc
-        except json.JSONDecodeError as exc:
-            raise UnavailableError(f"{method} {path}: {self._host} did not answer in JSON", status=status) from exc
         finally:
             if self._on_request is not None:
                 self._on_request(method, status)
@@ -403,7 +414,7 @@ class Client:
         return str(value) if value else None
 
     async def _headers(self, content_type: str | None) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": "supernode"}
+        headers = {"Accept": "application/json, */*", "User-Agent": "supernode"}
         if content_type is not None:
             headers["Content-Type"] = content_type
         authorization = await self._authorization()
