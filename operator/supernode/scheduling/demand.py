@@ -1,0 +1,141 @@
+"""What a gang asks for, as a frozen value.
+
+Flows in: a TrainingJob that `cluster.translate` has read. Flows out: `GangDemand`, which `place` answers with a
+`Placement` or an `Unplaceable`. Not here: what is free, and the job's pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernode.errors import InputError
+from supernode.steptime.model import ModelShape, Parallelism
+
+#: Largest number of devices that one node can have: they are bits of a 64-bit mask.
+MOST_DEVICES: Final = 64
+_MOST: Final = 2**31 - 1
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelConstraint:
+    """All workers in one domain of a level: `required`, or else preferred. The level ``node`` means one node."""
+
+    level: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Each run of `size` consecutive ranks (0..size-1, size..2 size-1, ...) shares a domain of `level`."""
+
+    level: str
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class GangDemand:
+    """A gang: all its workers are placed, or none. Compared by identity; never changed after it is made.
+
+    Attributes:
+        key: ``namespace/name`` of the job; namespace for quotas, whole for holders and ties.
+        pools: names of the pools it may use, alternatives in the user's order.
+        workers: pods wanted.
+        devices: accelerators of each worker, 1 to 64.
+        request: per worker, resource name -> amount in canonical units (``cpu`` in milli-CPU, ``memory`` and
+            ``ephemeral-storage`` in bytes, any other in its own unit), without the accelerators. ``pods`` defaults
+            to 1.
+        min_count: fewest workers that may start; None = all. A gang with `parallelism` always needs all of them.
+        mix: ``None`` or ``Stages`` (one gang over several pools; the first version places it on one of them).
+        eligible: pool -> bool (nodes,) over the rows of the snapshot that `place` is called with: which nodes the pod
+            template allows (taints, node selector, affinity); None or absent = all. See `with_eligible`.
+        constraints: topology wishes, any number of levels, required and preferred.
+        slices: from the outside in; each size is a multiple of the next.
+        model: shape of what is trained, for the step time; None = unknown, then placements are compared by the
+            seconds of an all-reduce over the gang.
+        parallelism: its device count is workers x devices; None = data-parallel over all devices.
+        priority: higher goes first.
+        created: seconds since the epoch; older goes first.
+
+    Raises:
+        InputError: numbers that no job can have; names job and field.
+    """
+
+    key: str
+    pools: tuple[str, ...]
+    workers: int
+    devices: int
+    request: Mapping[str, int] = field(default_factory=dict)
+    min_count: int | None = None
+    mix: str = "None"
+    eligible: Mapping[str, Mask | None] = field(default_factory=dict, repr=False)
+    constraints: tuple[LevelConstraint, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    model: ModelShape | None = None
+    parallelism: Parallelism | None = None
+    priority: int = 0
+    created: float = 0.0
+
+    def __post_init__(self) -> None:
+        obj = f"TrainingJob {self.key}"
+        if not self.pools:
+            raise InputError("needs at least one pool", field="spec.pools", obj=obj)
+        _between(self.workers, 1, _MOST, "spec.workers", obj)
+        _between(self.devices, 1, MOST_DEVICES, "spec.acceleratorsPerWorker", obj)
+        if self.min_count is not None:
+            _between(self.min_count, 1, self.workers, "spec.scheduling.policy.gang.minCount", obj)
+        for name, amount in self.request.items():
+            _between(amount, 0, 2**62, f"spec.template.spec resource {name}", obj)
+        inner: Slice | None = None
+        for index, item in reversed(list(enumerate(self.slices))):
+            where = f"spec.scheduling.constraints.slices[{index}].size"
+            _between(item.size, 1, _MOST, where, obj)
+            if inner is not None and item.size % inner.size:
+                raise InputError(
+                    f"{item.size} is not a multiple of {inner.size}, the size of the slice inside it",
+                    field=where,
+                    obj=obj,
+                )
+            if self.workers % item.size:
+                raise InputError(
+                    f"{self.workers} workers can't be cut into slices of {item.size}", field=where, obj=obj
+                )
+            inner = item
+        if self.parallelism is not None and self.parallelism.devices != self.workers * self.devices:
+            raise InputError(
+                f"tensor x pipeline x data x context = {self.parallelism.devices}, but {self.workers} workers x "
+                f"{self.devices} accelerators = {self.workers * self.devices}",
+                field="spec.parallelism",
+                obj=obj,
+            )
+        object.__setattr__(self, "request", MappingProxyType({"pods": 1, **self.request}))
+        object.__setattr__(self, "eligible", MappingProxyType(dict(self.eligible)))
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the job."""
+        return self.key.split("/", 1)[0]
+
+    @property
+    def fewest(self) -> int:
+        """Fewest workers that may start."""
+        return self.workers if self.min_count is None or self.parallelism is not None else self.min_count
+
+    def with_eligible(self, eligible: Mapping[str, Mask | None]) -> GangDemand:
+        """The same demand with other node masks (they belong to one snapshot's rows)."""
+        copy = object.__new__(GangDemand)
+        for name in self.__dataclass_fields__:
+            object.__setattr__(copy, name, getattr(self, name))
+        object.__setattr__(copy, "eligible", MappingProxyType(dict(eligible)))
+        return copy
+
+
+def _between(value: object, least: int, most: int, field: str, obj: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"must be a whole number from {least} to {most}, found {value!r}", field=field, obj=obj)

@@ -1,0 +1,141 @@
+"""Where a gang goes: a frozen value that `place` returns, `State.claim` takes, and `cluster` writes into the status.
+
+The columns (`node_of`, `devices`) are the truth; `workers` is the same as objects, made when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernode.errors import InputError
+from supernode.scheduling.demand import MOST_DEVICES
+from supernode.steptime.predict import StepTime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlacement:
+    """One worker: its rank, node, pool, and the indices of its devices on that node, ascending."""
+
+    rank: int
+    node: str
+    pool: str
+    devices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """A place that was not taken.
+
+    Attributes:
+        pool: name.
+        level: level of the domain; empty = not one domain of a group.
+        domain: path of the domain, outermost first; empty when `level` is.
+        seconds: predicted step time there; None = the model is not known.
+    """
+
+    pool: str
+    level: str
+    domain: tuple[str, ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A whole gang, placed.
+
+    Attributes:
+        key: ``namespace/name`` of the job.
+        pool: that it runs in.
+        group: SuperNodeGroup of the domain; empty = the nodes are not inside one domain of a group.
+        level: name of the innermost level whose one domain holds the whole gang (``node`` for a single node);
+            empty = none.
+        domain: path of that domain, outermost first.
+        nodes: names of the nodes used, each once, in rank order.
+        node_of: int32 (workers,) index into `nodes` by rank; non-decreasing, so ranks are contiguous on a node.
+        devices: uint8 (workers, devices per worker) device indices on the node, ascending in each row.
+        predicted: step time on these links; None = the model is not known.
+        runners_up: the next best places, best first.
+    """
+
+    key: str
+    pool: str
+    group: str
+    level: str
+    domain: tuple[str, ...]
+    nodes: tuple[str, ...]
+    node_of: NDArray[np.int32]
+    devices: NDArray[np.uint8]
+    predicted: StepTime | None = None
+    runners_up: tuple[RunnerUp, ...] = ()
+
+    @cached_property
+    def workers(self) -> tuple[WorkerPlacement, ...]:
+        """The workers in rank order."""
+        return tuple(
+            WorkerPlacement(rank, self.nodes[node], self.pool, tuple(devices))
+            for rank, (node, devices) in enumerate(zip(self.node_of.tolist(), self.devices.tolist(), strict=True))
+        )
+
+    def masks(self) -> NDArray[np.uint64]:
+        """uint64 (nodes,): the devices taken on each of `nodes`, bit i = device i."""
+        bits = np.bitwise_or.reduce(np.uint64(1) << self.devices.astype(np.uint64), axis=1, dtype=np.uint64)
+        result = np.zeros(len(self.nodes), dtype=np.uint64)
+        np.bitwise_or.at(result, self.node_of, bits)
+        return result
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        workers: Sequence[WorkerPlacement],
+        *,
+        group: str = "",
+        level: str = "",
+        domain: Sequence[str] = (),
+        predicted: StepTime | None = None,
+    ) -> Placement:
+        """A placement from its workers, as the job's status keeps them.
+
+        Raises:
+            InputError: no workers, ranks that are not 0, 1, ..., unequal numbers of devices, several pools, or a
+                device index that no node can have; names the job.
+        """
+        obj = f"TrainingJob {key}"
+        ordered = sorted(workers, key=lambda worker: worker.rank)
+        if not ordered or [worker.rank for worker in ordered] != list(range(len(ordered))):
+            raise InputError("ranks must be 0, 1, 2, ... without gaps", field="status.placement.workers", obj=obj)
+        width = len(ordered[0].devices)
+        pool = ordered[0].pool
+        nodes: dict[str, int] = {}
+        for worker in ordered:
+            if len(worker.devices) != width or worker.pool != pool or len(set(worker.devices)) != width:
+                raise InputError(
+                    "all workers need the same pool and the same number of different devices",
+                    field=f"status.placement.workers[{worker.rank}]",
+                    obj=obj,
+                )
+            if not all(0 <= device < MOST_DEVICES for device in worker.devices):
+                raise InputError(
+                    f"device indices go from 0 to {MOST_DEVICES - 1}, found {list(worker.devices)}",
+                    field=f"status.placement.workers[{worker.rank}].devices",
+                    obj=obj,
+                )
+            nodes.setdefault(worker.node, len(nodes))
+        devices = np.asarray([sorted(worker.devices) for worker in ordered], dtype=np.uint8)
+        node_of = np.asarray([nodes[worker.node] for worker in ordered], dtype=np.int32)
+        return cls(
+            key=key,
+            pool=pool,
+            group=group,
+            level=level,
+            domain=tuple(domain),
+            nodes=tuple(nodes),
+            node_of=node_of,
+            devices=devices.reshape(len(ordered), width),
+            predicted=predicted,
+        )

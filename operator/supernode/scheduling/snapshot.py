@@ -1,0 +1,167 @@
+"""The cluster at one moment, as columns: what `place` decides on.
+
+Flows in: from `State` alone, which owns the mutable arrays. Flows out: a frozen value whose arrays are read-only
+copies; it never changes, however the cluster does. Not here: changing it, and reading Kubernetes objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernode.chips import Chip
+from supernode.scheduling.topology import Int32, Level, Topology
+
+#: Columns that every snapshot has, in this order; the others follow by name.
+CPU: Final = "cpu"  # milli-CPU
+MEMORY: Final = "memory"  # bytes
+EPHEMERAL: Final = "ephemeral-storage"  # bytes
+PODS: Final = "pods"  # pods
+FIXED_RESOURCES: Final = (CPU, MEMORY, EPHEMERAL, PODS)
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one namespace may hold of a pool, in accelerators.
+
+    Attributes:
+        namespace: whose.
+        guaranteed: accelerators that it can always get back; not enforced without preemption yet.
+        limit: accelerators that it may hold at most; None = all.
+    """
+
+    namespace: str
+    guaranteed: int = 0
+    limit: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PoolInfo:
+    """One AcceleratorPool.
+
+    Attributes:
+        name: of the pool.
+        chip: data sheet of its devices.
+        resource: column of its devices in `Snapshot.resources`.
+        emulated: devices come from the sidecar.
+        devices_per_node: of an emulated pool; 0 = whatever each node reports.
+        link: level ``node``: the links between the cards of one node.
+        rows: int32 (n,) rows of its nodes, ascending. A node is in one pool at most.
+        quotas: per namespace.
+    """
+
+    name: str
+    chip: Chip
+    resource: int
+    emulated: bool
+    devices_per_node: int
+    link: Level
+    rows: Int32
+    quotas: tuple[Quota, ...] = ()
+
+    def quota_of(self, namespace: str) -> Quota | None:
+        """The namespace's quota, or None."""
+        return next((quota for quota in self.quotas if quota.namespace == namespace), None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Holding:
+    """What one gang holds.
+
+    Attributes:
+        key: ``namespace/name`` of the job.
+        pool: name.
+        nodes: names, each once; a node may have left the cluster.
+        masks: uint64 (nodes,) devices held on each, bit i = device i.
+        workers: int32 (nodes,) pods on each.
+        request: per worker, resource name -> amount, without the accelerators.
+    """
+
+    key: str
+    pool: str
+    nodes: tuple[str, ...]
+    masks: UInt64
+    workers: Int32
+    request: Mapping[str, int]
+
+    @property
+    def devices(self) -> int:
+        """Devices held."""
+        return int(np.bitwise_count(self.masks).sum())
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """The cluster at one moment; N nodes, R resources. All arrays are read-only.
+
+    Attributes:
+        node_names: sorted; the row of a node is its index here.
+        resources: names of the columns: `FIXED_RESOURCES`, then the others by name.
+        capacity: int64 (N, R) what each node offers to pods (allocatable), in canonical units.
+        free: int64 (N, R) capacity less what gangs and other pods hold; below 0 where a node is over-committed.
+        usable: bool (N,) ready and schedulable.
+        device_free: uint64 (N,) bit i = device i is healthy and free.
+        device_all: uint64 (N,) bit i = device i exists and is healthy.
+        pools: by name, ascending.
+        topologies: by name of the group, ascending.
+        holders: key of the gang -> what it holds.
+        generation: counts the changes of the state; equal generations = equal snapshots.
+    """
+
+    node_names: tuple[str, ...]
+    resources: tuple[str, ...]
+    capacity: Int64
+    free: Int64
+    usable: Bool
+    device_free: UInt64
+    device_all: UInt64
+    pools: tuple[PoolInfo, ...]
+    topologies: tuple[Topology, ...]
+    holders: Mapping[str, Holding]
+    generation: int
+
+    def pool(self, name: str) -> PoolInfo | None:
+        """The pool of that name, or None."""
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+    def held(self, pool: str, namespace: str) -> int:
+        """Devices of a pool that a namespace's gangs hold."""
+        prefix = f"{namespace}/"
+        return sum(h.devices for h in self.holders.values() if h.pool == pool and h.key.startswith(prefix))
+
+    def holders_on(self, rows: Int32) -> dict[str, int]:
+        """Gangs that hold devices on these nodes -> how many there; the largest first, then by key."""
+        names = {self.node_names[row] for row in rows.tolist()}
+        found: dict[str, int] = {}
+        for key, holding in self.holders.items():
+            counts = np.bitwise_count(holding.masks)
+            total = sum(int(c) for node, c in zip(holding.nodes, counts.tolist(), strict=True) if node in names)
+            if total:
+                found[key] = total
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def resource_vector(resources: tuple[str, ...], request: Mapping[str, int]) -> tuple[Int64, tuple[str, ...]]:
+    """Amounts of a request by column, int64 (R,), and the names that no node has."""
+    vector = np.zeros(len(resources), dtype=np.int64)
+    missing: list[str] = []
+    for name, amount in request.items():
+        if name in resources:
+            vector[resources.index(name)] = amount
+        elif amount > 0:
+            missing.append(name)
+    return vector, tuple(sorted(missing))
+
+
+def frozen_mapping(request: Mapping[str, int]) -> Mapping[str, int]:
+    """A read-only copy."""
+    return MappingProxyType(dict(request))

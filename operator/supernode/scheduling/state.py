@@ -1,0 +1,446 @@
+"""The one owner of what the scheduler knows: applies changes one by one, hands out read-only snapshots.
+
+Flows in: nodes, pools and groups as `cluster` has read them, gangs that were placed, pods of others. Flows out:
+`Snapshot`. Only this class changes the arrays; it is not for several threads. Whatever the order of the changes, the
+same records give the same snapshot, and taking a change back gives the snapshot before it, generation apart.
+
+Not here: deciding, and knowing which pods are whose: pods of a gang that has a claim must not be given as foreign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from supernode.chips import Chip
+from supernode.errors import InputError
+from supernode.scheduling.demand import MOST_DEVICES
+from supernode.scheduling.placement import Placement
+from supernode.scheduling.snapshot import (
+    FIXED_RESOURCES,
+    Holding,
+    Int64,
+    PoolInfo,
+    Quota,
+    Snapshot,
+    UInt64,
+    frozen_mapping,
+    resource_vector,
+)
+from supernode.scheduling.topology import NODE_LEVEL, Level, Topology, build_topology, check_levels
+
+_MOST_AMOUNT: Final = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSpec:
+    """An AcceleratorPool as the scheduler sees it (its nodes come with the nodes).
+
+    Attributes:
+        name: of the pool.
+        chip: data sheet.
+        resource: name that pods request, such as ``hygon.com/hcu``.
+        emulated: devices come from the sidecar: each node has `devices_per_node`, whatever it reports.
+        devices_per_node: of an emulated pool.
+        bandwidth: bytes/s of one card, one way, inside a node.
+        latency: seconds per hop inside a node.
+        quotas: per namespace.
+    """
+
+    name: str
+    chip: Chip
+    resource: str
+    emulated: bool
+    devices_per_node: int
+    bandwidth: float
+    latency: float
+    quotas: tuple[Quota, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """A SuperNodeGroup as the scheduler sees it: levels outermost first, without the node."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node as the scheduler sees it.
+
+    Attributes:
+        name: of the node.
+        capacity: resource name -> allocatable amount, in canonical units (milli-CPU, bytes, devices, pods).
+        usable: ready and not cordoned. Taints, selectors and affinity are the job's: `GangDemand.eligible`.
+        pool: name of the one pool that selects it; empty = none.
+        groups: name of each group that selects it -> its label value per level, outermost first; None = no label.
+        unhealthy: bit i = device i exists but must not be used.
+    """
+
+    name: str
+    capacity: Mapping[str, int]
+    usable: bool = True
+    pool: str = ""
+    groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    unhealthy: int = 0
+
+
+class State:
+    """Nodes, pools, groups, gangs and other pods, kept up to date change by change."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, PoolSpec] = {}
+        self._groups: dict[str, GroupSpec] = {}
+        self._nodes: dict[str, NodeInfo] = {}
+        self._holdings: dict[str, Holding] = {}
+        self._foreign: dict[str, tuple[str, Mapping[str, int]]] = {}
+        self._generation = 0
+        self._stale = True  # the arrays below no longer have the right rows or columns
+        self._snapshot: Snapshot | None = None
+        # Arrays, rebuilt from the records when stale. N nodes by name, R resources.
+        self._names: tuple[str, ...] = ()
+        self._row: dict[str, int] = {}
+        self._resources: tuple[str, ...] = FIXED_RESOURCES
+        self._capacity: Int64 = np.zeros((0, len(FIXED_RESOURCES)), dtype=np.int64)
+        self._used = self._capacity.copy()
+        self._usable = np.zeros(0, dtype=np.bool_)
+        self._device_all: UInt64 = np.zeros(0, dtype=np.uint64)
+        self._device_gang: UInt64 = np.zeros(0, dtype=np.uint64)  # held by gangs
+        self._device_other = np.zeros(0, dtype=np.int64)  # how many are held by foreign pods
+        self._pool_infos: tuple[PoolInfo, ...] = ()
+        self._topologies: tuple[Topology, ...] = ()
+
+    @property
+    def generation(self) -> int:
+        """Number of changes so far."""
+        return self._generation
+
+    # --- pools, groups, nodes ------------------------------------------------------------------------------------
+    def set_pool(self, spec: PoolSpec) -> None:
+        """Add or replace a pool. Apply its nodes again if its selector changed.
+
+        Raises:
+            InputError: a number of devices that no node can have.
+        """
+        _check_devices(spec.devices_per_node, f"AcceleratorPool {spec.name}", "spec.devicesPerNode")
+        self._pools[spec.name] = spec
+        self._changed(rows=True)
+
+    def remove_pool(self, name: str) -> None:
+        """Forget a pool; its nodes stay, in no pool."""
+        if self._pools.pop(name, None) is not None:
+            self._changed(rows=True)
+
+    def set_group(self, spec: GroupSpec) -> None:
+        """Add or replace a group. Apply its nodes again if its selector or labels changed.
+
+        Raises:
+            InputError: levels that can't be.
+        """
+        check_levels(spec.name, spec.levels)
+        if self._groups.get(spec.name) != spec:
+            self._groups[spec.name] = spec
+            self._changed(rows=True)
+
+    def remove_group(self, name: str) -> None:
+        """Forget a group."""
+        if self._groups.pop(name, None) is not None:
+            self._changed(rows=True)
+
+    def apply_node(self, node: NodeInfo) -> bool:
+        """Add a node or take over its changes; False if nothing that matters here has changed.
+
+        Raises:
+            InputError: amounts below 0 or too large, or more than 64 devices; the node is left as it was.
+        """
+        old = self._nodes.get(node.name)
+        if old == node:
+            return False
+        for name, amount in node.capacity.items():
+            if not 0 <= amount <= _MOST_AMOUNT:
+                raise InputError(
+                    f"must be from 0 to 2^62, found {amount}",
+                    field=f"status.allocatable.{name}",
+                    obj=f"Node {node.name}",
+                )
+        self._devices(node)
+        same_place = old is not None and old.pool == node.pool and old.groups == node.groups
+        self._nodes[node.name] = node
+        if self._stale or not same_place or not set(node.capacity) <= set(self._resources):
+            self._changed(rows=True)
+        else:
+            self._fill(self._row[node.name], node)
+            self._changed()
+        return True
+
+    def remove_node(self, name: str) -> None:
+        """Forget a node. What gangs and pods hold on it is remembered for the case that it comes back."""
+        if self._nodes.pop(name, None) is not None:
+            self._changed(rows=True)
+
+    # --- gangs -----------------------------------------------------------------------------------------------------
+    def claim(self, key: str, placement: Placement, request: Mapping[str, int]) -> None:
+        """A gang holds its placement from now on.
+
+        Args:
+            key: ``namespace/name`` of the job.
+            placement: where its workers are.
+            request: per worker, as in `GangDemand.request`.
+
+        Raises:
+            InputError: the key holds something already, or another gang holds one of the devices; nothing is changed.
+        """
+        if key in self._holdings:
+            raise InputError(
+                f"holds {self._holdings[key].devices} devices already; release them first", obj=f"TrainingJob {key}"
+            )
+        workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
+        holding = Holding(
+            key=key,
+            pool=placement.pool,
+            nodes=placement.nodes,
+            masks=placement.masks(),
+            workers=workers,
+            request=frozen_mapping({"pods": 1, **request}),
+        )
+        if not self._stale:
+            rows, at = self._rows_of(holding)
+            taken = self._device_gang[rows] & holding.masks[at]
+            if taken.any():
+                self._raise_taken(key, holding)
+            self._holdings[key] = holding
+            self._take(holding, 1)
+        else:
+            for other in self._holdings.values():
+                if _overlap(holding, other):
+                    self._raise_taken(key, holding)
+            self._holdings[key] = holding
+        self._changed()
+
+    def release(self, key: str) -> bool:
+        """A gang holds nothing from now on; False if it held nothing."""
+        holding = self._holdings.get(key)
+        if holding is None:
+            return False
+        if not self._stale:
+            self._take(holding, -1)
+        del self._holdings[key]
+        self._changed()
+        return True
+
+    def holding(self, key: str) -> Holding | None:
+        """What a gang holds."""
+        return self._holdings.get(key)
+
+    # --- pods of others ----------------------------------------------------------------------------------------------
+    def add_foreign(self, key: str, node: str, request: Mapping[str, int]) -> None:
+        """A pod that no gang's claim covers uses a node: any scheduler's, ended pods excepted.
+
+        Which devices it has is not known; the highest free indices of the node are taken to be its.
+
+        Args:
+            key: unique, such as the pod's UID; the same key again replaces.
+            node: name; it need not be known (yet).
+            request: the pod's requests in canonical units, accelerators included; ``pods`` defaults to 1.
+
+        Raises:
+            InputError: an amount below 0 or too large.
+        """
+        for name, amount in request.items():
+            if not 0 <= amount <= _MOST_AMOUNT:
+                raise InputError(f"must be from 0 to 2^62, found {amount}", field=f"request {name}", obj=f"Pod {key}")
+        entry = (node, frozen_mapping({"pods": 1, **request}))
+        old = self._foreign.get(key)
+        if old == entry:
+            return
+        self.remove_foreign(key)
+        self._foreign[key] = entry
+        if not self._stale:
+            if not set(entry[1]) <= set(self._resources):
+                self._stale = True
+            else:
+                self._use(entry, 1)
+        self._changed()
+
+    def remove_foreign(self, key: str) -> None:
+        """That pod is gone, or has ended."""
+        entry = self._foreign.pop(key, None)
+        if entry is not None:
+            if not self._stale:
+                self._use(entry, -1)
+            self._changed()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+    def snapshot(self) -> Snapshot:
+        """The cluster now. The same object is returned until something changes."""
+        if self._snapshot is not None and self._snapshot.generation == self._generation:
+            return self._snapshot
+        if self._stale:
+            self._rebuild()
+        free = self._capacity - self._used
+        device_free = self._device_all & ~self._device_gang
+        for row in np.flatnonzero(self._device_other).tolist():
+            device_free[row] &= ~np.uint64(_highest(int(device_free[row]), int(self._device_other[row])))
+        arrays = (self._capacity.copy(), free, self._usable.copy(), device_free, self._device_all.copy())
+        for array in arrays:
+            array.setflags(write=False)
+        self._snapshot = Snapshot(
+            node_names=self._names,
+            resources=self._resources,
+            capacity=arrays[0],
+            free=arrays[1],
+            usable=arrays[2],
+            device_free=arrays[3],
+            device_all=arrays[4],
+            pools=self._pool_infos,
+            topologies=self._topologies,
+            holders=MappingProxyType(dict(self._holdings)),
+            generation=self._generation,
+        )
+        return self._snapshot
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+    def _changed(self, *, rows: bool = False) -> None:
+        self._generation += 1
+        self._stale = self._stale or rows
+
+    def _devices(self, node: NodeInfo) -> int:
+        """Number of devices of a node's pool on it."""
+        spec = self._pools.get(node.pool)
+        if spec is None:
+            return 0
+        count = spec.devices_per_node if spec.emulated else node.capacity.get(spec.resource, 0)
+        _check_devices(count, f"Node {node.name}", f"status.allocatable.{spec.resource}")
+        return count
+
+    def _fill(self, row: int, node: NodeInfo) -> None:
+        """Write what a node offers into its row."""
+        self._capacity[row], _ = resource_vector(self._resources, node.capacity)
+        spec = self._pools.get(node.pool)
+        count = self._devices(node)
+        if spec is not None:
+            self._capacity[row, self._resources.index(spec.resource)] = count
+        self._usable[row] = node.usable
+        self._device_all[row] = ((1 << count) - 1) & ~node.unhealthy
+
+    def _rebuild(self) -> None:
+        """All arrays from the records."""
+        names = {name for node in self._nodes.values() for name in node.capacity}
+        names |= {spec.resource for spec in self._pools.values()}
+        names |= {name for _, request in self._foreign.values() for name in request}
+        names |= {name for holding in self._holdings.values() for name in holding.request}
+        self._resources = (*FIXED_RESOURCES, *sorted(names - set(FIXED_RESOURCES)))
+        self._names = tuple(sorted(self._nodes))
+        self._row = {name: row for row, name in enumerate(self._names)}
+        count = len(self._names)
+        self._capacity = np.zeros((count, len(self._resources)), dtype=np.int64)
+        self._used = np.zeros_like(self._capacity)
+        self._usable = np.zeros(count, dtype=np.bool_)
+        self._device_all = np.zeros(count, dtype=np.uint64)
+        self._device_gang = np.zeros(count, dtype=np.uint64)
+        self._device_other = np.zeros(count, dtype=np.int64)
+        members: dict[str, list[int]] = {name: [] for name in self._pools}
+        labels: dict[str, dict[int, tuple[str | None, ...]]] = {name: {} for name in self._groups}
+        for row, name in enumerate(self._names):
+            node = self._nodes[name]
+            self._fill(row, node)
+            if node.pool in members:
+                members[node.pool].append(row)
+            for group, values in node.groups.items():
+                spec = self._groups.get(group)
+                if spec is not None:
+                    # A node that was read under the group's former levels is out until it is applied again.
+                    fits = len(values) == len(spec.levels)
+                    labels[group][row] = values if fits else (None,) * len(spec.levels)
+        self._pool_infos = tuple(self._pool_info(self._pools[name], members[name]) for name in sorted(self._pools))
+        self._topologies = tuple(
+            build_topology(name, self._groups[name].levels, labels[name], self._generation)
+            for name in sorted(self._groups)
+        )
+        self._stale = False
+        for holding in self._holdings.values():
+            self._take(holding, 1)
+        for entry in self._foreign.values():
+            self._use(entry, 1)
+
+    def _pool_info(self, spec: PoolSpec, rows: list[int]) -> PoolInfo:
+        array = np.asarray(rows, dtype=np.int32)
+        array.setflags(write=False)
+        return PoolInfo(
+            name=spec.name,
+            chip=spec.chip,
+            resource=self._resources.index(spec.resource),
+            emulated=spec.emulated,
+            devices_per_node=spec.devices_per_node,
+            link=Level(NODE_LEVEL, spec.bandwidth, spec.latency),
+            rows=array,
+            quotas=spec.quotas,
+        )
+
+    def _rows_of(self, holding: Holding) -> tuple[Int64, Int64]:
+        """Rows of the holding's nodes that are in the cluster, and their places in the holding."""
+        pairs = [(self._row[name], at) for at, name in enumerate(holding.nodes) if name in self._row]
+        table = np.asarray(pairs, dtype=np.int64).reshape(len(pairs), 2)
+        return table[:, 0], table[:, 1]
+
+    def _take(self, holding: Holding, sign: int) -> None:
+        """Book a holding (sign 1) or take it back (-1)."""
+        vector, missing = resource_vector(self._resources, holding.request)
+        if missing:
+            self._stale = True  # a resource that has no column yet: the next snapshot makes one
+            return
+        rows, at = self._rows_of(holding)
+        masks = holding.masks[at]
+        self._used[rows] += sign * holding.workers[at, None].astype(np.int64) * vector
+        spec = self._pools.get(holding.pool)
+        if spec is not None:
+            self._used[rows, self._resources.index(spec.resource)] += sign * np.bitwise_count(masks).astype(np.int64)
+        if sign > 0:
+            self._device_gang[rows] |= masks
+        else:
+            self._device_gang[rows] &= ~masks
+
+    def _use(self, entry: tuple[str, Mapping[str, int]], sign: int) -> None:
+        """Book a foreign pod (sign 1) or take it back (-1)."""
+        node, request = entry
+        row = self._row.get(node)
+        if row is None:
+            return
+        vector, _ = resource_vector(self._resources, request)
+        self._used[row] += sign * vector
+        spec = self._pools.get(self._nodes[node].pool)
+        if spec is not None:
+            self._device_other[row] += sign * request.get(spec.resource, 0)
+
+    def _raise_taken(self, key: str, holding: Holding) -> None:
+        for other in self._holdings.values():
+            common = _overlap(holding, other)
+            if common:
+                raise InputError(f"devices on node {common} are held by {other.key} already", obj=f"TrainingJob {key}")
+
+
+def _overlap(one: Holding, two: Holding) -> str:
+    """Name of a node on which both hold the same device; empty if there is none."""
+    masks = dict(zip(two.nodes, two.masks.tolist(), strict=True))
+    return next((n for n, m in zip(one.nodes, one.masks.tolist(), strict=True) if m & masks.get(n, 0)), "")
+
+
+def _highest(mask: int, count: int) -> int:
+    """The `count` highest bits of a mask (all, if it has no more)."""
+    result = 0
+    while mask and count > 0:
+        bit = 1 << (mask.bit_length() - 1)
+        result |= bit
+        mask ^= bit
+        count -= 1
+    return result
+
+
+def _check_devices(count: int, obj: str, field: str) -> None:
+    if not 0 <= count <= MOST_DEVICES:
+        raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count}", field=field, obj=obj)
