@@ -1,0 +1,41 @@
+"""The operators of the device: one table, one module per family, one entry per kernel.
+
+Flows in: a kernel's name with specs and attributes (`TABLE.plan`), then NumPy arrays (`Kernel.run`). Flows out: specs
+and cost, then arrays. To add a kernel, add an entry to the `KERNELS` of a family's module; the client, the sidecar and
+the reference page know it from then on. Not here: devices, memory, time (`runtime`).
+"""
+
+from typing import Final
+
+from supernode.emulator.kernels import (
+    activation,
+    attention,
+    creation,
+    elementwise,
+    embedding,
+    layout,
+    loss,
+    matmul,
+    normalise,
+    optimizer,
+    reduce,
+)
+from supernode.emulator.kernels.table import REQUIRED, Cost, Gemm, Kernel, Plan, Spec, Table, describe
+
+TABLE: Final = Table(
+    {
+        "elementwise": elementwise.KERNELS,
+        "activation": activation.KERNELS,
+        "reduce": reduce.KERNELS,
+        "matmul": matmul.KERNELS,
+        "normalise": normalise.KERNELS,
+        "attention": attention.KERNELS,
+        "loss": loss.KERNELS,
+        "embedding": embedding.KERNELS,
+        "optimizer": optimizer.KERNELS,
+        "layout": layout.KERNELS,
+        "creation": creation.KERNELS,
+    }
+)
+
+__all__ = ["REQUIRED", "TABLE", "Cost", "Gemm", "Kernel", "Plan", "Spec", "Table", "describe"]

@@ -1,0 +1,149 @@
+"""Kernels that make arrays from nothing: constants, ranges, random numbers.
+
+Flows in: attributes alone. Flows out: arrays. Random numbers are counter-based (Philox): seed, shape and dtype say
+everything, so every device and every run gives the same. Not here: copies from the host (`client`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import ALL, DTYPES, FLOATS, INTEGERS, NUMBERS
+from supernode.emulator.kernels.rules import known_dtype, narrow, normal_shape, streaming
+from supernode.emulator.kernels.table import MAX_BYTES, REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.errors import KernelError
+
+
+def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    return (Spec(known_dtype(attributes["dtype"]), normal_shape(attributes["shape"])),)
+
+
+def _full_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    (spec,) = _shape(specs, attributes)
+    value = attributes["value"]
+    if not isinstance(value, bool | int | float):
+        raise KernelError(f"value must be a number, not {value!r}")
+    if spec.dtype in INTEGERS:
+        limits = np.iinfo(DTYPES[spec.dtype])
+        if not isinstance(value, int) or not limits.min <= value <= limits.max:
+            raise KernelError(f"value {value!r} does not fit {spec.dtype}")
+    return (spec,)
+
+
+def _full(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    value, dtype = attributes["value"], DTYPES[outputs[0].dtype]
+    if value == 0 and math.copysign(1.0, value) > 0:
+        return (np.zeros(outputs[0].shape, dtype),)  # the host gives zero pages only when they are touched
+    return (np.full(outputs[0].shape, value, dtype),)
+
+
+def _empty(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    # Zeros, not whatever was there: nothing of another client's data can be read.
+    return (np.zeros(outputs[0].shape, DTYPES[outputs[0].dtype]),)
+
+
+def _arange_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    start, stop, step = (attributes[name] for name in ("start", "stop", "step"))
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in (start, stop, step)) or step == 0:
+        raise KernelError(f"no range from {start!r} to {stop!r} by {step!r}")
+    length = max(math.ceil((stop - start) / step), 0)
+    if length > MAX_BYTES:
+        raise KernelError(f"a range of {length} elements is not possible")
+    return (Spec(known_dtype(attributes["dtype"]), (length,)),)
+
+
+def _arange(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    whole = all(isinstance(attributes[name], int) for name in ("start", "step"))
+    places = np.arange(outputs[0].shape[0], dtype=np.int64 if whole else np.float64)
+    return (narrow(places * attributes["step"] + attributes["start"], outputs[0]),)
+
+
+def _seed(attributes: Attributes) -> int:
+    seed = attributes["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 128:
+        raise KernelError(f"seed must be a whole number of 0 or more, below 2^128, not {seed!r}")
+    return seed
+
+
+def _random_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    _seed(attributes)
+    for name in ("mean", "deviation", "low", "high"):
+        float(attributes.get(name, 0.0))
+    return _shape(specs, attributes)
+
+
+def _normal(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    generator = np.random.Generator(np.random.Philox(key=_seed(attributes)))
+    wide = np.float64 if outputs[0].dtype == "f64" else np.float32
+    out = generator.standard_normal(outputs[0].shape, dtype=wide)
+    out *= wide(attributes["deviation"])
+    out += wide(attributes["mean"])
+    return (narrow(out, outputs[0]),)
+
+
+def _uniform(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    generator = np.random.Generator(np.random.Philox(key=_seed(attributes)))
+    wide = np.float64 if outputs[0].dtype == "f64" else np.float32
+    low, high = attributes["low"], attributes["high"]
+    out = generator.random(outputs[0].shape, dtype=wide)
+    out *= wide(high - low)
+    out += wide(low)
+    return (narrow(out, outputs[0]),)
+
+
+KERNELS: Final = (
+    Kernel(
+        "full",
+        (),
+        ALL,
+        _full_shape,
+        streaming(0),
+        _full,
+        "an array of one value",
+        {"shape": REQUIRED, "value": REQUIRED, "dtype": "f32"},
+    ),
+    Kernel(
+        "empty",
+        (),
+        ALL,
+        _shape,
+        streaming(0),
+        _empty,
+        "an array to be written; it holds zeros, never another's data",
+        {"shape": REQUIRED, "dtype": "f32"},
+    ),
+    Kernel(
+        "arange",
+        (),
+        NUMBERS,
+        _arange_shape,
+        streaming(1),
+        _arange,
+        "start, start + step, ... below stop",
+        {"start": 0, "stop": REQUIRED, "step": 1, "dtype": "i32"},
+    ),
+    Kernel(
+        "random_normal",
+        (),
+        FLOATS,
+        _random_shape,
+        streaming(20),
+        _normal,
+        "normally distributed numbers, the same for the same seed",
+        {"shape": REQUIRED, "seed": REQUIRED, "dtype": "f32", "mean": 0.0, "deviation": 1.0},
+    ),
+    Kernel(
+        "random_uniform",
+        (),
+        FLOATS,
+        _random_shape,
+        streaming(12),
+        _uniform,
+        "evenly distributed numbers from low (included) to high, the same for the same seed",
+        {"shape": REQUIRED, "seed": REQUIRED, "dtype": "f32", "low": 0.0, "high": 1.0},
+    ),
+)

@@ -1,0 +1,262 @@
+"""Elementwise kernels: arithmetic, comparison, logic, selection, conversion.
+
+Flows in: arrays (or an array and a number). Flows out: arrays of the broadcast shape. 16-bit floats compute in f32 and
+round once; integers wrap around; division by zero, NaN and infinity follow IEEE 754. Not here: activations with a
+backward kernel (`activation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import ALL, DTYPES, FLOATS, INTEGERS, NUMBERS
+from supernode.emulator.kernels.rules import broadcast, known_dtype, narrow, same_dtype, streaming, widen
+from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.errors import KernelError
+
+Function = Callable[..., Any]
+# Operations of one value of a function; 1 for the rest.
+_FUNCTION_FLOPS: Final = {"sqrt": 4, "rsqrt": 4, "exp": 8, "log": 8, "tanh": 10, "sigmoid": 10}
+
+
+def _binary_specs(specs: Sequence[Spec], attributes: Attributes) -> Spec:
+    value = attributes["value"]
+    if len(specs) == 2:
+        if value is not None:
+            raise KernelError("takes a second array or a value, not both")
+        return Spec(same_dtype(specs), broadcast(specs[0].shape, specs[1].shape))
+    if isinstance(value, bool) and specs[0].dtype == "bool":
+        return specs[0]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise KernelError(f"needs a second array or a number as value, not {value!r}")
+    if specs[0].dtype not in FLOATS and not isinstance(value, int):
+        raise KernelError(f"value {value!r} does not fit {specs[0].dtype}; cast the array first")
+    if specs[0].dtype in INTEGERS and not _fits(value, specs[0].dtype):
+        raise KernelError(f"value {value} is out of range for {specs[0].dtype}")
+    return specs[0]
+
+
+def _fits(value: float, dtype: str) -> bool:
+    limits = np.iinfo(DTYPES[dtype])
+    return bool(limits.min <= value <= limits.max)
+
+
+def _operands(inputs: Sequence[AnyArray], attributes: Attributes) -> tuple[AnyArray, Any]:
+    first = widen(inputs[0])
+    if len(inputs) == 2:
+        return first, (first if inputs[1] is inputs[0] else widen(inputs[1]))
+    # A number takes the type the arithmetic runs in, so f32 arithmetic stays f32.
+    return first, first.dtype.type(attributes["value"])
+
+
+def _binary(
+    name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
+) -> Kernel:
+    def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+        spec = _binary_specs(specs, attributes)
+        return (Spec(out or spec.dtype, spec.shape),)
+
+    def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+        a, b = _operands(inputs, attributes)
+        return (narrow(function(a, b), outputs[0]),)
+
+    return Kernel(
+        name,
+        ("a", "b"),
+        dtypes,
+        shape,
+        streaming(1),
+        run,
+        summary,
+        {"value": None},
+        optional=1,
+        backward=backward,
+        elementwise=True,
+    )
+
+
+def _unary(
+    name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
+) -> Kernel:
+    def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+        return (Spec(out or specs[0].dtype, specs[0].shape),)
+
+    def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+        return (narrow(function(widen(inputs[0])), outputs[0]),)
+
+    cost = streaming(_FUNCTION_FLOPS.get(name, 1))
+    return Kernel(name, ("x",), dtypes, shape, cost, run, summary, backward=backward, elementwise=True)
+
+
+def _power(a: AnyArray, b: Any) -> Any:
+    if a.dtype.kind == "i":
+        # Negative whole exponents have no whole result; as on a device without traps, they give what truncation gives.
+        whole = np.asarray(b)
+        safe = np.power(a, np.maximum(whole, 0).astype(a.dtype))
+        inverse = np.where(a == 1, 1, np.where(a == -1, np.where(whole % 2 == 0, 1, -1), 0))
+        return np.where(whole < 0, inverse, safe)
+    return np.power(a, b)
+
+
+def sigmoid(x: AnyArray) -> AnyArray:
+    """1 / (1 + exp(-x)), without overflow on either side."""
+    small = np.exp(-np.abs(x))
+    out: AnyArray = np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+    return out
+
+
+def _where_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    return (Spec(same_dtype(specs[1:]), broadcast(*(spec.shape for spec in specs))),)
+
+
+def _where(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(np.where(inputs[0], inputs[1], inputs[2]), outputs[0]),)
+
+
+def _scale_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    float(attributes["factor"]), float(attributes["offset"])
+    return (specs[0],)
+
+
+def _scale(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    x = widen(inputs[0])
+    out = x * x.dtype.type(attributes["factor"])
+    if attributes["offset"]:
+        out += x.dtype.type(attributes["offset"])
+    return (narrow(out, outputs[0]),)
+
+
+def _clip_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    for side in ("low", "high"):
+        if attributes[side] is not None:
+            _binary_specs(specs, {"value": attributes[side]})
+    return (specs[0],)
+
+
+def _clip(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    out = widen(inputs[0])
+    for side, function in (("low", np.maximum), ("high", np.minimum)):
+        if attributes[side] is not None:
+            out = function(out, out.dtype.type(attributes[side]))
+    return (narrow(out if out is not inputs[0] else out.copy(), outputs[0]),)
+
+
+def _cast_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    return (Spec(known_dtype(attributes["dtype"]), specs[0].shape),)
+
+
+def _cast(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    x, dtype = inputs[0], DTYPES[outputs[0].dtype]
+    if dtype.kind in "iu" and x.dtype.kind not in "iub":
+        # Saturating, NaN to 0: what devices do, and unlike a C cast it is the same everywhere.
+        limits = np.iinfo(dtype)
+        wide = x.astype(np.float64)
+        whole = np.trunc(np.nan_to_num(wide, nan=0.0, posinf=np.inf, neginf=-np.inf))
+        inside = np.clip(whole, float(limits.min), np.nextafter(float(limits.max) + 1.0, 0.0))
+        out = inside.astype(dtype)
+        out[whole > float(limits.max)] = limits.max
+        return (out.reshape(x.shape),)
+    return (x.astype(dtype),)
+
+
+def _copy(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (inputs[0].copy(),)
+
+
+def _copy_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    return (specs[0],)
+
+
+_COMPARISONS: Final = (
+    ("equal", np.equal, ALL, "a == b"),
+    ("not_equal", np.not_equal, ALL, "a != b"),
+    ("less", np.less, NUMBERS, "a < b"),
+    ("less_equal", np.less_equal, NUMBERS, "a <= b"),
+    ("greater", np.greater, NUMBERS, "a > b"),
+    ("greater_equal", np.greater_equal, NUMBERS, "a >= b"),
+    ("logical_and", np.logical_and, ALL, "both are not zero"),
+    ("logical_or", np.logical_or, ALL, "one of the two is not zero"),
+    ("logical_xor", np.logical_xor, ALL, "just one of the two is not zero"),
+)
+_WHOLE: Final = ("bool", *INTEGERS)
+
+KERNELS: Final = (
+    _binary("add", np.add, NUMBERS, "a + b"),
+    _binary("subtract", np.subtract, NUMBERS, "a - b"),
+    _binary("multiply", np.multiply, NUMBERS, "a * b"),
+    _binary("divide", np.divide, FLOATS, "a / b"),
+    _binary("floor_divide", np.floor_divide, NUMBERS, "largest whole number <= a / b; whole a / 0 is 0"),
+    _binary("remainder", np.remainder, NUMBERS, "a - b * floor(a / b); whole a % 0 is 0"),
+    _binary("power", _power, NUMBERS, "a to the power of b"),
+    _binary("maximum", np.maximum, NUMBERS, "the larger; NaN if either is"),
+    _binary("minimum", np.minimum, NUMBERS, "the smaller; NaN if either is"),
+    _binary("bitwise_and", np.bitwise_and, _WHOLE, "a & b"),
+    _binary("bitwise_or", np.bitwise_or, _WHOLE, "a | b"),
+    _binary("bitwise_xor", np.bitwise_xor, _WHOLE, "a ^ b"),
+    *(_binary(name, function, dtypes, text, out="bool") for name, function, dtypes, text in _COMPARISONS),
+    _unary("negative", np.negative, NUMBERS, "-x"),
+    _unary("absolute", np.absolute, NUMBERS, "|x|"),
+    _unary("sign", np.sign, NUMBERS, "-1, 0 or 1; NaN of NaN"),
+    _unary("square", np.square, NUMBERS, "x * x"),
+    _unary("sqrt", np.sqrt, FLOATS, "square root; NaN below 0"),
+    _unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "1 / sqrt(x)"),
+    _unary("reciprocal", np.reciprocal, FLOATS, "1 / x"),
+    _unary("exp", np.exp, FLOATS, "e to the power of x"),
+    _unary("log", np.log, FLOATS, "natural logarithm; NaN below 0"),
+    _unary("tanh", np.tanh, FLOATS, "hyperbolic tangent", backward="tanh_backward"),
+    _unary("sigmoid", sigmoid, FLOATS, "1 / (1 + exp(-x))"),
+    _unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), NUMBERS, "max(x, 0)", backward="relu_backward"),
+    _unary("floor", np.floor, FLOATS, "largest whole number <= x"),
+    _unary("ceil", np.ceil, FLOATS, "smallest whole number >= x"),
+    _unary("round", np.rint, FLOATS, "nearest whole number, halves to even"),
+    _unary("logical_not", np.logical_not, ALL, "x is zero", out="bool"),
+    _unary("isnan", np.isnan, FLOATS, "x is NaN", out="bool"),
+    _unary("isfinite", np.isfinite, FLOATS, "x is neither NaN nor infinite", out="bool"),
+    Kernel(
+        "where",
+        ("condition", "a", "b"),
+        ("bool",),
+        _where_shape,
+        streaming(1),
+        _where,
+        "a where condition, else b",
+        elementwise=True,
+    ),
+    Kernel(
+        "scale",
+        ("x",),
+        FLOATS,
+        _scale_shape,
+        streaming(2),
+        _scale,
+        "x * factor + offset",
+        {"factor": 1.0, "offset": 0.0},
+        elementwise=True,
+    ),
+    Kernel(
+        "clip",
+        ("x",),
+        NUMBERS,
+        _clip_shape,
+        streaming(2),
+        _clip,
+        "min(max(x, low), high)",
+        {"low": None, "high": None},
+        elementwise=True,
+    ),
+    Kernel(
+        "cast",
+        ("x",),
+        ALL,
+        _cast_shape,
+        streaming(1),
+        _cast,
+        "x in another dtype; float to integer truncates and saturates, NaN gives 0",
+        {"dtype": REQUIRED},
+        elementwise=True,
+    ),
+    Kernel("copy", ("x",), ALL, _copy_shape, streaming(0), _copy, "x in memory of its own", elementwise=True),
+)

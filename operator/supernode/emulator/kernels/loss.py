@@ -1,0 +1,83 @@
+"""Softmax cross-entropy with its gradient.
+
+Flows in: logits [n, classes] and targets [n] (integers). Flows out: the mean loss (f32; f64 of f64) and
+log(sum(exp)) per row for the backward kernel. A target outside the classes makes its row's loss NaN and its gradient
+NaN, as a device without traps would: a wrong label is seen in the loss, not hidden. Not here: vocabulary-parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import FLOATS, INTEGERS
+from supernode.emulator.kernels.rules import narrow, need, streaming, widen
+from supernode.emulator.kernels.table import AnyArray, Attributes, Kernel, Spec
+from supernode.errors import KernelError
+
+
+def _check(logits: Spec, targets: Spec) -> str:
+    if len(logits.shape) != 2 or 0 in logits.shape:
+        raise KernelError(f"logits must be [rows, classes] with at least one of each, not {logits}")
+    need(targets, "targets", dtype=INTEGERS, shape=logits.shape[:1])
+    return "f64" if logits.dtype == "f64" else "f32"
+
+
+def _forward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    dtype = _check(specs[0], specs[1])
+    return (Spec(dtype, ()), Spec(dtype, specs[0].shape[:1]))
+
+
+def _forward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    logits, targets = widen(inputs[0]), inputs[1]
+    top = logits.max(axis=1, keepdims=True)
+    logsumexp = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    valid = (targets >= 0) & (targets < logits.shape[1])
+    rows = np.arange(len(targets))
+    loss = logsumexp - logits[rows, np.where(valid, targets, 0).astype(np.int64)]
+    loss[~valid] = np.nan
+    return narrow(loss.mean(), outputs[0]), narrow(logsumexp, outputs[1])
+
+
+def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    logits, targets, logsumexp = specs
+    need(logsumexp, "logsumexp", dtype=_check(logits, targets), shape=logits.shape[:1])
+    float(attributes["scale"])
+    return (logits,)
+
+
+def _backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    logits, targets, logsumexp = widen(inputs[0]), inputs[1], inputs[2]
+    out = np.exp(logits - logsumexp[:, None])
+    valid = (targets >= 0) & (targets < logits.shape[1])
+    rows = np.arange(len(targets))
+    out[rows, np.where(valid, targets, 0).astype(np.int64)] -= 1
+    out[~valid] = np.nan
+    out *= out.dtype.type(attributes["scale"] / len(targets))
+    return (narrow(out, outputs[0]),)
+
+
+KERNELS: Final = (
+    Kernel(
+        "softmax_cross_entropy",
+        ("logits", "targets"),
+        FLOATS,
+        _forward_shape,
+        streaming(12),
+        _forward,
+        "mean over the rows of log(sum(exp(logits))) - logits[target]; also gives log(sum(exp)) per row",
+        backward="softmax_cross_entropy_backward",
+    ),
+    Kernel(
+        "softmax_cross_entropy_backward",
+        ("logits", "targets", "logsumexp"),
+        FLOATS,
+        _backward_shape,
+        streaming(10),
+        _backward,
+        "gradient of scale times the mean loss",
+        {"scale": 1.0},
+    ),
+)
