@@ -1,0 +1,258 @@
+"""One group's place in order: its devices meet here, one of their threads does the work, all leave together.
+
+Each device counts its own calls in the channel; equal positions meet. The thread that comes last in this pod leads:
+it agrees with the other pods and runs the collective for all devices of this pod. A mismatch ends one collective; a
+timeout or a lost pod ends the channel, on every pod, with the same error, and every later call raises it again.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import Final, Protocol
+
+from supernode.emulator.fabric.agreement import agree, name_ranks
+from supernode.emulator.fabric.call import CollectiveCall, say
+from supernode.emulator.fabric.collectives import Part, perform
+from supernode.emulator.fabric.link import Interrupted, Link, LinkDown, Stalled
+from supernode.emulator.fabric.pods import Pods, Scratch
+from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, FabricError, PeerLostError
+
+# What a lost pod sent before it died may still complete a collective that is under way; and whoever sees a broken
+# link waits this long for the news why.
+GRACE_SECONDS: Final = 1.0
+
+
+class Neighbours(Protocol):
+    """What a channel needs of the fabric around it."""
+
+    timeout: float
+    my_pod: int
+
+    def pod_of(self, rank: int) -> int:
+        """Pod of a global device rank."""
+
+    def ring(self, pods: tuple[int, ...]) -> tuple[int, ...]:
+        """Pods in ring order."""
+
+    def link(self, channel: Channel, pod: int) -> Link:
+        """A new data connection."""
+
+    def finish(self, call: CollectiveCall, ready: float) -> float:
+        """Virtual finish time from the latest ready time."""
+
+    def absent(self, channel: Channel, position: int) -> tuple[list[int], str]:
+        """Ranks that have not come to a position, and remarks about them."""
+
+    def tell(self, channel: Channel, error: FabricError) -> None:
+        """Tell the other pods that the channel has failed."""
+
+    def name_pod(self, pod: int) -> str:
+        """A pod as people know it."""
+
+
+class _Meeting:
+    """The devices of this pod at one position."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, Part] = {}
+        self.led = False
+        self.done = False
+        self.error: FabricError | None = None
+        self.finish = 0.0
+
+
+class Channel:
+    """The channel `key` of the devices `group`, as seen by one pod."""
+
+    def __init__(self, key: str, group: tuple[int, ...], around: Neighbours) -> None:
+        self.key = key
+        self.group = group
+        self._around = around
+        self.local = tuple(rank for rank in group if around.pod_of(rank) == around.my_pod)
+        numbers = around.ring(tuple(sorted({around.pod_of(rank) for rank in group})))
+        self.others = frozenset(numbers) - {around.my_pod}
+        self._waker, self._bell = socket.socketpair()
+        self._links: dict[int, Link] = {}
+        self._pods = Pods(
+            numbers=numbers,
+            members=tuple(
+                tuple(place for place, rank in enumerate(group) if around.pod_of(rank) == number) for number in numbers
+            ),
+            me=numbers.index(around.my_pod),
+            connect=self._connect,
+            waker=self._waker.fileno(),
+            patience=around.timeout,
+            scratch=Scratch(),
+        )
+        self._changed = threading.Condition()
+        self._positions = dict.fromkeys(self.local, 0)
+        self._meetings: dict[int, _Meeting] = {}
+        self._turn = 0
+        self._failure: FabricError | None = None
+
+    def run(self, part: Part) -> float:
+        """Take part; blocks until done. The virtual finish time, or the FabricError that all ranks get."""
+        deadline = time.monotonic() + self._around.timeout
+        with self._changed:
+            self.raise_failure()
+            position = self._positions[part.rank]
+            self._positions[part.rank] += 1
+            meeting = self._meetings.setdefault(position, _Meeting())
+            meeting.parts[part.rank] = part
+            self._changed.notify_all()
+            ready = self._wait(meeting, position, deadline)
+        if ready is None:
+            self._report_absent(part, position)
+        elif ready:
+            self._lead(meeting, position)
+        with self._changed:
+            # Ours may be a buffer that the leader still uses: it always comes to an end, see `link.move`.
+            while meeting.led and not meeting.done:
+                self._changed.wait()
+            if meeting.done and meeting.error is None:
+                return meeting.finish
+            if meeting.error is not None:
+                raise _again(meeting.error)
+            self.raise_failure()
+            raise FabricError(f"{say(part.call.words())} was given up")
+
+    def _wait(self, meeting: _Meeting, position: int, deadline: float) -> bool | None:
+        """True: this thread leads. False: it is over, or someone else leads. None: not all came in time."""
+        while not (meeting.led or self._failure):
+            if len(meeting.parts) == len(self.local) and self._turn == position:
+                meeting.led = True
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._changed.wait(left)
+        return False
+
+    def _lead(self, meeting: _Meeting, position: int) -> None:
+        parts = [meeting.parts[rank] for rank in self.local]
+        call = parts[0].call
+        error: FabricError | None = None
+        try:
+            meeting.finish = agree(parts, self._pods, lambda ready: self._around.finish(call, ready))
+            perform(parts, self._pods)
+        except CollectiveMismatchError as exc:
+            error = exc
+        except LinkDown as exc:
+            error = self._after_loss(call, exc)
+        except Stalled as exc:
+            error = self._after_stall(call, position, exc)
+        except Interrupted:
+            error = self.failure
+        except FabricError as exc:
+            error = exc
+            self.fail(exc)
+        except Exception as exc:  # whatever it is, the other ranks must not wait for ever
+            error = FabricError(f"{say(call.words())} broke: {type(exc).__name__}: {exc}")
+            self.fail(error)
+        finally:
+            with self._changed:
+                meeting.error = error
+                meeting.done = True
+                self._turn += 1
+                self._meetings.pop(position, None)
+                self._changed.notify_all()
+
+    @property
+    def failure(self) -> FabricError | None:
+        """Why this channel is dead, if it is."""
+        return self._failure
+
+    def raise_failure(self) -> None:
+        """Raise the error that ended this channel, if any."""
+        if self._failure is not None:
+            raise _again(self._failure)
+
+    def fail(self, error: FabricError, *, tell: bool = True) -> FabricError:
+        """End the channel; the error that counts (the first). Wakes everyone here and, with `tell`, on other pods."""
+        with self._changed:
+            if self._failure is not None:
+                return self._failure
+            self._failure = error
+            self._changed.notify_all()
+        with suppress(OSError):
+            self._bell.send(b"!")
+        if tell:
+            self._around.tell(self, error)
+        return error
+
+    def pod_lost(self, pod: int, reason: str) -> None:
+        """A pod of the group is gone. What is under way may still end well with what it sent before."""
+        error = self._loss(pod, reason)
+        with self._changed:
+            under_way = any(meeting.led for meeting in self._meetings.values())
+        if under_way:
+            timer = threading.Timer(GRACE_SECONDS, self.fail, args=(error,), kwargs={"tell": False})
+            timer.daemon = True
+            timer.start()
+        else:
+            self.fail(error, tell=False)
+
+    def came(self, position: int) -> list[int]:
+        """Local ranks that have come to a position, or passed it."""
+        with self._changed:
+            return [rank for rank, count in self._positions.items() if count > position]
+
+    def close(self) -> None:
+        """Break all links; only when no thread is inside any more."""
+        for link in self._links.values():
+            link.close()
+        self._waker.close()
+        self._bell.close()
+
+    @property
+    def busy(self) -> bool:
+        """True while a thread leads a collective."""
+        with self._changed:
+            return any(meeting.led and not meeting.done for meeting in self._meetings.values())
+
+    def _connect(self, pod: int) -> Link:
+        link = self._links.get(pod)
+        if link is None:
+            link = self._links[pod] = self._around.link(self, pod)
+        return link
+
+    def _loss(self, pod: int, reason: str) -> PeerLostError:
+        ranks = [rank for rank in self.group if self._around.pod_of(rank) == pod]
+        return PeerLostError(f"{name_ranks(ranks)} lost ({self._around.name_pod(pod)}): {reason}")
+
+    def _after_loss(self, call: CollectiveCall, loss: LinkDown) -> FabricError:
+        with self._changed:
+            # The pod at the other end may have aborted for a reason that is on its way to us.
+            self._changed.wait_for(lambda: self._failure is not None, timeout=GRACE_SECONDS)
+        error = self._loss(loss.pod, loss.reason)
+        return self.fail(PeerLostError(f"{say(call.words())}: {error}"))
+
+    def _after_stall(self, call: CollectiveCall, position: int, stall: Stalled) -> FabricError:
+        absent, remarks = self._around.absent(self, position)
+        if not absent:
+            absent = [rank for rank in self.group if self._around.pod_of(rank) in stall.pods]
+            remarks = "they came, but no data has moved since"
+        return self.fail(self._late(call, absent, remarks))
+
+    def _report_absent(self, part: Part, position: int) -> None:
+        absent, remarks = self._around.absent(self, position)
+        with self._changed:
+            meeting = self._meetings.get(position)
+            if meeting is None or meeting.led:
+                return
+        self.fail(self._late(part.call, absent, remarks))
+
+    def _late(self, call: CollectiveCall, absent: list[int], remarks: str) -> CollectiveTimeoutError:
+        who = name_ranks(absent) if absent else "an earlier call of the group"
+        text = (
+            f"{say(call.words())} in the group of {name_ranks(self.group)}: waited {self._around.timeout:g} s for {who}"
+        )
+        return CollectiveTimeoutError(f"{text} ({remarks})" if remarks else text)
+
+
+def _again(error: FabricError) -> FabricError:
+    """The same error for another thread: an exception object collects the traceback of whoever raises it."""
+    return type(error)(str(error))

@@ -1,0 +1,247 @@
+"""Each kind of collective: from the buffers of this pod's devices, through an algorithm between pods, and back.
+
+Runs on one thread per pod, when all ranks have agreed on the call. `parts` are this pod's devices in the order of
+their places in the group. First the pod's own devices are reduced in that order, then the pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
+from supernode.emulator.fabric.algorithms import pairwise, ring, tree
+from supernode.emulator.fabric.call import CollectiveCall
+from supernode.emulator.fabric.pods import Flat, Pods
+from supernode.emulator.fabric.reduction import finish, fold
+from supernode.errors import FabricError
+
+# Up to this many bytes a tree is used: there the number of steps costs more than the bytes.
+SMALL_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One local device's part: its global rank, call, flat buffers (as the kind needs) and virtual ready time."""
+
+    rank: int
+    call: CollectiveCall
+    send: Flat | None
+    recv: Flat | None
+    ready: float
+
+
+def perform(parts: Sequence[Part], pods: Pods) -> None:
+    """Do what all ranks have agreed on."""
+    call = parts[0].call
+    if call.kind != "barrier" and call.count:
+        _KINDS[call.kind](parts, pods, call)
+
+
+def _types(call: CollectiveCall) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """(type of the values, type they are reduced in)."""
+    name = dtype_name(call.dtype)
+    return DTYPES[name], WIDE[name]
+
+
+def _need(buffer: Flat | None) -> Flat:
+    if buffer is None:
+        raise FabricError("a buffer that the call needs is not there")
+    return buffer
+
+
+def _sum_here(parts: Sequence[Part], total: Flat, op: str) -> None:
+    """The pod's own contribution."""
+    first = _need(parts[0].send)
+    if first.ctypes.data != total.ctypes.data:
+        np.copyto(total, first, casting="unsafe")
+    for part in parts[1:]:
+        fold(op, total, _need(part.send))
+
+
+def _hand_out(parts: Sequence[Part], values: Flat) -> None:
+    """The same result to every local device."""
+    for part in parts:
+        recv = _need(part.recv)
+        if recv.ctypes.data != values.ctypes.data:
+            np.copyto(recv, values)
+
+
+def _all_reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    dtype, wide = _types(call)
+    result = _need(parts[0].recv)
+    # The first device's result doubles as the accumulator unless that is of a wider type.
+    total = result if dtype == wide else pods.scratch.take("total", call.count, wide)
+    _sum_here(parts, total, call.reduce)
+    if pods.count == 1 or total.nbytes <= SMALL_BYTES:
+        tree.all_reduce(pods, total, call.reduce)
+        finish(call.reduce, total, len(call.group), result)
+    else:
+        sections = ring.even_sections(call.count, pods.count)
+        ring.reduce_scatter(pods, total, sections, call.reduce)
+        mine = sections[pods.me]
+        finish(call.reduce, total[mine], len(call.group), result[mine])
+        ring.all_gather(pods, result, sections)
+    _hand_out(parts, result)
+
+
+def _reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    _, wide = _types(call)
+    root = pods.index_of(call.group.index(call.root_or_peer))
+    total = pods.scratch.take("total", call.count, wide)
+    _sum_here(parts, total, call.reduce)
+    if total.nbytes <= SMALL_BYTES:
+        tree.reduce(pods, total, root, call.reduce)
+    else:
+        sections = ring.even_sections(call.count, pods.count)
+        ring.reduce_scatter(pods, total, sections, call.reduce)
+        pairwise.gather(pods, total[sections[pods.me]], root, {i: total[s] for i, s in enumerate(sections)})
+    if pods.me == root:
+        recv = next(_need(part.recv) for part in parts if part.rank == call.root_or_peer)
+        finish(call.reduce, total, len(call.group), recv)
+
+
+def _reduce_scatter(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    _, wide = _types(call)
+    ranks, count = len(call.group), call.count
+    total = pods.scratch.take("total", ranks * count, wide)
+    rows = total.reshape(ranks, count)
+    # Rows in the order of the pods, so that what a pod owns is one stretch.
+    for row, place in zip(rows, pods.places, strict=True):
+        for number, part in enumerate(parts):
+            share = _need(part.send)[place * count : (place + 1) * count]
+            if number == 0:
+                np.copyto(row, share, casting="unsafe")
+            else:
+                fold(call.reduce, row, share)
+    sections = _sections(pods, count)
+    ring.reduce_scatter(pods, total, sections, call.reduce)
+    mine = total[sections[pods.me]].reshape(-1, count)
+    for row, part in zip(mine, parts, strict=True):
+        finish(call.reduce, row, ranks, _need(part.recv))
+
+
+def _sections(pods: Pods, count: int) -> list[slice]:
+    """What each pod owns of one share per rank, in the order of the pods."""
+    sections, start = [], 0
+    for members in pods.members:
+        stop = start + len(members) * count
+        sections.append(slice(start, stop))
+        start = stop
+    return sections
+
+
+def _all_gather(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    dtype, _ = _types(call)
+    ranks, count = len(call.group), call.count
+    places = pods.places
+    straight = places == tuple(range(ranks))
+    result = _need(parts[0].recv) if straight else pods.scratch.take("total", ranks * count, dtype)
+    sections = _sections(pods, count)
+    mine = result[sections[pods.me]].reshape(-1, count)
+    for row, part in zip(mine, parts, strict=True):
+        np.copyto(row, _need(part.send))
+    ring.all_gather(pods, result, sections)
+    if straight:
+        _hand_out(parts, result)
+        return
+    for part in parts:
+        _need(part.recv).reshape(ranks, count)[list(places)] = result.reshape(ranks, count)
+
+
+def _broadcast(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    root = pods.index_of(call.group.index(call.root_or_peer))
+    source = next((part for part in parts if part.rank == call.root_or_peer), None)
+    values = _need(parts[0].recv)
+    if source is not None:
+        send = _need(source.send)
+        if send.ctypes.data != values.ctypes.data:
+            np.copyto(values, send)
+    spread = tree.broadcast if values.nbytes <= SMALL_BYTES else ring.broadcast
+    spread(pods, values, root)
+    _hand_out(parts, values)
+
+
+def _gather(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    dtype, _ = _types(call)
+    ranks, count = len(call.group), call.count
+    root = pods.index_of(call.group.index(call.root_or_peer))
+    if pods.me != root:
+        mine = pods.scratch.take("total", len(parts) * count, dtype)
+        for row, part in zip(mine.reshape(-1, count), parts, strict=True):
+            np.copyto(row, _need(part.send))
+        pairwise.gather(pods, mine, root, {})
+        return
+    total = pods.scratch.take("total", ranks * count, dtype)
+    sections = _sections(pods, count)
+    for row, part in zip(total[sections[pods.me]].reshape(-1, count), parts, strict=True):
+        np.copyto(row, _need(part.send))
+    pairwise.gather(pods, total[:0], root, {i: total[s] for i, s in enumerate(sections)})
+    recv = next(_need(part.recv) for part in parts if part.rank == call.root_or_peer)
+    recv.reshape(ranks, count)[list(pods.places)] = total.reshape(ranks, count)
+
+
+def _scatter(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    dtype, _ = _types(call)
+    ranks, count = len(call.group), call.count
+    root = pods.index_of(call.group.index(call.root_or_peer))
+    if pods.me == root:
+        send = next(_need(part.send) for part in parts if part.rank == call.root_or_peer)
+        total = pods.scratch.take("total", ranks * count, dtype)
+        total.reshape(ranks, count)[:] = send.reshape(ranks, count)[list(pods.places)]
+        sections = _sections(pods, count)
+        mine = total[sections[pods.me]]
+        pairwise.scatter(pods, {i: total[s] for i, s in enumerate(sections)}, root, mine)
+    else:
+        mine = pods.scratch.take("total", len(parts) * count, dtype)
+        pairwise.scatter(pods, {}, root, mine)
+    for row, part in zip(mine.reshape(-1, count), parts, strict=True):
+        np.copyto(_need(part.recv), row)
+
+
+def _all_to_all(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    dtype, _ = _types(call)
+    ranks, count = len(call.group), call.count
+    here = len(parts)
+    outgoing: dict[int, Flat] = {}
+    incoming: dict[int, Flat] = {}
+    for index, members in enumerate(pods.members):
+        # One block per pod: (sending device, receiving device, count).
+        block = np.stack([_need(part.send).reshape(ranks, count)[list(members)] for part in parts])
+        outgoing[index] = block.reshape(-1)
+        if index != pods.me:
+            incoming[index] = np.empty(len(members) * here * count, dtype=dtype)
+    incoming[pods.me] = outgoing[pods.me]
+    pairwise.all_to_all(pods, outgoing, incoming)
+    for index, members in enumerate(pods.members):
+        block = incoming[index].reshape(len(members), here, count)
+        for receiver, part in enumerate(parts):
+            _need(part.recv).reshape(ranks, count)[list(members)] = block[:, receiver]
+
+
+def _send_recv(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    send = next((part.send for part in parts if part.call.kind == "send"), None)
+    recv = next((part.recv for part in parts if part.call.kind == "recv"), None)
+    if send is not None and recv is not None:
+        np.copyto(recv, send)
+    elif send is not None:
+        pods.exchange([(1 - pods.me, send)])
+    else:
+        pods.exchange([], [(1 - pods.me, _need(recv), None)])
+
+
+_KINDS: Final[dict[str, Callable[[Sequence[Part], Pods, CollectiveCall], None]]] = {
+    "all_reduce": _all_reduce,
+    "reduce": _reduce,
+    "reduce_scatter": _reduce_scatter,
+    "all_gather": _all_gather,
+    "broadcast": _broadcast,
+    "gather": _gather,
+    "scatter": _scatter,
+    "all_to_all": _all_to_all,
+    "send": _send_recv,
+    "recv": _send_recv,
+}

@@ -1,0 +1,231 @@
+"""The front of the fabric: one object per pod, called from the stream threads of its devices.
+
+Flows in: calls with buffers and virtual ready times. Flows out: filled buffers and virtual finish times. Owns the mesh
+(if there is more than one pod) and the channels; any number of threads may be inside `run` at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from typing import Any, Final
+
+import numpy as np
+
+from supernode import errors
+from supernode.emulator.fabric.call import PEER_TO_PEER, CollectiveCall, say
+from supernode.emulator.fabric.channel import Channel
+from supernode.emulator.fabric.collectives import Part
+from supernode.emulator.fabric.config import FabricConfig
+from supernode.emulator.fabric.link import Interrupted, Link
+from supernode.emulator.fabric.mesh import Events, Mesh, error_from
+from supernode.emulator.fabric.timing import LinkClock
+from supernode.emulator.fabric.topology import read_topology
+from supernode.errors import EmulatorError, FabricError, PeerLostError
+
+_ABORTS: Final[dict[str, type[EmulatorError]]] = {
+    cls.__name__: cls for cls in (FabricError, errors.PeerLostError, errors.CollectiveTimeoutError)
+}
+
+
+class Fabric:
+    """Collectives between the devices of one job, as one pod's sidecar uses them.
+
+    Construction listens (with more than one worker); `start` finds the other pods. Errors of a started fabric are
+    raised by `run`, on every rank that takes part.
+    """
+
+    def __init__(self, config: FabricConfig) -> None:
+        self.config = config
+        self.timeout = config.timeout
+        self.my_pod = config.rank
+        self._topology = read_topology(
+            config.topology, workers=config.workers, devices=config.devices_per_worker, chip=config.chip
+        )
+        self._clock = LinkClock(self._topology)
+        self._lock = threading.Lock()
+        self._channels: dict[str, Channel] = {}
+        self._aborted: dict[str, FabricError] = {}
+        self._doing: dict[int, list[str]] = {rank: [] for rank in config.ranks_of(config.rank)}
+        self._closed = False
+        self._mesh: Mesh | None = None
+        if config.workers > 1:
+            events = Events(aborted=self._on_abort, lost=self._on_lost, asked=self._on_question)
+            self._mesh = Mesh(config, self._topology.digest, events)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port that this fabric listens on; None with a single worker."""
+        return tuple(self._mesh.address) if self._mesh else None  # type: ignore[return-value]
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Workers that are gone, with the reason."""
+        return dict(self._mesh.lost) if self._mesh else {}
+
+    @property
+    def turned_away(self) -> Counter[str]:
+        """Connections refused so far by reason: secret, protocol, identity, silent."""
+        return Counter(self._mesh.turned_away) if self._mesh else Counter()
+
+    def start(self) -> None:
+        """Connect to all other pods; blocks until done, at most `start_timeout` seconds; FabricError if it fails."""
+        if self._mesh is not None:
+            self._mesh.start()
+
+    def close(self) -> None:
+        """Tell the other pods goodbye and fail whatever is still inside `run`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            channels = list(self._channels.values())
+        for channel in channels:
+            channel.fail(FabricError("the fabric of this pod was closed"), tell=False)
+        if self._mesh is not None:
+            self._mesh.close()
+        for channel in channels:
+            channel.close()
+
+    def run(
+        self,
+        call: CollectiveCall,
+        local_device: int,
+        send: np.ndarray[Any, Any] | None,
+        recv: np.ndarray[Any, Any] | None,
+        ready_seconds: float,
+    ) -> float:
+        """Take part in a collective for one local device; blocks until it is done on this pod.
+
+        Args:
+            call: what all ranks of its group do together.
+            local_device: index of the device in this pod.
+            send, recv: contiguous buffers of the call's dtype, as `call.KINDS` says; may be the same memory for
+                all_reduce, reduce and broadcast. They belong to the fabric until this returns or raises.
+            ready_seconds: virtual time at which the device is ready.
+
+        Returns:
+            Virtual time at which the collective is done, the same on every rank.
+
+        Raises:
+            CollectiveMismatchError: ranks called different things; the text has both sides' calls.
+            CollectiveTimeoutError: ranks did not come within the timeout; the text names them.
+            PeerLostError: a rank is gone; the text names it.
+            FabricError: the call itself is wrong, or the fabric is closed.
+        """
+        if not 0 <= local_device < self.config.devices_per_worker:
+            raise FabricError(f"device {local_device} is not one of this pod's {self.config.devices_per_worker}")
+        call.check(self.config.world)
+        rank = self.config.ranks_of(self.my_pod)[local_device]
+        if rank not in call.group:
+            raise FabricError(f"{call.kind}: rank {rank} is not in the group {list(call.group)}")
+        flat_send, flat_recv = call.buffers(rank, send, recv)
+        channel = self._channel(call, rank)
+        text = say(call.words())
+        self._doing[rank].append(text)
+        try:
+            return channel.run(Part(rank, call, flat_send, flat_recv, float(ready_seconds)))
+        finally:
+            self._doing[rank].remove(text)
+
+    # --- for channels ---------------------------------------------------------------------------------------------
+
+    def pod_of(self, rank: int) -> int:
+        """Worker that a global device rank belongs to."""
+        return rank // self.config.devices_per_worker
+
+    def ring(self, pods: tuple[int, ...]) -> tuple[int, ...]:
+        """Pods in the order in which a ring visits them."""
+        return self._topology.ring(pods)
+
+    def finish(self, call: CollectiveCall, ready: float) -> float:
+        """Virtual finish time of a call whose last rank was ready at `ready`."""
+        return self._clock.finish(call, ready)
+
+    def link(self, channel: Channel, pod: int) -> Link:
+        """A new data connection for a channel; see `Mesh.link`."""
+
+        def give_up() -> None:
+            if channel.failure is not None:
+                raise Interrupted
+
+        if self._mesh is None:
+            raise FabricError(f"a job of one worker has no link to worker {pod}")
+        return self._mesh.link(channel.key, pod, give_up)
+
+    def absent(self, channel: Channel, position: int) -> tuple[list[int], str]:
+        """Ranks of a channel that have not come to a position, and what is known about them."""
+        came = set(channel.came(position))
+        doing = {rank: list(texts) for rank, texts in self._doing.items()}
+        remarks = []
+        if self._mesh is not None and channel.others:
+            answers = self._mesh.ask(channel.key, position, channel.others)
+            for pod in sorted(channel.others):
+                if pod in answers:
+                    came |= {int(rank) for rank in answers[pod].get("came", [])}
+                    doing |= {int(rank): texts for rank, texts in answers[pod].get("doing", {}).items()}
+                else:
+                    remarks.append(f"{self.name_pod(pod)} does not answer")
+        absent = [rank for rank in channel.group if rank not in came]
+        remarks += [f"rank {rank} is in {doing[rank][0]}"[:200] for rank in absent if doing.get(rank)]
+        return absent, "; ".join(remarks[:8])
+
+    def tell(self, channel: Channel, error: FabricError) -> None:
+        """Tell the other pods of a channel that it has failed."""
+        if self._mesh is not None:
+            self._mesh.wake()
+            self._mesh.abort(channel.key, channel.others, error)
+
+    def name_pod(self, pod: int) -> str:
+        """A pod as people know it."""
+        return self._mesh.describe(pod) if self._mesh else f"worker {pod}"
+
+    # --- from the mesh's threads ------------------------------------------------------------------------------------
+
+    def _on_abort(self, key: str, words: dict[str, Any]) -> None:
+        error = error_from(words, _ABORTS)
+        with self._lock:
+            channel = self._channels.get(key)
+            if channel is None:
+                self._aborted[key] = error
+        if channel is not None:
+            channel.fail(error, tell=False)
+            if self._mesh is not None:
+                self._mesh.wake()
+
+    def _on_lost(self, pod: int, reason: str) -> None:
+        with self._lock:
+            channels = [channel for channel in self._channels.values() if pod in channel.others]
+        for channel in channels:
+            channel.pod_lost(pod, reason)
+
+    def _on_question(self, key: str, position: int) -> dict[str, Any]:
+        with self._lock:
+            channel = self._channels.get(key)
+        return {
+            "came": channel.came(position) if channel else [],
+            "doing": {str(rank): texts[:2] for rank, texts in self._doing.items()},
+        }
+
+    def _channel(self, call: CollectiveCall, rank: int) -> Channel:
+        group, words = call.group, f"{call.channel}|{','.join(map(str, call.group))}"
+        if call.kind in PEER_TO_PEER:
+            if call.root_or_peer == rank:
+                raise FabricError(f"{call.kind}: rank {rank} cannot exchange with itself")
+            group = (rank, call.root_or_peer) if call.kind == "send" else (call.root_or_peer, rank)
+            words += f"|{group[0]}>{group[1]}"
+        key = hashlib.sha256(words.encode()).hexdigest()[:32]
+        with self._lock:
+            if self._closed:
+                raise FabricError("the fabric of this pod is closed")
+            channel = self._channels.get(key)
+            if channel is None:
+                channel = self._channels[key] = Channel(key, group, self)
+                error = self._aborted.pop(key, None)
+                if error is not None:
+                    channel.fail(error, tell=False)
+                if self._mesh is not None:
+                    for pod in sorted(channel.others & set(self._mesh.lost)):
+                        channel.fail(PeerLostError(f"{self.name_pod(pod)} lost: {self._mesh.lost[pod]}"), tell=False)
+        return channel

@@ -1,0 +1,220 @@
+"""This pod's connections to the others: made at the start, watched until the end, data links added when needed.
+
+Flows in: the configuration. Flows out: links for channels, aborts and questions to other pods, and, through
+`Events`, what other pods say and that a pod is gone. Not here: groups and their order (`channel`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supernode.emulator.fabric import bootstrap
+from supernode.emulator.fabric.bootstrap import Address
+from supernode.emulator.fabric.config import FabricConfig
+from supernode.emulator.fabric.control import Control
+from supernode.emulator.fabric.link import Link, LinkDown, Stalled
+from supernode.emulator.fabric.reception import Connection, Reception, Refused, dial
+from supernode.errors import EmulatorError, FabricError, PeerLostError
+
+# How long the pods that are alive get to answer "who has come?".
+ANSWER_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Events:
+    """What the mesh tells its owner, on its own threads; none may block.
+
+    aborted: (channel key, words of the abort). lost: (pod, reason). asked: (channel key, position) -> answer.
+    """
+
+    aborted: Callable[[str, dict[str, Any]], None]
+    lost: Callable[[int, str], None]
+    asked: Callable[[str, int], dict[str, Any]]
+
+
+class Mesh:
+    """Connections of one pod to all others of its job."""
+
+    def __init__(self, config: FabricConfig, wiring: str, events: Events) -> None:
+        self._config = config
+        self._wiring = wiring
+        self._events = events
+        self._table: list[Address] = []
+        self._changed = threading.Condition()
+        self._arrived: dict[tuple[str, int], Link] = {}
+        self._answers: dict[int, dict[int, dict[str, Any]]] = {}
+        self._numbers = itertools.count()
+        self.lost: dict[int, str] = {}
+        self._closed = False
+        self._control = Control(self._hear, self._lose)
+        self._reception = Reception(config.listen_host, config.listen_port, config.key, self._welcome, self._adopt)
+        self.address = Address(self._reception.host, self._reception.port)
+        self._register = bootstrap.Register(config, self.address) if config.rank == 0 else None
+
+    @property
+    def turned_away(self) -> Counter[str]:
+        """Connections refused so far, by reason."""
+        return self._reception.turned_away
+
+    def start(self) -> None:
+        """Find all other pods; FabricError (CollectiveTimeoutError, AuthenticationError ...) when that fails."""
+        config = self._config
+        deadline = time.monotonic() + config.start_timeout
+        if self._register is not None:
+            self._table, connections = self._register.complete(deadline, self._reception)
+            for pod, connection in connections.items():
+                self._control.add(pod, connection)
+        else:
+            self._table, connection = bootstrap.register(config, self._wiring, self.address, deadline)
+            self._control.add(0, connection)
+            for pod in range(1, config.rank):
+                self._control.add(pod, self._call(pod, "control", deadline))
+        missing = self._control.wait_for(set(range(config.workers)) - {config.rank}, deadline)
+        if missing:
+            raise PeerLostError(f"workers {sorted(missing)} registered but did not connect to worker {config.rank}")
+
+    def close(self) -> None:
+        """Say goodbye and close everything."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._control.close()
+        self._reception.close()
+        with self._changed:
+            for link in self._arrived.values():
+                link.close()
+            self._arrived.clear()
+
+    def link(self, key: str, pod: int, give_up: Callable[[], None]) -> Link:
+        """A new data connection to `pod` for a channel: dialled by the higher number, awaited by the lower.
+
+        Args:
+            give_up: called now and then while waiting; raises to stop.
+
+        Raises:
+            LinkDown: the pod is gone. Stalled: it did not dial within the timeout.
+        """
+        deadline = time.monotonic() + self._config.timeout
+        if pod in self.lost:
+            raise LinkDown(pod, self.lost[pod])
+        if pod < self._config.rank:
+            try:
+                connection = self._call(pod, "data", deadline, channel=key)
+            except FabricError as exc:
+                raise LinkDown(pod, str(exc)) from exc
+            return Link(pod, connection.sock, connection.outward, connection.inward)
+        with self._changed:
+            while (key, pod) not in self._arrived:
+                give_up()
+                if pod in self.lost or self._closed:
+                    raise LinkDown(pod, self.lost.get(pod, "this fabric is closed"))
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Stalled({pod})
+                self._changed.wait(left)
+            return self._arrived.pop((key, pod))
+
+    def wake(self) -> None:
+        """Let everyone who waits for a link look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def abort(self, key: str, pods: Iterable[int], error: FabricError) -> None:
+        """Tell other pods that a channel has failed."""
+        self._control.send(
+            pods, {"do": "abort", "channel": key, "error": type(error).__name__, "text": str(error)[:4000]}
+        )
+
+    def ask(self, key: str, position: int, pods: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Ask pods who of them has come to a position of a channel; the answers that came in time."""
+        asked = {pod for pod in pods if pod not in self.lost}
+        deadline = time.monotonic() + ANSWER_SECONDS
+        number = next(self._numbers)
+        with self._changed:
+            answers = self._answers[number] = {}
+        self._control.send(asked, {"do": "ask", "id": number, "channel": key, "position": position})
+        with self._changed:
+            while set(answers) < asked - set(self.lost) and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._answers.pop(number)
+
+    def describe(self, pod: int) -> str:
+        """`worker 1 at 10.0.0.2:29400`."""
+        where = f" at {self._table[pod].host}:{self._table[pod].port}" if pod < len(self._table) else ""
+        return f"worker {pod}{where}"
+
+    def _call(self, pod: int, purpose: str, deadline: float, **more: Any) -> Connection:
+        said = bootstrap.identity(self._config, purpose, self._wiring, **more)
+        address = self._table[pod]
+        try:
+            return dial(address.host, address.port, self._config.key, said, deadline)[0]
+        except OSError as exc:
+            raise PeerLostError(f"{self.describe(pod)} cannot be reached: {exc}") from exc
+        except Refused as exc:
+            raise FabricError(f"{self.describe(pod)} refused worker {self._config.rank}: {exc}") from exc
+
+    def _welcome(self, said: dict[str, Any], connection: Connection) -> dict[str, Any] | None:
+        refusal = bootstrap.judge(said, self._config, self._wiring)
+        if refusal is not None:
+            return refusal
+        purpose = said.get("purpose")
+        if purpose == "register" and self._register is not None:
+            return self._register.enter(said, connection)
+        if purpose == "control":
+            return {"welcome": True}
+        if purpose == "data" and isinstance(said.get("channel"), str) and len(said["channel"]) <= 64:
+            return {"welcome": True}
+        return {"refused": f"worker {self._config.rank} does not serve this purpose"}
+
+    def _adopt(self, said: dict[str, Any], connection: Connection) -> None:
+        pod: int = said["rank"]
+        if said["purpose"] == "control":
+            self._control.add(pod, connection)
+            return
+        link = Link(pod, connection.sock, connection.outward, connection.inward)
+        with self._changed:
+            old = self._arrived.pop((said["channel"], pod), None)
+            self._arrived[said["channel"], pod] = link
+            self._changed.notify_all()
+        if old is not None:
+            old.close()
+
+    def _hear(self, pod: int, words: dict[str, Any]) -> None:
+        do = words.get("do")
+        if do == "abort":
+            self._events.aborted(str(words.get("channel")), words)
+        elif do == "ask":
+            answer = self._events.asked(str(words.get("channel")), int(words.get("position", 0)))
+            self._control.send([pod], {"do": "answer", "id": words.get("id"), **answer})
+        elif do == "answer":
+            with self._changed:
+                waiting = self._answers.get(int(words.get("id", -1)))
+                if waiting is not None:
+                    waiting[pod] = words
+                    self._changed.notify_all()
+        elif do == "goodbye":
+            self._lose(pod, "it has closed its fabric")
+
+    def _lose(self, pod: int, reason: str) -> None:
+        with self._changed:
+            if pod in self.lost or self._closed:
+                return
+            self.lost[pod] = reason
+            self._changed.notify_all()
+        self._events.lost(pod, reason)
+
+
+def error_from(words: dict[str, Any], known: dict[str, type[EmulatorError]]) -> FabricError:
+    """The error that another pod's abort stands for."""
+    kind = known.get(str(words.get("error")), FabricError)
+    error = kind(str(words.get("text"))[:4000])
+    return error if isinstance(error, FabricError) else FabricError(str(error))

@@ -1,0 +1,189 @@
+"""The listener of one pod: lets in who proves the job's secret, turns strangers away and counts them.
+
+Each connection is answered on a thread of its own with one deadline, so a slow stranger delays nobody; when too many
+are unproven at the same time the oldest is dropped. Flows out: (purpose, identity, connection) to `welcome`, which
+answers with the words to send back. Not here: what the purposes mean (`bootstrap`, `fabric`).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supernode.emulator.fabric import handshake
+from supernode.emulator.fabric.frames import CODE_BYTES, HEADER, MESSAGE, Seal
+from supernode.errors import AuthenticationError, EmulatorError, FabricError, ProtocolError
+
+# Connections that may be unproven at once; an honest one is proven within milliseconds.
+MAX_UNPROVEN: Final = 128
+HANDSHAKE_SECONDS: Final = 5.0
+BACKLOG: Final = 256
+
+
+@dataclass
+class Connection:
+    """A connection whose other side has proved the secret."""
+
+    sock: socket.socket
+    outward: Seal
+    inward: Seal
+
+    def send(self, words: dict[str, Any], deadline: float) -> None:
+        """Send one message; PeerLostError when it cannot be sent before the deadline."""
+        handshake.write(self.sock, self.outward.message(words), deadline)
+
+    def receive(self, deadline: float) -> dict[str, Any]:
+        """Read one message; PeerLostError when none comes before the deadline."""
+        raw = handshake.read(self.sock, HEADER.size + CODE_BYTES, deadline)
+        header = self.inward.open(raw)
+        if header.kind != MESSAGE:
+            raise ProtocolError("a tensor came where a message was due")
+        return self.inward.check(raw, handshake.read(self.sock, header.length, deadline))
+
+    def close(self) -> None:
+        """Break the connection."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+# (identity, connection) -> words to answer with, or None when the one who welcomes answers later by itself.
+# `{"refused": reason}` ends the connection; after any other answer `adopt` hands it over.
+Welcome = Callable[[dict[str, Any], Connection], "dict[str, Any] | None"]
+Adopt = Callable[[dict[str, Any], Connection], None]
+
+
+class Reception:
+    """Listens on host:port until `close`; `turned_away` counts refused connections by reason."""
+
+    def __init__(self, host: str, port: int, secret: bytes, welcome: Welcome, adopt: Adopt) -> None:
+        self._secret = secret
+        self._welcome = welcome
+        self._adopt = adopt
+        self._lock = threading.Lock()
+        self._unproven: dict[socket.socket, None] = {}  # oldest first
+        self.turned_away: Counter[str] = Counter()
+        try:
+            self._sock = socket.create_server((host, port), backlog=BACKLOG)
+        except OSError as exc:
+            raise FabricError(f"the fabric cannot listen on {host}:{port}: {exc}") from exc
+        self.host, self.port = self._sock.getsockname()[:2]
+        self._open = True
+        self._thread = threading.Thread(target=self._listen, name="fabric-listener", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and drop everyone who is not proven yet."""
+        self._open = False
+        with suppress(OSError):
+            # Wakes accept() on Linux; closing alone does not.
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        with self._lock:
+            unproven = list(self._unproven)
+        for sock in unproven:
+            _drop(sock)
+        self._thread.join(timeout=5)
+
+    def _listen(self) -> None:
+        while self._open:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError:
+                # Out of descriptors, or a connection that was reset before it was accepted; or we are closing.
+                if self._open:
+                    time.sleep(0.05)
+                continue
+            with self._lock:
+                self._unproven[sock] = None
+                oldest = next(iter(self._unproven)) if len(self._unproven) > MAX_UNPROVEN else None
+            if oldest is not None:
+                _drop(oldest)
+            threading.Thread(target=self._answer, args=(sock,), name="fabric-handshake", daemon=True).start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        adopted = False
+        try:
+            adopted = self._introduce(sock)
+        except AuthenticationError:
+            self._count("secret")
+        except ProtocolError:
+            self._count("protocol")
+        except EmulatorError:
+            self._count("silent")
+        finally:
+            with self._lock:
+                self._unproven.pop(sock, None)
+            if not adopted:
+                _drop(sock)
+                sock.close()
+
+    def _introduce(self, sock: socket.socket) -> bool:
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        outward, inward = handshake.answer(sock, self._secret, deadline)
+        connection = Connection(sock, outward, inward)
+        identity = connection.receive(deadline)
+        words = self._welcome(identity, connection)
+        if words is None:
+            return True
+        connection.send(words, deadline)
+        if "refused" in words:
+            self._count("identity")
+            return False
+        self._adopt(identity, connection)
+        return True
+
+    def _count(self, reason: str) -> None:
+        with self._lock:
+            self.turned_away[reason] += 1
+
+
+def dial(
+    host: str, port: int, secret: bytes, identity: dict[str, Any], deadline: float
+) -> tuple[Connection, dict[str, Any]]:
+    """Connect once, prove the secret and say who we are; the connection and the listener's answer.
+
+    Raises:
+        ConnectionError, OSError: nobody listens there (yet).
+        AuthenticationError, ProtocolError, PeerLostError: see `handshake.call`.
+        FabricError: the listener refused the identity; the message is its reason.
+    """
+    left = max(0.05, deadline - time.monotonic())
+    sock = socket.create_connection((host, port), timeout=left)
+    try:
+        outward, inward = handshake.call(sock, secret, min(deadline, time.monotonic() + HANDSHAKE_SECONDS))
+        connection = Connection(sock, outward, inward)
+        connection.send(identity, deadline)
+        answer = connection.receive(deadline)
+    except BaseException:
+        sock.close()
+        raise
+    if "refused" in answer:
+        sock.close()
+        raise Refused(str(answer["refused"]), again=bool(answer.get("again")))
+    return connection, answer
+
+
+class Refused(FabricError):  # noqa: N818  (stays inside the fabric)
+    """The other side knows us and says no; `again`: it may say yes later."""
+
+    def __init__(self, reason: str, *, again: bool) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+def _drop(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def short(words: dict[str, Any]) -> str:
+    """Words of a peer for a message of ours, bounded."""
+    return json.dumps(words)[:200]
