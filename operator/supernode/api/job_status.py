@@ -1,0 +1,99 @@
+"""How a TrainingJob stands: what the operator writes into its status."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from supernode.api.document import Status
+from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel
+
+State = Literal["Pending", "Waiting", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
+_TIME: JsonDict = {"format": "date-time"}
+
+
+class WorkerCounts(Status):
+    """Workers by what they do."""
+
+    desired: int = Field(default=0, description="Workers wanted.")
+    active: int = Field(default=0, description="Workers whose pod exists and has not ended.")
+    ready: int = Field(default=0, description="Workers that are ready.")
+    succeeded: int = Field(default=0, description="Workers that ended well.")
+    failed: int = Field(default=0, description="Workers that failed in this attempt.")
+
+
+class WorkerPlacement(Status):
+    """Where one worker is."""
+
+    rank: int = Field(description="Rank of the worker, from 0.")
+    node: str = Field(description="Node that it runs on.")
+    pool: str = Field(default="", description="AcceleratorPool that it runs in.")
+    devices: list[int] = Field(
+        default_factory=list,
+        description="Indices of its devices on the node.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
+class PlacementStatus(Status):
+    """Where the gang is, or will be: written before its pods are created."""
+
+    attempt: int = Field(default=0, description="Attempt that this placement is for.")
+    pool: str = Field(default="", description="AcceleratorPool, or several joined by commas.")
+    level: str = Field(default="", description="Innermost level of which one domain holds the whole gang.")
+    domain: str = Field(default="", description="That domain, as a path from the outside in.")
+    predicted_step_seconds: float | None = Field(default=None, description="Predicted seconds of one training step.")
+    workers: list[WorkerPlacement] = Field(
+        default_factory=list,
+        description="Each worker's node and devices.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
+class Progress(Status):
+    """How far the training is, as rank 0 reports it."""
+
+    step: int = Field(default=0, description="Steps done.")
+    first_loss: float | None = Field(default=None, description="Loss of the first step.")
+    loss: float | None = Field(default=None, description="Loss of the last step reported.")
+    tokens: int = Field(default=0, description="Tokens seen.")
+    step_seconds: float | None = Field(
+        default=None,
+        description="Seconds of one step: observed on hardware, by the emulated clock in an emulated pool.",
+    )
+    digest: str | None = Field(default=None, description="SHA-256 of the parameters, if the workers report it.")
+    updated_at: str | None = Field(default=None, description="When this was reported.", json_schema_extra=_TIME)
+
+
+class TrainingJobStatus(Status):
+    """How the job stands; written by the operator."""
+
+    observed_generation: int = Field(default=0, description="Generation of the spec that this status is about.")
+    state: State | None = Field(
+        default=None,
+        description="In one word: Pending, Waiting, Starting, Running, Restarting, Suspended, Succeeded or Failed.",
+    )
+    message: str = Field(default="", max_length=32768, description="What it waits for or why it failed, one sentence.")
+    conditions: list[ConditionModel] = Field(
+        default_factory=list,
+        description="Accepted, Scheduled, Running, Suspended, Restarting, Succeeded and Failed.",
+        json_schema_extra=CONDITIONS_EXTRA,
+    )
+    ready: str = Field(default="", max_length=64, description="Workers ready of workers wanted, such as 2/2.")
+    workers: WorkerCounts | None = Field(default=None, description="Workers by what they do.")
+    replicas: int = Field(default=0, description="Workers whose pod exists (for the scale subresource).")
+    selector: str = Field(
+        default="", max_length=1024, description="Label selector of the pods (for the scale subresource)."
+    )
+    attempt: int = Field(default=0, description="Current attempt, from 0; a restarted gang has the next number.")
+    restarts: int = Field(default=0, description="Restarts that count towards backoffLimit.")
+    placement: PlacementStatus | None = Field(default=None, description="Where the gang is.")
+    progress: Progress | None = Field(default=None, description="How far the training is.")
+    mfu: float | None = Field(
+        default=None,
+        description="Model FLOP/s utilisation, 0 to 1: useful FLOP/s divided by the peak of the accelerators.",
+    )
+    start_time: str | None = Field(default=None, description="When all workers ran first.", json_schema_extra=_TIME)
+    completion_time: str | None = Field(default=None, description="When the job ended.", json_schema_extra=_TIME)
