@@ -148,9 +148,17 @@ def object_schema(model: type[BaseModel]) -> dict[str, Any]:
     # Kubernetes' own fields: it checks metadata itself, and allows no rules or bounds on it here.
     properties["apiVersion"] = {"type": "string"}
     properties["kind"] = {"type": "string"}
-    properties["metadata"] = {"type": "object"}
+    properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}}
     schema["required"] = ["spec"]
+    # The server must not fill in what the operator has not said: the two would correct each other for ever.
+    _without_defaults(properties["status"])
     return schema
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+    for node in (*schema.get("properties", {}).values(), *(schema[key] for key in ("items",) if key in schema)):
+        _without_defaults(node)
 
 
 # JSON schema keywords that mean the same in a structural schema.

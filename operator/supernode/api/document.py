@@ -36,7 +36,7 @@ class _Document(BaseModel):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
         if cls.rules:
-            schema["x-kubernetes-validations"] = [rule.validation() for rule in cls.rules]
+            schema["x-kubernetes-validations"] = [rule.validation() for rule in cls.rules if rule.cel]
         return schema
 
 

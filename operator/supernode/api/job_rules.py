@@ -19,14 +19,8 @@ _MODEL = "self.parallelism.tensor * self.parallelism.pipeline * self.parallelism
 _TOTAL = "self.workers * self.acceleratorsPerWorker"
 # Data ranks: given, or what is left (at least 1, so that nothing is divided by zero when the sum is wrong anyway).
 _DATA = f"(has(self.parallelism.data) ? self.parallelism.data : ({_TOTAL} < {_MODEL} ? 1 : ({_TOTAL}) / ({_MODEL})))"
-_SUM_TEXT = (
-    "'tensor ' + string(self.parallelism.tensor) + ' x pipeline ' + string(self.parallelism.pipeline)"
-    " + ' x context ' + string(self.parallelism.context)"
-)
-_TOTAL_TEXT = (
-    "'workers ' + string(self.workers) + ' x acceleratorsPerWorker ' + string(self.acceleratorsPerWorker)"
-    f" + ' = ' + string({_TOTAL})"
-)
+_SUM = "self.parallelism.tensor, self.parallelism.pipeline, self.parallelism.context"
+_SIZES = f"self.workers, self.acceleratorsPerWorker, {_TOTAL}"
 _SUSPEND: Final = "can change only while the job is suspended (spec.runPolicy.suspend: true)"
 
 
@@ -71,8 +65,8 @@ def _divides(field: str, size: str, ranks: str, size_name: str, ranks_name: str)
         field=field,
         cel=f"!has(self.model) || self.model.{size} % self.parallelism.{ranks} == 0",
         message=f"parallelism.{ranks} must divide model.{size}",
-        numbers=f"'model.{size} ' + string(self.model.{size}) + ' can not be split over {ranks} '"
-        f" + string(self.parallelism.{ranks})",
+        numbers=f"'model.{size} %d can not be split over {ranks} %d'"
+        f".format([self.model.{size}, self.parallelism.{ranks}])",
         holds=lambda spec: spec.model is None or numbers(spec)[0] % numbers(spec)[1] == 0,
         explain=explain,
     )
@@ -84,7 +78,7 @@ def _fixed(field: str, *, optional: bool = False, path: str = "") -> Rule[Any]:
     same = f"self.{path} == oldSelf.{path}"
     if optional:
         same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
-    return Rule[Any](field=f".{path}", cel=f"oldSelf.runPolicy.suspend || ({same})", message=f"spec.{path} {_SUSPEND}")
+    return Rule[Any](field=f".{path}", cel=f"oldSelf.runPolicy.suspend || ({same})", message=_SUSPEND)
 
 
 JOB_RULES: Final[tuple[Rule[Any], ...]] = (
@@ -92,9 +86,11 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         field=".parallelism",
         cel=f"has(self.parallelism.data) ? {_MODEL} * self.parallelism.data == {_TOTAL} : ({_TOTAL}) % ({_MODEL}) == 0",
         message="tensor x pipeline x data x context must equal workers x acceleratorsPerWorker",
-        numbers=f"{_SUM_TEXT} + (has(self.parallelism.data) ? ' x data ' + string(self.parallelism.data) + ' = '"
-        f" + string({_MODEL} * self.parallelism.data) + ', but ' : ' = ' + string({_MODEL}) + ' does not divide ')"
-        f" + {_TOTAL_TEXT}",
+        numbers=f"has(self.parallelism.data) ? "
+        "'tensor %d x pipeline %d x context %d x data %d = %d, but workers %d x acceleratorsPerWorker %d = %d'"
+        f".format([{_SUM}, self.parallelism.data, {_MODEL} * self.parallelism.data, {_SIZES}]) : "
+        "'tensor %d x pipeline %d x context %d = %d does not divide workers %d x acceleratorsPerWorker %d = %d'"
+        f".format([{_SUM}, {_MODEL}, {_SIZES}])",
         holds=_multiplies,
         explain=_sum_text,
     ),
@@ -103,8 +99,8 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         cel="!has(self.parallelism.globalBatchSize) || "
         f"self.parallelism.globalBatchSize % (self.parallelism.microBatchSize * {_DATA}) == 0",
         message="must be a multiple of microBatchSize x data",
-        numbers="'globalBatchSize ' + string(self.parallelism.globalBatchSize) + ' is not a multiple of '"
-        f" + 'microBatchSize ' + string(self.parallelism.microBatchSize) + ' x data ' + string({_DATA})",
+        numbers="'globalBatchSize %d is not a multiple of microBatchSize %d x data %d'.format("
+        f"[self.parallelism.globalBatchSize, self.parallelism.microBatchSize, {_DATA}])",
         holds=lambda spec: (
             spec.parallelism.global_batch_size is None
             or spec.parallelism.global_batch_size % (spec.parallelism.micro_batch_size * spec.data) == 0
@@ -127,8 +123,8 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         field=".parallelism.pipeline",
         cel="!has(self.model) || self.model.layers >= self.parallelism.pipeline * self.parallelism.interleave",
         message="the model must have at least pipeline x interleave layers",
-        numbers="'model.layers ' + string(self.model.layers) + ' can not fill pipeline '"
-        " + string(self.parallelism.pipeline) + ' x interleave ' + string(self.parallelism.interleave)",
+        numbers="'model.layers %d can not fill pipeline %d x interleave %d'"
+        ".format([self.model.layers, self.parallelism.pipeline, self.parallelism.interleave])",
         holds=lambda spec: (
             spec.model is None or spec.model.layers >= spec.parallelism.pipeline * spec.parallelism.interleave
         ),
@@ -136,6 +132,12 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
             f"model.layers {spec.model.layers} can not fill pipeline {spec.parallelism.pipeline} x "
             f"interleave {spec.parallelism.interleave}"
         ),
+    ),
+    Rule[Any](
+        field=".parallelism.interleave",
+        cel="self.parallelism.interleave == 1 || self.parallelism.pipeline > 1",
+        message="interleaving needs at least 2 pipeline stages",
+        holds=lambda spec: spec.parallelism.interleave == 1 or spec.parallelism.pipeline > 1,
     ),
     Rule[Any](
         field=".mix",
@@ -147,8 +149,7 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         field=".scheduling.policy.gang.minCount",
         cel="!has(self.scheduling.policy.gang.minCount) || self.scheduling.policy.gang.minCount <= self.workers",
         message="must be at most workers",
-        numbers="'minCount ' + string(self.scheduling.policy.gang.minCount) + ' is more than workers '"
-        " + string(self.workers)",
+        numbers="'minCount %d is more than workers %d'.format([self.scheduling.policy.gang.minCount, self.workers])",
         holds=lambda spec: spec.min_count <= spec.workers,
         explain=lambda spec: f"minCount {spec.min_count} is more than workers {spec.workers}",
     ),
@@ -167,8 +168,8 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         cel="!has(self.scheduling.constraints.slices) || "
         "self.scheduling.constraints.slices.all(s, self.workers % s.size == 0)",
         message="workers must be a multiple of each slice's size",
-        numbers="'workers ' + string(self.workers) + ' can not be cut into slices of '"
-        " + string(self.scheduling.constraints.slices.filter(s, self.workers % s.size != 0)[0].size)",
+        numbers="'workers %d can not be cut into slices of %d'.format([self.workers, "
+        "self.scheduling.constraints.slices.filter(s, self.workers % s.size != 0)[0].size])",
         holds=lambda spec: all(spec.workers % item.size == 0 for item in spec.scheduling.constraints.slices),
         explain=lambda spec: (
             f"workers {spec.workers} can not be cut into slices of "

@@ -74,7 +74,6 @@ class Quota(Spec):
             field=".limit",
             cel="!has(self.limit) || self.guaranteed <= self.limit",
             message="must be at least `guaranteed`",
-            numbers="'limit ' + string(self.limit) + ' is below guaranteed ' + string(self.guaranteed)",
             holds=lambda quota: quota.limit is None or quota.guaranteed <= quota.limit,
             explain=lambda quota: f"limit {quota.limit} is below guaranteed {quota.guaranteed}",
         ),
@@ -113,7 +112,7 @@ class AcceleratorPoolSpec(Spec):
         ),
         Rule[Any](
             field=".quotas",
-            cel="!has(self.quotas) || self.quotas.all(a, self.quotas.exists_one(b, a.namespace == b.namespace))",
+            cel="",  # the schema's list-map-keys say it
             message="a namespace may have one quota only",
             holds=lambda spec: len({quota.namespace for quota in spec.quotas}) == len(spec.quotas),
         ),
@@ -156,6 +155,7 @@ class AcceleratorPoolSpec(Spec):
         default_factory=list,
         max_length=256,
         description="What namespaces may use. A namespace without a quota uses what nobody else needs.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace"]},
     )
 
 

@@ -35,7 +35,7 @@ class Rule(Generic[T]):
 
     Attributes:
         field: path below the model that the message is about, such as `.parallelism`; empty for the model itself.
-        cel: the rule in CEL; `self` is the model's value with its defaults.
+        cel: the rule in CEL; `self` is the model's value with its defaults. Empty where the schema says it otherwise.
         message: what is wrong and what would help, one line, without numbers.
         numbers: CEL expression that gives a message with the numbers; `message` is used where it fails.
         holds: the rule in Python; None for a rule about a change (`oldSelf`).

@@ -26,8 +26,8 @@ class ModelSpec(Spec):
             field=".attentionHeads",
             cel="has(self.headSize) || self.hiddenSize % self.attentionHeads == 0",
             message="must divide hiddenSize, unless headSize is given",
-            numbers="'hiddenSize ' + string(self.hiddenSize) + ' is not a multiple of attentionHeads '"
-            " + string(self.attentionHeads) + '; give headSize or other numbers'",
+            numbers="'hiddenSize %d is not a multiple of attentionHeads %d; give headSize or other numbers'"
+            ".format([self.hiddenSize, self.attentionHeads])",
             holds=lambda model: model.head_size is not None or model.hidden_size % model.attention_heads == 0,
             explain=lambda model: (
                 f"hiddenSize {model.hidden_size} is not a multiple of attentionHeads "
@@ -38,8 +38,7 @@ class ModelSpec(Spec):
             field=".kvHeads",
             cel="!has(self.kvHeads) || self.attentionHeads % self.kvHeads == 0",
             message="must divide attentionHeads",
-            numbers="'attentionHeads ' + string(self.attentionHeads) + ' can not be shared by kvHeads '"
-            " + string(self.kvHeads)",
+            numbers="'attentionHeads %d can not be shared by kvHeads %d'.format([self.attentionHeads, self.kvHeads])",
             holds=lambda model: model.kv_heads is None or model.attention_heads % model.kv_heads == 0,
             explain=lambda model: (
                 f"attentionHeads {model.attention_heads} can not be shared by kvHeads {model.kv_heads}"
@@ -49,8 +48,7 @@ class ModelSpec(Spec):
             field=".expertsPerToken",
             cel="self.expertsPerToken <= self.experts",
             message="must be at most experts",
-            numbers="'a token can not visit ' + string(self.expertsPerToken) + ' of ' + string(self.experts)"
-            " + ' experts'",
+            numbers="'a token can not visit %d of %d experts'.format([self.expertsPerToken, self.experts])",
             holds=lambda model: model.experts_per_token <= model.experts,
             explain=lambda model: f"a token can not visit {model.experts_per_token} of {model.experts} experts",
         ),
@@ -83,15 +81,6 @@ class ModelSpec(Spec):
 
 class ParallelismSpec(Spec):
     """How model and batch are cut: tensor x pipeline x data x context = workers x acceleratorsPerWorker."""
-
-    rules: ClassVar[tuple[Rule[Any], ...]] = (
-        Rule[Any](
-            field=".interleave",
-            cel="self.interleave == 1 || self.pipeline > 1",
-            message="interleaving needs at least 2 pipeline stages",
-            holds=lambda cut: cut.interleave == 1 or cut.pipeline > 1,
-        ),
-    )
 
     tensor: Degree = Field(default=1, description="Devices that share each matrix; best inside a node or super-node.")
     pipeline: Degree = Field(default=1, description="Pipeline stages, each a run of layers.")
