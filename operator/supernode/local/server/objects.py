@@ -1,0 +1,408 @@
+"""Writing objects: create, update, patch; what every kind has in common, and the order in which rules are asked.
+
+In: a resource, a name, and what a client (or a controller of this server) wants. Out: `Written`. A refusal is raised
+before anything is stored. Every call is synchronous, so that reading, deciding and storing are one step.
+Deleting is in `deletion`; what only one kind demands is in `rules`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supernode.local.machinery import fields, metadata, patch
+from supernode.local.machinery.refusals import Cause, InvalidError, RefusedError
+from supernode.local.server import statuses
+from supernode.local.server.clock import Clock
+from supernode.local.server.kinds import Kinds, Served
+from supernode.local.server.rules import Cluster, rules_for
+from supernode.local.server.statuses import Object, StatusError
+from supernode.local.server.store import Store, Stored
+from supernode.local.server.tree import clone, same
+
+_SUFFIX: Final = "bcdfghjklmnpqrstvwxz2456789"  # what generated names end in: no vowels, no lookalikes
+# What the server alone writes; a client's value is replaced by the stored one.
+_KEPT: Final = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+JSON_PATCH: Final = "application/json-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True)
+class Write:
+    """How a write is asked for."""
+
+    manager: str
+    validation: str = "Warn"  # fieldValidation: Strict, Warn or Ignore
+    dry_run: bool = False
+    force: bool = False  # server-side apply takes fields over
+    duplicates: tuple[str, ...] = ()  # keys that stood twice in the body
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object, or the place for one."""
+
+    served: Served
+    namespace: str
+    name: str
+    subresource: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Key in the store."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did."""
+
+    stored: Stored
+    created: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def refused(target: Target, error: RefusedError) -> StatusError:
+    """A refusal by the machinery, with the object it is about."""
+    status = error.status(target.served.group, target.served.kind, target.name)
+    return StatusError(status["code"], status["reason"], status["message"], status.get("details"))
+
+
+def is_finished(obj: Object) -> bool:
+    """Whether an object is being deleted and nothing holds it any more."""
+    meta = obj["metadata"]
+    held = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds")
+    return bool(meta.get("deletionTimestamp")) and not held
+
+
+class Objects:
+    """The one writer of the store.
+
+    Args:
+        store: where objects are.
+        kinds: what is served.
+        clock: gives timestamps.
+    """
+
+    def __init__(self, store: Store, kinds: Kinds, clock: Clock) -> None:
+        self.store = store
+        self.kinds = kinds
+        self.clock = clock
+        self.cluster = Cluster(store, clock)
+        self.on_finished: Callable[[Target, Object], bool] = lambda target, obj: False
+
+    def find(self, target: Target) -> Stored:
+        """The object.
+
+        Raises:
+            StatusError: 404.
+        """
+        stored = self.store.get(target.served.store, target.key)
+        if stored is None:
+            raise statuses.not_found(target.served.group, target.served.plural, target.name)
+        return stored
+
+    # --- create ------------------------------------------------------------------------------------------------
+
+    def create(self, target: Target, value: Object, write: Write) -> Written:
+        """Store a new object; `target.name` is empty when the body names it."""
+        self._check_type(target, value)
+        self._check_namespace(target, value)
+        new, warnings = self._decode(target, value, write)
+        new = clone(new)
+        meta = self._own_metadata(target, new)
+        target = Target(target.served, target.namespace, str(meta.get("name", "")), target.subresource)
+        if target.served.namespaced:
+            self._check_home(target)
+        return self._create(target, new, write, warnings)
+
+    def _create(
+        self, target: Target, new: Object, write: Write, warnings: Sequence[str], *, tracked: bool = False
+    ) -> Written:
+        served = target.served
+        rules = rules_for(served)
+        if served.has("status") and not rules.keeps_status:
+            new.pop("status", None)
+        if served.traits.generation:
+            new["metadata"]["generation"] = 1
+        rules.prepare(new, None, self.cluster)
+        self._validate(target, new, None, rules.validate(new, None, self.cluster))
+        if not tracked:
+            new = self._track(target, None, new, write)
+        if self.store.get(served.store, target.key) is not None:
+            raise statuses.already_exists(served.group, served.plural, target.name)
+        found = (*warnings, *rules.warnings(new, None))
+        if write.dry_run:
+            return Written(Stored(new, self.store.revision), True, found)
+        return Written(self.store.put(served.store, target.key, clone(new)), True, found)
+
+    def _own_metadata(self, target: Target, new: Object) -> Object:
+        meta: Object = new.setdefault("metadata", {})
+        if meta.get("resourceVersion"):
+            raise statuses.StatusError(500, "", "resourceVersion should not be set on objects to be created", None)
+        for name in ("generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"):
+            meta.pop(name, None)
+        if not meta.get("name") and meta.get("generateName"):
+            base = str(meta["generateName"])[:58]
+            meta["name"] = base + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = self.clock.timestamp()
+        if target.served.namespaced:
+            meta["namespace"] = target.namespace
+        else:
+            meta.pop("namespace", None)
+        return meta
+
+    def _check_home(self, target: Target) -> None:
+        namespace = self.store.get(("", "namespaces"), ("", target.namespace))
+        if namespace is None:
+            raise statuses.not_found("", "namespaces", target.namespace)
+        if (namespace.obj.get("status") or {}).get("phase") == "Terminating":
+            text = f"namespace {target.namespace} is being terminated"
+            cause = Cause("NamespaceTerminating", text, "metadata.namespace")
+            why = f"unable to create new content in namespace {target.namespace} because it is being terminated"
+            raise statuses.forbidden(target.served.group, target.served.plural, target.name, why, [cause])
+
+    # --- update ------------------------------------------------------------------------------------------------
+
+    def update(self, target: Target, value: Object, write: Write) -> Written:
+        """Replace an object, or its part that a subresource stands for."""
+        self._check_type(target, value)
+        self._check_namespace(target, value)
+        given = (value.get("metadata") or {}).get("name")
+        if given != target.name:
+            if not given:
+                raise statuses.bad_request("name must be provided")
+            text = f"the name of the object ({given}) does not match the name on the URL ({target.name})"
+            raise statuses.bad_request(text)
+        existing = self.store.get(target.served.store, target.key)
+        if existing is None and target.served.traits.upsert and not target.subresource:
+            if (value.get("metadata") or {}).get("uid"):
+                raise statuses.conflict(
+                    target.served.group,
+                    target.served.plural,
+                    target.name,
+                    f"StorageError: invalid object, Code: 4, Precondition failed: UID in precondition: "
+                    f"{value['metadata']['uid']}, UID in object meta: ",
+                )
+            return self.create(target, value, write)
+        old = self.find(target)
+        new, warnings = self._decode(target, value, write)
+        return self._replace(target, old, clone(new), write, warnings)
+
+    def _check_versions(self, target: Target, new: Object, old: Object) -> None:
+        served = target.served
+        meta = new.setdefault("metadata", {})
+        uid = meta.get("uid")
+        if uid and uid != old["metadata"]["uid"]:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+            raise statuses.conflict(served.group, served.plural, target.name, why)
+        version = meta.get("resourceVersion")
+        if not version and served.traits.needs_version:
+            cause = statuses.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            error = refused(target, InvalidError([cause]))
+            name = statuses.qualified(served.group, served.plural)
+            message = f'{name} "{target.name}" is invalid: {cause}'
+            raise StatusError(422, "Invalid", message, {**(error.details or {}), "kind": served.plural})
+        if version and version != old["metadata"]["resourceVersion"]:
+            raise statuses.conflict(served.group, served.plural, target.name)
+
+    def _replace(
+        self,
+        target: Target,
+        stored: Stored,
+        new: Object,
+        write: Write,
+        warnings: Sequence[str],
+        *,
+        tracked: bool = False,
+    ) -> Written:
+        """Everything that stands between a decoded new state and the store. `new` is private to this call."""
+        served, old = target.served, stored.obj
+        self._check_versions(target, new, old)
+        rules = rules_for(served)
+        meta = new["metadata"]
+        for name in _KEPT:
+            if name in old["metadata"] and (name not in meta or name not in ("uid", "creationTimestamp")):
+                meta[name] = old["metadata"][name]
+            elif name not in old["metadata"]:
+                meta.pop(name, None)
+        if served.namespaced:
+            meta.setdefault("namespace", target.namespace)
+        meta.setdefault("name", target.name)
+        meta.pop("selfLink", None)
+        meta["resourceVersion"] = old["metadata"]["resourceVersion"]
+        new = self._keep(target, new, old)
+        rules.prepare(new, old, self.cluster) if not target.subresource else rules.prepare_status(new, old)
+        if served.traits.generation and not target.subresource and rules.asks_more(new, old):
+            new["metadata"]["generation"] = int(old["metadata"].get("generation") or 0) + 1
+        causes = rules.validate(new, old, self.cluster) if not target.subresource else ()
+        self._validate(target, new, old, causes)
+        if not tracked:
+            new = self._track(target, old, new, write)
+        found = (*warnings, *rules.warnings(new, old))
+        return self._commit(target, stored, new, write, found)
+
+    def _commit(self, target: Target, stored: Stored, new: Object, write: Write, warnings: tuple[str, ...]) -> Written:
+        if same(new, stored.obj):
+            return Written(stored, warnings=warnings)
+        if write.dry_run or (is_finished(new) and self.on_finished(target, new)):
+            return Written(Stored(new, stored.revision), warnings=warnings)
+        return Written(self.store.put(target.served.store, target.key, clone(new)), warnings=warnings)
+
+    def _keep(self, target: Target, new: Object, old: Object) -> Object:
+        """What the endpoint leaves alone: status on the main one, everything else on `status`."""
+        if target.subresource == "status":
+            return clone(target.served.definition.only_status(new, old))
+        if not target.subresource and target.served.has("status"):
+            new.pop("status", None)
+            if "status" in old:
+                new["status"] = clone(old["status"])
+        return new
+
+    # --- patch -------------------------------------------------------------------------------------------------
+
+    def patch(self, target: Target, media: str, body: Any, write: Write) -> Written:
+        """Change an object by one of the four kinds of patch."""
+        if media == APPLY_PATCH:
+            return self._apply(target, body, write)
+        old = self.find(target)
+        try:
+            value = self._patched(target, media, old, body)
+            self._check_same(target, value)
+            new, warnings = self._decode(target, value, write)
+        except RefusedError as exc:
+            raise refused(target, exc) from exc
+        return self._replace(target, old, clone(new), write, warnings)
+
+    def _patched(self, target: Target, media: str, old: Stored, body: Any) -> Object:
+        base = {**old.obj, "apiVersion": target.served.api_version, "kind": target.served.kind}
+        if media == JSON_PATCH:
+            result = patch.json_patch(base, body)
+        elif not isinstance(body, dict):
+            raise statuses.bad_request("error decoding patch: expected an object")
+        elif media == MERGE_PATCH:
+            result = patch.merge_patch(base, body)
+        elif target.served.custom is None:
+            result = patch.strategic_merge(target.served.definition.schema, base, body)
+        else:
+            accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+            raise statuses.unsupported_media_type(media, accepted)
+        if not isinstance(result, dict):
+            raise statuses.bad_request("the patch does not leave an object")
+        return result
+
+    def _check_same(self, target: Target, value: Object) -> None:
+        self._check_type(target, value)
+        self._check_namespace(target, value)
+        given = (value.get("metadata") or {}).get("name")
+        if given != target.name:
+            text = f"the name of the object ({given}) does not match the name on the URL ({target.name})"
+            raise statuses.bad_request(text)
+
+    def _apply(self, target: Target, body: Any, write: Write) -> Written:
+        if not isinstance(body, dict):
+            raise statuses.bad_request("error decoding YAML: expected an object")
+        body.setdefault("metadata", {}).setdefault("name", target.name)
+        if target.namespace:
+            body["metadata"].setdefault("namespace", target.namespace)
+        self._check_same(target, body)
+        existing = self.store.get(target.served.store, target.key)
+        if existing is None and target.subresource:
+            raise statuses.not_found(target.served.group, target.served.plural, target.name)
+        kind = target.served.definition
+        try:
+            config, warnings = kind.decode(body, field_validation=write.validation, duplicates=write.duplicates)
+            result = fields.apply(
+                kind,
+                None if existing is None else self._as(target, existing),
+                self._pruned_config(body, config),
+                manager=write.manager,
+                force=write.force,
+                subresource=target.subresource,
+                now=self.clock.timestamp(),
+            )
+            new, _ = kind.decode(result, field_validation="Ignore")
+        except RefusedError as exc:
+            raise refused(target, exc) from exc
+        new = clone(new)
+        if existing is not None:
+            return self._replace(target, existing, new, write, warnings, tracked=True)
+        managed = new["metadata"].get("managedFields")
+        if target.served.namespaced:
+            self._check_home(target)
+        self._own_metadata(target, new)
+        if managed is not None:
+            new["metadata"]["managedFields"] = managed
+        return self._create(target, new, write, warnings, tracked=True)
+
+    def _pruned_config(self, body: Object, decoded: Object) -> Object:
+        """What the applier said, without defaults: a field it left out is not its own."""
+        return intersect(body, decoded)
+
+    def _as(self, target: Target, stored: Stored) -> Object:
+        return {**stored.obj, "apiVersion": target.served.api_version, "kind": target.served.kind}
+
+    # --- what both have in common ----------------------------------------------------------------------------------
+
+    def _decode(self, target: Target, value: Object, write: Write) -> tuple[Object, Sequence[str]]:
+        try:
+            return target.served.definition.decode(
+                value, field_validation=write.validation, duplicates=write.duplicates
+            )
+        except RefusedError as exc:
+            raise refused(target, exc) from exc
+
+    def _validate(self, target: Target, new: Object, old: Object | None, causes: Sequence[Cause]) -> None:
+        served = target.served
+        found = list(metadata.validate(new, old, namespaced=served.namespaced, name_rule=served.traits.name_rule))
+        try:
+            served.definition.validate(new, old, subresource=target.subresource)
+        except InvalidError as exc:
+            found += exc.causes
+        found += causes
+        if found:
+            raise refused(target, InvalidError(found))
+
+    def _track(self, target: Target, old: Object | None, new: Object, write: Write) -> Object:
+        return fields.track(
+            target.served.definition,
+            old,
+            new,
+            manager=write.manager,
+            subresource=target.subresource,
+            now=self.clock.timestamp(),
+        )
+
+    def _check_type(self, target: Target, value: Object) -> None:
+        expected = (target.served.api_version, target.served.kind)
+        given = (value.get("apiVersion"), value.get("kind"))
+        value.setdefault("apiVersion", expected[0])
+        value.setdefault("kind", expected[1])
+        if given[0] and given[0] != expected[0]:
+            text = f"the API version in the data ({given[0]}) does not match the expected API version ({expected[0]})"
+            raise statuses.bad_request(text)
+        if given[1] and given[1] != expected[1]:
+            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}'
+            raise statuses.bad_request(text)
+
+    def _check_namespace(self, target: Target, value: Object) -> None:
+        given = (value.get("metadata") or {}).get("namespace")
+        if target.served.namespaced and given and given != target.namespace:
+            raise statuses.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+
+
+def intersect(said: Any, kept: Any) -> Any:
+    """`said` without what decoding took out (unknown fields), and with decoded values."""
+    if isinstance(said, dict) and isinstance(kept, dict):
+        return {key: intersect(value, kept[key]) for key, value in said.items() if key in kept}
+    if isinstance(said, list) and isinstance(kept, list) and len(said) == len(kept):
+        return [intersect(left, right) for left, right in zip(said, kept, strict=True)]
+    return kept

@@ -1,0 +1,89 @@
+"""Kinds with one or two rules each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from supernode.local.machinery.refusals import Cause
+from supernode.local.server import statuses
+from supernode.local.server.rules.plain import Cluster, Rules
+from supernode.local.server.statuses import Object
+
+
+class ConfigMapRules(Rules):
+    """Config maps: a key stands once, and immutable ones stay."""
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Keys of data and binaryData, immutability."""
+        causes = []
+        for key in new.get("binaryData") or {}:
+            if key in (new.get("data") or {}):
+                causes.append(
+                    Cause("FieldValueInvalid", "Invalid value: duplicate of key present in data", f"binaryData[{key}]")
+                )
+        if old is not None and old.get("immutable"):
+            for name in ("data", "binaryData"):
+                if new.get(name) != old.get(name):
+                    causes.append(statuses.forbidden_value(name, "field is immutable when `immutable` is set"))
+            if not new.get("immutable"):
+                causes.append(statuses.forbidden_value("immutable", "field is immutable when `immutable` is set"))
+        return causes
+
+
+class EventRules(Rules):
+    """Events live in the namespace of what they are about."""
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Namespaces must agree."""
+        about = new.get("involvedObject") or new.get("regarding") or {}
+        home, given = new["metadata"].get("namespace", ""), about.get("namespace", "")
+        if old is None and given != home and not (not given and home == "default"):
+            field = "involvedObject.namespace"
+            return [statuses.invalid_value(field, given, "does not match event.namespace")]
+        return ()
+
+
+class BindingRules(Rules):
+    """Role bindings: defaults of subjects, and the role that stays."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """API groups of subjects and role."""
+        group = "rbac.authorization.k8s.io"
+        (new.get("roleRef") or {}).setdefault("apiGroup", group)
+        for subject in new.get("subjects") or ():
+            if subject.get("kind") in ("User", "Group"):
+                subject.setdefault("apiGroup", group)
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """The role cannot be changed."""
+        if old is not None and new.get("roleRef") != old.get("roleRef"):
+            return [statuses.invalid_value("roleRef", new.get("roleRef"), "cannot change roleRef")]
+        return ()
+
+
+class PriorityClassRules(Rules):
+    """Priority classes."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """The preemption policy is always written."""
+        new.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Values above a billion are the system's; a value stays."""
+        value = new.get("value", 0)
+        if old is not None and value != old.get("value", 0):
+            return [statuses.forbidden_value("value", "may not be changed in an update.")]
+        if value > 1_000_000_000 and not new["metadata"]["name"].startswith("system-"):
+            why = "maximum allowed value of a user defined priority is 1000000000"
+            return [statuses.forbidden_value("value", why)]
+        return ()
+
+
+class ClaimRules(Rules):
+    """Persistent volume claims: kept, never bound."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Defaults and first status."""
+        new.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+        if old is None:
+            new["status"] = {"phase": "Pending"}

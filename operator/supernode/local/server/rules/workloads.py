@@ -1,0 +1,174 @@
+"""Deployments, replica sets, stateful sets, daemon sets, jobs: their defaults, and the selector that must not change.
+
+The server only keeps them; who makes their pods is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from supernode.local.machinery.refusals import Cause
+from supernode.local.server import selectors, statuses
+from supernode.local.server.rules.plain import Cluster, Rules
+from supernode.local.server.rules.pods import check_spec, default_spec
+from supernode.local.server.statuses import Object
+
+
+def _fill(spec: Object, **defaults: Any) -> None:
+    for name, value in defaults.items():
+        spec.setdefault(name, value)
+
+
+def _template(spec: Object) -> None:
+    template = spec.setdefault("template", {})
+    template.setdefault("metadata", {})
+    default_spec(template.setdefault("spec", {}))
+
+
+class _SelectorRules(Rules):
+    """What every workload with a selector and a template shares."""
+
+    def defaults(self, spec: Object) -> None:
+        """Defaults of the kind's own fields."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Fill in defaults; the status starts empty."""
+        spec = new.setdefault("spec", {})
+        self.defaults(spec)
+        _template(spec)
+        if old is None:
+            new["status"] = self.first_status()
+
+    def first_status(self) -> Object:
+        """What the status is before any controller has seen the object."""
+        return {}
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """The selector must choose the template's labels, and stay."""
+        spec = new["spec"]
+        causes: list[Cause] = []
+        selector = spec.get("selector") or {}
+        labels = (spec["template"].get("metadata") or {}).get("labels") or {}
+        if not selector:
+            causes.append(statuses.required("spec.selector"))
+        elif not selectors.matches_labels(selectors.from_selector(selector), spec["template"]):
+            why = "`selector` does not match template `labels`"
+            causes.append(statuses.invalid_value("spec.template.metadata.labels", _go_map(labels), why))
+        if old is not None and selector != old["spec"].get("selector"):
+            causes.append(statuses.invalid_value("spec.selector", _go_map(selector), "field is immutable"))
+        return causes + check_spec(spec["template"]["spec"], "spec.template.spec")
+
+
+def _go_map(value: Object) -> str:
+    """A map as a message shows it."""
+    return ",".join(f"{key}={each}" for key, each in sorted(value.items()))
+
+
+class DeploymentRules(_SelectorRules):
+    """Deployments."""
+
+    def defaults(self, spec: Object) -> None:
+        """One replica, rolling update by a quarter."""
+        _fill(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
+        strategy = spec.setdefault("strategy", {})
+        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            _fill(strategy.setdefault("rollingUpdate", {}), maxUnavailable="25%", maxSurge="25%")
+
+
+class ReplicaSetRules(_SelectorRules):
+    """Replica sets."""
+
+    def defaults(self, spec: Object) -> None:
+        """One replica."""
+        _fill(spec, replicas=1)
+
+    def first_status(self) -> Object:
+        """No replicas yet."""
+        return {"replicas": 0}
+
+
+class StatefulSetRules(_SelectorRules):
+    """Stateful sets."""
+
+    def defaults(self, spec: Object) -> None:
+        """One replica, in order."""
+        _fill(spec, replicas=1, podManagementPolicy="OrderedReady", revisionHistoryLimit=10)
+        update = spec.setdefault("updateStrategy", {})
+        if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            _fill(update.setdefault("rollingUpdate", {}), partition=0)
+        _fill(spec.setdefault("persistentVolumeClaimRetentionPolicy", {}), whenDeleted="Retain", whenScaled="Retain")
+
+    def first_status(self) -> Object:
+        """No replicas yet."""
+        return {"replicas": 0, "availableReplicas": 0}
+
+
+class DaemonSetRules(_SelectorRules):
+    """Daemon sets."""
+
+    def defaults(self, spec: Object) -> None:
+        """One pod at a time is replaced."""
+        _fill(spec, revisionHistoryLimit=10)
+        update = spec.setdefault("updateStrategy", {})
+        if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            _fill(update.setdefault("rollingUpdate", {}), maxUnavailable=1, maxSurge=0)
+
+    def first_status(self) -> Object:
+        """Nothing scheduled yet."""
+        names = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
+        return dict.fromkeys(names, 0)
+
+
+def default_job(spec: Object) -> None:
+    """Defaults of a job's spec."""
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = 1
+    _fill(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False)
+    policy = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
+    _fill(spec, podReplacementPolicy=policy, manualSelector=False)
+    _template(spec)
+
+
+class JobRules(Rules):
+    """Jobs: the selector is made from the object's uid."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Defaults, selector and labels of the pods."""
+        spec = new.setdefault("spec", {})
+        default_job(spec)
+        if old is not None or spec.get("manualSelector"):
+            return
+        new["status"] = {}
+        uid, name = new["metadata"]["uid"], new["metadata"]["name"]
+        labels = spec["template"]["metadata"].setdefault("labels", {})
+        for key, value in (("controller-uid", uid), ("job-name", name)):
+            labels[key] = value
+            labels[f"batch.kubernetes.io/{key}"] = value
+        spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Pods of a job end; the template stays."""
+        spec = new["spec"]
+        causes = check_spec(spec["template"]["spec"], "spec.template.spec")
+        if spec["template"]["spec"].get("restartPolicy") == "Always":
+            allowed = ("OnFailure", "Never")
+            causes.append(statuses.not_supported("spec.template.spec.restartPolicy", "Always", allowed))
+        if old is not None and spec["template"] != old["spec"]["template"] and not old["spec"].get("suspend"):
+            causes.append(Cause("FieldValueInvalid", "Invalid value: field is immutable", "spec.template"))
+        return causes
+
+
+class CronJobRules(Rules):
+    """Cron jobs."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Defaults."""
+        spec = new.setdefault("spec", {})
+        _fill(spec, concurrencyPolicy="Allow", suspend=False, successfulJobsHistoryLimit=3, failedJobsHistoryLimit=1)
+        template = spec.setdefault("jobTemplate", {})
+        template.setdefault("metadata", {})
+        inner = template.setdefault("spec", {})
+        _template(inner)
+        if old is None:
+            new["status"] = {}
