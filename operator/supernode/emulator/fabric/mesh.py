@@ -53,7 +53,11 @@ class Mesh:
         self.lost: dict[int, str] = {}
         self._closed = False
         self._control = Control(self._hear, self._lose)
-        self._reception = Reception(config.listen_host, config.listen_port, config.key, self._welcome, self._adopt)
+        try:
+            self._reception = Reception(config.listen_host, config.listen_port, config.key, self._welcome, self._adopt)
+        except FabricError:
+            self._control.close()
+            raise
         self.address = Address(self._reception.host, self._reception.port)
         self._register = bootstrap.Register(config, self.address) if config.rank == 0 else None
 
