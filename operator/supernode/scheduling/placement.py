@@ -60,6 +60,7 @@ class Placement:
         devices: uint8 (workers, devices per worker) device indices on the node, ascending in each row.
         predicted: step time on these links; None = the model is not known.
         runners_up: the next best places, best first.
+        note: why there is no prediction although the model is known; empty otherwise.
     """
 
     key: str
@@ -72,6 +73,7 @@ class Placement:
     devices: NDArray[np.uint8]
     predicted: StepTime | None = None
     runners_up: tuple[RunnerUp, ...] = ()
+    note: str = ""
 
     @cached_property
     def workers(self) -> tuple[WorkerPlacement, ...]:

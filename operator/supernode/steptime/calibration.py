@@ -36,6 +36,9 @@ class Family:
         network_links: the same between nodes, at any level.
         collective_launch: seconds before the first byte of a collective moves.
         overlap: share of the data-parallel traffic that hides behind the backward pass, if the pass is long enough.
+        score_passes: how often the attention scores cross the memory forward (softmax, mask, dropout); 0 = a fused
+            kernel keeps them on the chip.
+        reserved: bytes of device memory that the model can't have: runtime, communication buffers.
         calibrated: False where the constants are defaults, not measurements of this family.
         sources: constant -> where it comes from.
     """
@@ -50,6 +53,8 @@ class Family:
     network_links: float
     collective_launch: float
     overlap: float
+    score_passes: float
+    reserved: int
     calibrated: bool
     sources: Mapping[str, str]
 
@@ -65,6 +70,8 @@ DEFAULT: Final = Family(
     network_links=0.80,
     collective_launch=10e-6,
     overlap=0.0,
+    score_passes=0.0,
+    reserved=2 * 2**30,
     calibrated=False,
     sources=MappingProxyType(
         {
@@ -76,6 +83,8 @@ DEFAULT: Final = Family(
             "network_links": "HYGON-AI/hcu-train-simulator templates/config.yaml: efficiency 0.8 between nodes",
             "collective_launch": "8-byte all-reduce of 4 ranks takes 16 us, launch and 6 hops (nccl-tests issue 290)",
             "overlap": "nothing is assumed to overlap unless measured",
+            "score_passes": "fused attention kernels (flash attention) are the rule since 2023",
+            "reserved": "runtime and communication buffers of usual installations, 1 to 3 GiB",
         }
     ),
 )
@@ -91,6 +100,8 @@ _AMPERE: Final = Family(
     network_links=0.93,
     collective_launch=10e-6,
     overlap=0.0,
+    score_passes=5.0,
+    reserved=2 * 2**30,
     calibrated=True,
     sources=MappingProxyType(
         {
@@ -102,6 +113,8 @@ _AMPERE: Final = Family(
             "network_links": "46 to 48 of 50 GB/s per 400 Gb/s port (nccl-tests threads)",
             "collective_launch": "as default",
             "overlap": "nothing is assumed to overlap: Korthikanti et al. reduce gradients after the backward pass",
+            "score_passes": "softmax and dropout each read and write the scores, plus masks (Korthikanti et al. 2022)",
+            "reserved": "as default",
         }
     ),
 )
@@ -117,6 +130,8 @@ _VOLTA: Final = Family(
     network_links=0.80,
     collective_launch=10e-6,
     overlap=0.0,
+    score_passes=5.0,
+    reserved=2 * 2**30,
     calibrated=False,
     sources=MappingProxyType({"gemm_peak": "as Ampere, not fitted yet", "memory": "usual figure for HBM2"}),
 )
@@ -132,6 +147,8 @@ _HOPPER: Final = Family(
     network_links=0.93,
     collective_launch=12e-6,
     overlap=0.0,
+    score_passes=0.0,
+    reserved=2 * 2**30,
     calibrated=False,
     sources=MappingProxyType(
         {
@@ -154,6 +171,8 @@ _BOWEN: Final = Family(
     network_links=0.40,
     collective_launch=15e-6,
     overlap=0.0,
+    score_passes=0.0,
+    reserved=5 * 2**30,
     calibrated=True,
     sources=MappingProxyType(
         {
@@ -166,6 +185,7 @@ _BOWEN: Final = Family(
             "network_links": "all-reduce of 1 GiB, two nodes: 17.8 to 23.4 of 50 GB/s per card (bw1000_2.txt; the "
             "meaning of its columns is our reading)",
             "collective_launch": "all-reduce of 8 KiB on 2 cards takes 20 us (bw1000_1.txt)",
+            "reserved": "5 GiB kept free (same repository, templates/config.yaml)",
         }
     ),
 )

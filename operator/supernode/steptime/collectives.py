@@ -91,18 +91,21 @@ class Links:
 def levels_for(chip: Chip, figures: Sequence[tuple[str, float, float]]) -> tuple[LinkLevel, ...]:
     """Link levels with the efficiencies of the chip's family.
 
+    The node, and every level at least half as fast as the chip's scale-up links, counts as scale-up.
+
     Args:
         chip: of the devices at the ends of the links.
         figures: per level (name, bandwidth in bytes/s, latency in seconds), outermost first; the last is the node.
     """
     family = family_of(chip.name)
     last = len(figures) - 1
+    fast = chip.link_bandwidth / 2 if chip.link_bandwidth is not None else math.inf
     return tuple(
         LinkLevel(
             name=name,
             bandwidth=bandwidth,
             latency=latency,
-            efficiency=family.node_links if index == last else family.network_links,
+            efficiency=family.node_links if index == last or bandwidth >= fast else family.network_links,
             launch=family.collective_launch,
         )
         for index, (name, bandwidth, latency) in enumerate(figures)

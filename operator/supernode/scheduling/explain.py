@@ -1,0 +1,242 @@
+"""One English sentence for a decision: what was asked, what is free where, what is missing, who holds it.
+
+Flows in: a result of `place`, the snapshot it was made on, the demand. Flows out: text, for conditions, events and
+`supernode place`. It is the only module of `scheduling` that writes English; numbers come from the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.place import anchor_level
+from supernode.scheduling.placement import Placement
+from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.topology import NODE_LEVEL
+from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
+
+_LISTED: Final = 6  # domains or holders that a sentence names
+_GIB: Final = 2**30
+
+
+def explain(result: Placement | Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str:
+    """The sentence. For a gang that asked for several pools, the nearest in full and the others by their reason."""
+    if isinstance(result, Placement):
+        return _placed(result)
+    nearest = result.nearest
+    sentence = _WRITERS[result.code](nearest, snapshot, demand)
+    if result.reserved_for:
+        pool = snapshot.pool(nearest.pool)
+        free = 0 if pool is None else int(np.bitwise_count(snapshot.device_free[pool.rows]).sum())
+        sentence = (
+            f"{_asked(demand, snapshot)}; pool {nearest.pool} has {free} devices free, but they are kept for "
+            f"{result.reserved_for}, which comes first and waits for more to end"
+        )
+    others = [refusal for refusal in result.pools if refusal is not nearest]
+    if others:
+        sentence += "; " + ", ".join(f"pool {refusal.pool}: {_brief(refusal, demand)}" for refusal in others)
+    return sentence
+
+
+def _placed(placement: Placement) -> str:
+    workers = len(placement.node_of)
+    where = f"{placement.level} {'/'.join(placement.domain)}" if placement.level else f"{len(placement.nodes)} nodes"
+    text = f"{_count(workers, 'worker')} on {_count(len(placement.nodes), 'node')} of pool {placement.pool}, {where}"
+    if placement.predicted is not None:
+        step = placement.predicted
+        text += f"; predicted {_seconds(step.seconds)} a step at {step.mfu:.1%} MFU"
+        text += "" if step.calibrated else " (with default constants)"
+    elif placement.note:
+        text += f"; step time not predicted: {placement.note}"
+    rivals = [
+        f"{rival.level} {'/'.join(rival.domain)}".strip()
+        or f"pool {rival.pool}" + (f" {_seconds(rival.seconds)}" if rival.seconds is not None else "")
+        for rival in placement.runners_up[:2]
+    ]
+    return f"{text}; next best: {', '.join(rivals)}" if rivals else text
+
+
+def _asked(demand: GangDemand, snapshot: Snapshot) -> str:
+    """`needs 4 workers x 2 hygon.com/hcu in one spine (8 devices)`."""
+    pool = next((p for name in demand.pools if (p := snapshot.pool(name)) is not None), None)
+    resource = "accelerators" if pool is None else snapshot.resources[pool.resource]
+    count = f"{demand.fewest} to {demand.workers} workers" if demand.fewest < demand.workers else ""
+    text = f"needs {count or _count(demand.workers, 'worker')} x {demand.devices} {resource}"
+    required = [c.level for c in demand.constraints if c.required]
+    if required:
+        text += f" in one {required[-1]}"
+    for item in demand.slices:
+        text += f", each {item.size} ranks in one {item.level}"
+    return f"{text} ({_count(demand.fewest * demand.devices, 'device')})"
+
+
+def _accelerators(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
+    missing = demand.fewest * demand.devices - refusal.free
+    if missing > 0:
+        text += f"; {missing} more {'is' if missing == 1 else 'are'} missing"
+    else:
+        text += f"; in pieces too small: {refusal.fits} of {demand.workers} workers find {demand.devices} on one node"
+    return text + _never(refusal, demand) + _who(refusal, snapshot)
+
+
+def _node_resources(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    amount = demand.request.get(refusal.resource, 0)
+    unit = {"cpu": f"{amount / 1000:g} CPU"}.get(refusal.resource, f"{_amount(refusal.resource, amount)}")
+    return (
+        f"{_asked(demand, snapshot)} and {unit} a worker; {_pool_numbers(refusal)}, but {refusal.resource} is short "
+        f"there: only {refusal.fits} of {demand.workers} workers fit"
+        + _never(refusal, demand)
+        + _who(refusal, snapshot)
+    )
+
+
+def _topology(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
+    if refusal.detail:
+        return f"{text}; {refusal.detail} among the nodes of this pool"
+    place = f"one {refusal.level}" if refusal.level else "whole slices"
+    text += f", but at most {refusal.fits} of {demand.workers} workers fit in {place}"
+    return text + _never(refusal, demand) + _who(refusal, snapshot)
+
+
+def _quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    needed = demand.fewest * demand.devices
+    return (
+        f"{_asked(demand, snapshot)}; namespace {demand.namespace} holds {refusal.used} of its limit of "
+        f"{_count(refusal.limit, 'device')} in pool {refusal.pool}, so {refusal.used + needed - refusal.limit} must be "
+        f"freed first" + _who(refusal, snapshot, demand.namespace)
+    )
+
+
+def _over_quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    return (
+        f"{_asked(demand, snapshot)}, more than the limit of {refusal.limit} that namespace {demand.namespace} has in "
+        f"pool {refusal.pool}; ask for fewer, or have the pool's quota raised"
+    )
+
+
+def _memory(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    pool = snapshot.pool(refusal.pool)
+    chip = "its chip" if pool is None else pool.chip.name
+    return (
+        f"needs {refusal.used / _GIB:.1f} GiB on each device, but {chip} of pool {refusal.pool} has "
+        f"{refusal.limit / _GIB:.1f} GiB; more tensor or pipeline parallelism, recompute or a smaller micro batch helps"
+    )
+
+
+def _no_pool(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    names = ", ".join(pool.name for pool in snapshot.pools[:_LISTED]) or "none"
+    if refusal.detail:
+        return f"{_asked(demand, snapshot)}; pool {refusal.pool} has no nodes: its nodeSelector matches none"
+    return f"{_asked(demand, snapshot)}; there is no pool {refusal.pool}; the pools are: {names}"
+
+
+def _misconfigured(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    return f"can't be cut as asked: {refusal.detail}"
+
+
+def _plain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}"
+
+
+_WRITERS: Final = {
+    Reason.INSUFFICIENT_ACCELERATORS: _accelerators,
+    Reason.INSUFFICIENT_NODE_RESOURCES: _node_resources,
+    Reason.TOPOLOGY_PLACEMENT_FAILED: _topology,
+    Reason.WAITING_FOR_QUOTA: _quota,
+    Reason.EXCEEDS_MAX_QUOTA: _over_quota,
+    Reason.OUT_OF_DEVICE_MEMORY: _memory,
+    Reason.NO_MATCHING_POOL: _no_pool,
+    Reason.MISCONFIGURED: _misconfigured,
+    Reason.WAITING_FOR_PREEMPTION: _plain,
+    Reason.WAITING_FOR_REPAIR: _plain,
+    Reason.SUSPENDED: _plain,
+}
+
+
+def _brief(refusal: PoolRefusal, demand: GangDemand) -> str:
+    """A few words about a pool that is not the nearest."""
+    words: Mapping[Reason, str] = {
+        Reason.NO_MATCHING_POOL: refusal.detail or "does not exist",
+        Reason.OUT_OF_DEVICE_MEMORY: f"{refusal.used / _GIB:.1f} of {refusal.limit / _GIB:.1f} GiB a device needed",
+        Reason.WAITING_FOR_QUOTA: f"quota {refusal.used} of {refusal.limit} used",
+        Reason.EXCEEDS_MAX_QUOTA: f"quota limit {refusal.limit}",
+        Reason.MISCONFIGURED: refusal.detail,
+    }
+    return words.get(
+        refusal.code,
+        f"{refusal.free} of {refusal.devices} devices free, {refusal.fits} of {demand.workers} workers fit",
+    )
+
+
+def _pool_numbers(refusal: PoolRefusal) -> str:
+    text = f"pool {refusal.pool} has {_count(refusal.devices, 'device')} on {_count(refusal.nodes, 'node')}"
+    if refusal.excluded:
+        text += f" ({refusal.excluded} more not ready or closed to this job)"
+    return f"{text}, {refusal.free} free"
+
+
+def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    """`: sn-0 0, sn-1 4`, free devices by domain of the innermost level that names few enough; empty if none does."""
+    pool = snapshot.pool(refusal.pool)
+    if pool is None:
+        return ""
+    free = np.zeros(len(snapshot.node_names), dtype=np.int64)
+    free[pool.rows] = np.bitwise_count(snapshot.device_free[pool.rows])
+    inside = np.zeros(len(snapshot.node_names), dtype=np.int64)
+    inside[pool.rows] = 1
+    pieces: list[str] = []
+    left_out = 0
+    for topology in snapshot.topologies:
+        members = inside[topology.node_rows].astype(np.bool_)
+        if not members.any() or anchor_level(topology, demand) is None:
+            continue
+        for level in range(len(topology.levels) - 1, -1, -1):
+            where = topology.node_domain[members, level]
+            domains = np.unique(where)
+            if domains.size <= _LISTED or level == 0:
+                break
+        sums = np.bincount(where, weights=free[topology.node_rows[members]])
+        listed = domains[:_LISTED].tolist()
+        pieces += [f"{topology.domain_names[level][d]} {int(sums[d])}" for d in listed]
+        left_out += domains.size - len(listed)
+    if not pieces:
+        return ""
+    if left_out:
+        pieces.append(f"and {left_out} more domains")
+    return ": " + ", ".join(pieces)
+
+
+def _who(refusal: PoolRefusal, snapshot: Snapshot, namespace: str = "") -> str:
+    """`; default/gpt holds 4`."""
+    pool: PoolInfo | None = snapshot.pool(refusal.pool)
+    holders = {} if pool is None else snapshot.holders_on(pool.rows)
+    if namespace:
+        holders = {key: count for key, count in holders.items() if key.startswith(f"{namespace}/")}
+    named = [f"{key} holds {count}" for key, count in list(holders.items())[:_LISTED]]
+    if len(holders) > len(named):
+        named.append(f"and {len(holders) - len(named)} more gangs hold the rest")
+    return "; " + ", ".join(named) if named else ""
+
+
+def _never(refusal: PoolRefusal, demand: GangDemand) -> str:
+    if refusal.fits_empty >= demand.fewest:
+        return ""
+    where = f"an empty {refusal.level}" if refusal.level and refusal.level != NODE_LEVEL else "empty nodes"
+    return f"; waiting won't help: even {where} would take only {_count(refusal.fits_empty, 'worker')}"
+
+
+def _amount(resource: str, amount: int) -> str:
+    return f"{amount / _GIB:.1f} GiB {resource}" if amount >= _GIB else f"{amount} {resource}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
