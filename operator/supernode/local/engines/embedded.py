@@ -1,0 +1,50 @@
+"""The embedded engine: our own API server, in this process, plain http on 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+
+from supernode.errors import LocalError
+from supernode.local.client import Connection
+from supernode.local.server import ApiServer
+
+
+class EmbeddedEngine:
+    """Runs an `ApiServer`."""
+
+    def __init__(self) -> None:
+        self._token = secrets.token_urlsafe(24)
+        self._server = ApiServer(token=self._token)
+        self._url = ""
+
+    @property
+    def connection(self) -> Connection:
+        """How to reach it."""
+        if not self._url:
+            raise LocalError("the embedded API server has not been started")
+        return Connection(self._url, self._token)
+
+    @property
+    def kubelet_tls(self) -> ssl.SSLContext | None:
+        """None: it asks for logs over plain http."""
+        return None
+
+    @property
+    def missing_controllers(self) -> frozenset[str]:
+        """All of them; it is an API server and no more."""
+        return frozenset({"workloads", "scheduler", "nodelife"})
+
+    async def start(self) -> None:
+        """Start to listen."""
+        self._url = await self._server.start()
+
+    async def stop(self) -> None:
+        """Stop listening; the data is gone."""
+        await self._server.stop()
+
+    async def failed(self) -> str:
+        """Never: it lives as long as this process."""
+        await asyncio.Event().wait()
+        return ""
