@@ -28,10 +28,11 @@ from supernode.scheduling.unplaceable import Reason, Unplaceable
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Decision:
-    """What is decided about one gang."""
+    """What is decided about one gang, and the snapshot it was decided on (what `explain` needs)."""
 
     demand: GangDemand
     result: Placement | Unplaceable
+    snapshot: Snapshot
 
 
 def queue_order(demands: Iterable[GangDemand]) -> list[GangDemand]:
@@ -57,6 +58,7 @@ def plan_cycle(snapshot: Snapshot, demands: Iterable[GangDemand]) -> tuple[Decis
         result = place(snapshot, _without(snapshot, demand, reserved) if closed else demand)
         if isinstance(result, Unplaceable) and closed:
             result = _blame(snapshot, demand, result, reserved_by)
+        decisions.append(Decision(demand, result, snapshot))
         if isinstance(result, Placement):
             snapshot = with_claim(snapshot, result, demand)
         elif result.possible and not result.reserved_for and result.code is not Reason.WAITING_FOR_QUOTA:
@@ -64,7 +66,6 @@ def plan_cycle(snapshot: Snapshot, demands: Iterable[GangDemand]) -> tuple[Decis
             if rows.size:
                 reserved[rows] = True
                 reserved_by.setdefault(name, []).append(demand.key)
-        decisions.append(Decision(demand, result))
     return tuple(decisions)
 
 
