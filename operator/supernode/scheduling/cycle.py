@@ -40,6 +40,53 @@ def queue_order(demands: Iterable[GangDemand]) -> list[GangDemand]:
     return sorted(demands, key=lambda demand: (-demand.priority, demand.created, demand.key))
 
 
+class Reservations:
+    """What one cycle keeps for gangs that wait; made anew for each cycle, asked once per gang in queue order.
+
+    Between two questions the caller may claim placements: each question comes with a fresh snapshot. If nodes come or
+    go within a cycle, what was reserved is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._rows: Bool = np.zeros(0, dtype=np.bool_)
+        self._heads: dict[str, list[str]] = {}  # pool -> gangs that it keeps nodes for, first come first
+
+    def place(self, snapshot: Snapshot, demand: GangDemand) -> Placement | Unplaceable:
+        """As `place.place`, but on no node that is kept for another; a gang that has to wait gets its place kept.
+
+        Raises:
+            InputError: a node mask that does not belong to the snapshot.
+        """
+        if snapshot.node_names is not self._names and snapshot.node_names != self._names:
+            self._heads = {}
+            self._rows = np.zeros(len(snapshot.node_names), dtype=np.bool_)
+        self._names = snapshot.node_names
+        closed = any(name in self._heads for name in demand.pools)
+        result = place(snapshot, _without(demand, self._rows) if closed else demand)
+        if isinstance(result, Placement):
+            return result
+        if closed:
+            result = self._blame(snapshot, demand, result)
+        if result.possible and not result.reserved_for and result.code is not Reason.WAITING_FOR_QUOTA:
+            name, rows = _reservation(snapshot, demand, result, self._rows)
+            if rows.size:
+                self._rows[rows] = True
+                self._heads.setdefault(name, []).append(demand.key)
+        return result
+
+    def _blame(self, snapshot: Snapshot, demand: GangDemand, result: Unplaceable) -> Unplaceable:
+        """Tell whether the gang waits because nodes are kept for others, or would wait anyway.
+
+        If it would wait anyway, the numbers without the reservations are those that a person can check.
+        """
+        freely = place(snapshot, demand)
+        if isinstance(freely, Unplaceable):
+            return freely
+        heads = self._heads.get(freely.pool) or next(self._heads[n] for n in demand.pools if n in self._heads)
+        return replace(result, possible=True, reserved_for=heads[0])
+
+
 def plan_cycle(snapshot: Snapshot, demands: Iterable[GangDemand]) -> tuple[Decision, ...]:
     """Decide about every waiting gang, in queue order.
 
@@ -50,22 +97,13 @@ def plan_cycle(snapshot: Snapshot, demands: Iterable[GangDemand]) -> tuple[Decis
     Raises:
         InputError: a node mask that does not belong to the snapshot.
     """
-    reserved: Bool = np.zeros(len(snapshot.node_names), dtype=np.bool_)
-    reserved_by: dict[str, list[str]] = {}
+    reservations = Reservations()
     decisions: list[Decision] = []
     for demand in queue_order(demands):
-        closed = reserved_by and any(name in reserved_by for name in demand.pools)
-        result = place(snapshot, _without(snapshot, demand, reserved) if closed else demand)
-        if isinstance(result, Unplaceable) and closed:
-            result = _blame(snapshot, demand, result, reserved_by)
+        result = reservations.place(snapshot, demand)
         decisions.append(Decision(demand, result, snapshot))
         if isinstance(result, Placement):
             snapshot = with_claim(snapshot, result, demand)
-        elif result.possible and not result.reserved_for and result.code is not Reason.WAITING_FOR_QUOTA:
-            name, rows = _reservation(snapshot, demand, result, reserved)
-            if rows.size:
-                reserved[rows] = True
-                reserved_by.setdefault(name, []).append(demand.key)
     return tuple(decisions)
 
 
@@ -105,25 +143,15 @@ def _row(names: tuple[str, ...], name: str) -> int:
     return low
 
 
-def _without(snapshot: Snapshot, demand: GangDemand, reserved: Bool) -> GangDemand:
+def _without(demand: GangDemand, reserved: Bool) -> GangDemand:
     """The demand, with reserved nodes closed to it."""
     masks: dict[str, Bool | None] = {}
     for name in demand.pools:
         mask = demand.eligible.get(name)
+        if mask is not None and mask.shape != reserved.shape:
+            return demand  # not of this snapshot: `place` refuses it with the right words
         masks[name] = ~reserved if mask is None else mask & ~reserved
     return demand.with_eligible(masks)
-
-
-def _blame(
-    snapshot: Snapshot, demand: GangDemand, result: Unplaceable, reserved_by: dict[str, list[str]]
-) -> Unplaceable:
-    """Tell whether the gang waits because nodes are reserved, or would wait anyway."""
-    freely = place(snapshot, demand)
-    if isinstance(freely, Unplaceable):
-        # It can't run anyway; without the reservations the numbers are those that a person can check.
-        return replace(freely, possible=False) if not result.possible else freely
-    heads = reserved_by.get(freely.pool) or next(reserved_by[name] for name in demand.pools if name in reserved_by)
-    return replace(result, possible=True, reserved_for=heads[0])
 
 
 def _reservation(snapshot: Snapshot, demand: GangDemand, result: Unplaceable, reserved: Bool) -> tuple[str, Int64]:
