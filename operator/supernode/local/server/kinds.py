@@ -86,7 +86,13 @@ def _builtin(resource: Resource) -> Served:
 def _custom(resource: Resource, version: Object) -> Served:
     selectable = {each["jsonPath"].lstrip(".") for each in version.get("selectableFields") or ()}
     traits = replace(CUSTOM, fields=CUSTOM.fields | selectable)
-    return Served(resource, traits, (resource.group, resource.plural), columns(version), version)
+    return Served(
+        resource,
+        traits,
+        (resource.group, resource.plural),
+        columns(version.get("additionalPrinterColumns") or ()),
+        version,
+    )
 
 
 class Kinds:

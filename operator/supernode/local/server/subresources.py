@@ -173,13 +173,13 @@ def evict(objects: Objects, deletion: Deletion, target: Target, eviction: Object
     finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed", "Pending")
     if not finished and not pod["metadata"].get("deletionTimestamp"):
         for each in objects.store.items(("policy", "poddisruptionbudgets"), target.namespace):
-            terms = selectors.from_selector(each.obj["spec"].get("selector"))
-            if not selectors.matches_labels(terms, pod):
+            chosen = each.obj["spec"].get("selector")
+            if not selectors.chooses(chosen, pod):
                 continue
             pods = [
                 other.obj
                 for other in objects.store.items(("", "pods"), target.namespace)
-                if selectors.matches_labels(terms, other.obj)
+                if selectors.chooses(chosen, other.obj)
             ]
             if _ready(pod) and _room(each.obj, pods) <= 0:
                 raise _budget_refusal(each.obj, pods)

@@ -52,7 +52,7 @@ class _SelectorRules(Rules):
         labels = (spec["template"].get("metadata") or {}).get("labels") or {}
         if not selector:
             causes.append(statuses.required("spec.selector"))
-        elif not selectors.matches_labels(selectors.from_selector(selector), spec["template"]):
+        elif not selectors.chooses(selector, spec["template"]):
             why = "`selector` does not match template `labels`"
             causes.append(statuses.invalid_value("spec.template.metadata.labels", _go_map(labels), why))
         if old is not None and selector != old["spec"].get("selector"):
