@@ -1,0 +1,213 @@
+"""CEL rules of a CRD (`x-kubernetes-validations`): compiled once, evaluated on the values they stand at.
+
+Flows in: a rule as JSON; a value, its old value and the schema of both. Flows out: causes. The language is cel-
+python's; what Kubernetes adds to it stands in `cel_library`. Values reach a rule as the schema declares them (an
+integer in a `number` field is a double, a `date-time` a timestamp), with names that CEL reserves escaped
+(`__namespace__`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import celpy
+from celpy import celtypes
+
+from supernode.local.machinery import cel_library
+from supernode.local.machinery.refusals import DUPLICATE, FORBIDDEN, INVALID, NOT_SUPPORTED, REQUIRED, Cause
+from supernode.local.machinery.schema import ANY, Schema
+
+MISSING: Final = object()
+REASONS: Final = {
+    INVALID: "Invalid value: ",
+    FORBIDDEN: "Forbidden: ",
+    REQUIRED: "Required value: ",
+    DUPLICATE: "Duplicate value: ",
+}
+_RESERVED: Final = frozenset(
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
+)
+_IDENTIFIER: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_MAX_MESSAGE: Final = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """One compiled rule; `run` and `say` take the variables and give a CEL value or raise `celpy.CELEvalError`."""
+
+    text: str
+    message: str
+    reason: str
+    field_path: str
+    transition: bool
+    optional_old: bool
+    run: Callable[[dict[str, Any]], Any]
+    say: Callable[[dict[str, Any]], Any] | None
+
+    def cause(self, path: str, variables: dict[str, Any]) -> Cause:
+        """Why the value at `path` is refused."""
+        message = self.message or f"failed rule: {' '.join(self.text.split())}"
+        if self.say is not None:
+            try:
+                said = self.say(variables)
+                if isinstance(said, str) and said.strip() and "\n" not in said.strip() and len(said) <= _MAX_MESSAGE:
+                    message = str(said).strip()
+            except (celpy.CELEvalError, TypeError, ValueError, KeyError, AttributeError):
+                pass  # the plain message says it
+        return Cause(self.reason, REASONS[self.reason] + message, path + self.field_path)
+
+
+def compile_rule(facts: Any, path: str) -> tuple[Rule | None, list[Cause]]:
+    """A rule and what is wrong with it (then the rule is None)."""
+    if not isinstance(facts, dict) or not str(facts.get("rule", "")).strip():
+        return None, [Cause(REQUIRED, "Required value: rule is not specified", f"{path}.rule")]
+    causes = []
+    reason = facts.get("reason") or INVALID
+    if reason not in REASONS:
+        listed = ", ".join(f'"{name}"' for name in (DUPLICATE, FORBIDDEN, INVALID, REQUIRED))
+        causes.append(
+            Cause(NOT_SUPPORTED, f'Unsupported value: "{reason}": supported values: {listed}', f"{path}.reason")
+        )
+    message = str(facts.get("message") or "").strip()
+    if "\n" in message:
+        causes.append(
+            Cause(INVALID, f"Invalid value: {message!r}: message must not contain line breaks", f"{path}.message")
+        )
+    text = facts["rule"]
+    run = say = None
+    try:
+        run = _program(text)
+    except ValueError as exc:
+        causes.append(Cause(INVALID, f"Invalid value: {_shown(facts)}: compilation failed: {exc}", f"{path}.rule"))
+    expression = facts.get("messageExpression")
+    if expression:
+        try:
+            say = _program(expression)
+        except ValueError as exc:
+            why = f"Invalid value: {_shown(facts)}: messageExpression compilation failed: {exc}"
+            causes.append(Cause(INVALID, why, f"{path}.messageExpression"))
+    if causes or run is None:
+        return None, causes
+    transition = bool(re.search(r"\boldSelf\b", text))
+    optional = bool(facts.get("optionalOldSelf"))
+    field_path = facts.get("fieldPath") or ""
+    return Rule(text, message, reason, field_path, transition, optional, run, say), []
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    return '{"Rule":' + repr(facts["rule"]) + "}"
+
+
+def _program(text: str) -> Callable[[dict[str, Any]], Any]:
+    """Compile an expression.
+
+    Raises:
+        ValueError: it is not CEL.
+    """
+    environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
+    try:
+        tree = environment.compile(cel_library.rewrite(text))
+        program = environment.program(tree, functions=cel_library.functions())
+    except celpy.CELParseError as exc:
+        raise ValueError(f"syntax error: {exc.args[0] if exc.args else exc}".splitlines()[0]) from exc
+    run: Callable[[dict[str, Any]], Any] = program.evaluate
+    return run
+
+
+def evaluate(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause]) -> None:
+    """Append a cause for every rule of `schema` (not of what is below) that `value` breaks."""
+    has_old = old is not MISSING
+    needed = [r for r in schema.rules if not r.transition or has_old or r.optional_old]
+    if not needed:
+        return
+    variables: dict[str, Any] = {"self": to_cel(schema, value)} | cel_library.VARIABLES
+    before = to_cel(schema, old) if has_old else None
+    for rule in needed:
+        if rule.transition:
+            variables["oldSelf"] = cel_library.OptionalValue(before) if rule.optional_old else before
+        try:
+            result = rule.run(variables)
+        except celpy.CELEvalError as exc:
+            causes.append(_failed(rule, path, exc))
+            continue
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
+            causes.append(_failed(rule, path, exc))
+            continue
+        if isinstance(result, celpy.CELEvalError):
+            causes.append(_failed(rule, path, result))
+        elif not isinstance(result, (bool, celtypes.BoolType)) or not result:
+            causes.append(rule.cause(path, variables))
+
+
+def _failed(rule: Rule, path: str, exc: Exception) -> Cause:
+    first = exc.args[0] if exc.args else str(exc)
+    return Cause(
+        INVALID, f"Invalid value: rule evaluation error: {first} evaluating rule: {rule.message or rule.text}", path
+    )
+
+
+def escaped(name: str) -> str | None:
+    """The name of a property inside CEL; None when CEL cannot name it."""
+    if name in _RESERVED:
+        return f"__{name}__"
+    text = name.replace("__", "__underscores__") if "__" in name else name
+    text = text.replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
+    return text if _IDENTIFIER.fullmatch(text) else None
+
+
+def to_cel(schema: Schema, value: Any) -> Any:
+    """A JSON value as the CEL value that its schema declares."""
+    if isinstance(value, dict):
+        result = celtypes.MapType()
+        properties = schema.properties
+        for name, item in value.items():
+            child = properties.get(name)
+            if child is not None:
+                key = escaped(name)
+                if key is not None:
+                    dict.__setitem__(result, celtypes.StringType(key), to_cel(child, item))
+            else:
+                dict.__setitem__(result, celtypes.StringType(name), to_cel(schema.additional or ANY, item))
+        return result
+    if isinstance(value, list):
+        inner = schema.items or ANY
+        return celtypes.ListType([to_cel(inner, item) for item in value])
+    if isinstance(value, bool):
+        return celtypes.BoolType(value)
+    if isinstance(value, str):
+        if schema.format == "date-time" and schema.type == "string":
+            return celtypes.TimestampType(value)
+        if schema.format == "duration" and schema.type == "string":
+            return celtypes.DurationType(value)
+        return celtypes.StringType(value)
+    if isinstance(value, int):
+        return celtypes.DoubleType(value) if schema.type == "number" else celtypes.IntType(value)
+    if isinstance(value, float):
+        whole = schema.type == "integer" and value.is_integer()
+        return celtypes.IntType(int(value)) if whole else celtypes.DoubleType(value)
+    return None
