@@ -25,12 +25,14 @@ def a_job(workers: int, devices: int, **more: Any) -> Iterator[list[Fabric]]:
 
 
 def listening(workers: int, devices: int, **more: Any) -> list[Fabric]:
-    """Fabrics that listen but have not started."""
-    settings = {"listen_port": 0, "secret": SECRET, "timeout": 20.0, "start_timeout": 20.0} | more
-    fabrics = [Fabric(FabricConfig(0, workers, devices, **settings))]
-    for rank in range(1, workers):
-        host, port = fabrics[0].address or ("", 0)
-        fabrics.append(Fabric(FabricConfig(rank, workers, devices, rendezvous=f"{host}:{port}", **settings)))
+    """Fabrics that listen but have not started; `timeouts` gives each its own timeout."""
+    timeouts = more.pop("timeouts", [20.0] * workers)
+    settings = {"listen_port": 0, "secret": SECRET, "start_timeout": 20.0} | more
+    fabrics: list[Fabric] = []
+    for rank in range(workers):
+        host, port = (fabrics[0].address if fabrics else None) or ("", 0)
+        own = {"rendezvous": f"{host}:{port}", "timeout": timeouts[rank]} | settings
+        fabrics.append(Fabric(FabricConfig(rank, workers, devices, **own)))
     return fabrics
 
 

@@ -129,6 +129,17 @@ class Fabric:
         finally:
             self._doing[rank].remove(text)
 
+    def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
+        """Say that a local device cannot take part in a call that the others are coming to.
+
+        Ends the group on every rank with a FabricError that names this rank and the reason, instead of letting the
+        others wait for the timeout.
+        """
+        rank = self.config.ranks_of(self.my_pod)[local_device]
+        if rank in call.group:
+            error = FabricError(f"rank {rank} cannot take part in {say(call.words())}: {reason}")
+            self._channel(call, rank).fail(error)
+
     # --- for channels ---------------------------------------------------------------------------------------------
 
     def pod_of(self, rank: int) -> int:

@@ -1,0 +1,128 @@
+"""What happens to the ranks of this process when something goes wrong: errors by name, nobody left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from tests.unit.fabric.pods import a_job, at_once, listening, outcomes, run
+
+from supernode.emulator.fabric import CollectiveCall
+from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, FabricError, PeerLostError
+
+
+def summing(group: tuple[int, ...], count: int = 8, **more: object) -> CollectiveCall:
+    return CollectiveCall("all_reduce", group, dtype="f32", count=count, **more)
+
+
+def part(fabrics, rank: int, call: CollectiveCall):
+    return lambda: run(fabrics, rank, call, np.ones(call.count, np.float32), np.empty(call.count, np.float32))
+
+
+def test_a_late_rank_is_named_with_what_it_does_instead():
+    with a_job(2, 2, timeouts=[1.0, 60.0]) as fabrics:
+        elsewhere = threading.Thread(target=part(fabrics, 2, summing((2, 3))), daemon=True)
+        elsewhere.start()
+        with pytest.raises(CollectiveTimeoutError) as caught:
+            part(fabrics, 0, summing((0, 2)))()
+        assert "in the group of ranks 0, 2: waited 1 s for rank 2" in str(caught.value)
+        assert "(rank 2 is in all_reduce(sequence=0, dtype=f32, count=8, reduce=sum))" in str(caught.value)
+        part(fabrics, 3, summing((2, 3)))()
+        elsewhere.join(timeout=20)
+        assert not elsewhere.is_alive()
+
+
+def test_a_group_that_failed_stays_failed_on_every_pod_and_others_work():
+    with a_job(2, 1, timeouts=[0.5, 30.0]) as fabrics:
+        with pytest.raises(CollectiveTimeoutError):
+            part(fabrics, 0, summing((0, 1)))()
+        # Rank 1 comes too late: it gets the same error at once, although its own timeout is far away.
+        with pytest.raises(CollectiveTimeoutError, match=r"waited 0\.5 s for rank 1"):
+            part(fabrics, 1, summing((0, 1)))()
+        at_once([part(fabrics, rank, summing((0, 1), channel=1)) for rank in (0, 1)])
+
+
+def test_a_late_device_of_the_same_pod_is_named():
+    with a_job(1, 3, timeouts=[0.3]) as fabrics:
+        results = outcomes([part(fabrics, rank, summing((0, 1, 2))) for rank in (0, 2)])
+        assert [type(result) for result in results] == [CollectiveTimeoutError] * 2
+        assert all("waited 0.3 s for rank 1" in str(result) for result in results)
+
+
+def test_a_late_sender_is_named_by_the_receiver():
+    with a_job(2, 1, timeouts=[0.5, 0.5]) as fabrics:
+        call = CollectiveCall("recv", (0, 1), dtype="f32", count=4, root_or_peer=0)
+        with pytest.raises(CollectiveTimeoutError, match=r"waited 0\.5 s for rank 0"):
+            run(fabrics, 1, call, None, np.empty(4, np.float32))
+
+
+def test_a_transfer_whose_sizes_differ_is_a_mismatch_on_both_sides():
+    with a_job(2, 1) as fabrics:
+        send = CollectiveCall("send", (0, 1), dtype="f32", count=4, root_or_peer=1)
+        recv = CollectiveCall("recv", (0, 1), dtype="f32", count=5, root_or_peer=0)
+        results = outcomes(
+            [
+                lambda: run(fabrics, 0, send, np.ones(4, np.float32), None),
+                lambda: run(fabrics, 1, recv, None, np.ones(5, np.float32)),
+            ]
+        )
+        for result in results:
+            assert isinstance(result, CollectiveMismatchError)
+            assert "rank 0 called send/recv(dtype=f32, count=4)" in str(result)
+            assert "rank 1 called send/recv(dtype=f32, count=5)" in str(result)
+
+
+def test_a_mismatch_inside_one_pod_is_found_too():
+    with a_job(1, 2) as fabrics:
+        results = outcomes([part(fabrics, 0, summing((0, 1), 8)), part(fabrics, 1, summing((0, 1), 9))])
+        assert all(isinstance(result, CollectiveMismatchError) for result in results)
+        at_once([part(fabrics, rank, summing((0, 1))) for rank in (0, 1)])
+
+
+def test_closing_wakes_those_who_wait_and_tells_the_other_pods():
+    fabrics = listening(2, 1, timeouts=[60.0, 60.0])
+    at_once([fabric.start for fabric in fabrics])
+    waiting = [part(fabrics, 0, summing((0, 1))), part(fabrics, 0, summing((0, 1), channel=5))]
+
+    def close_soon() -> None:
+        time.sleep(0.3)
+        fabrics[0].close()
+
+    results = outcomes([*waiting, close_soon])
+    assert all(isinstance(result, FabricError) and "closed" in str(result) for result in results[:2])
+    with pytest.raises(PeerLostError, match=r"worker 0 at 127\.0\.0\.1"):
+        part(fabrics, 1, summing((0, 1), channel=7))()
+    fabrics[1].close()
+    with pytest.raises(FabricError, match="closed"):
+        part(fabrics, 1, summing((1,)))()
+    for fabric in fabrics:
+        fabric.close()
+
+
+def test_a_device_that_cannot_take_part_fails_all_at_once():
+    """An earlier error on one device must not cost the others the whole timeout."""
+    with a_job(2, 2, timeouts=[60.0, 60.0]) as fabrics:
+        call = summing((0, 1, 2, 3))
+        results = outcomes(
+            [
+                *(part(fabrics, rank, call) for rank in (0, 1, 2)),
+                lambda: fabrics[1].withdraw(call, 1, "OutOfDeviceMemoryError: 3 GiB asked, 1 GiB left"),
+            ]
+        )
+        for result in results[:3]:
+            assert isinstance(result, FabricError)
+            assert "rank 3 cannot take part in all_reduce" in str(result)
+            assert "OutOfDeviceMemoryError: 3 GiB asked" in str(result)
+
+
+def test_no_thread_and_no_socket_is_left_behind():
+    before = threading.active_count()
+    for _ in range(3):
+        with a_job(3, 2) as fabrics:
+            at_once([part(fabrics, rank, summing(tuple(range(6)), 50_000)) for rank in range(6)])
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() == before
