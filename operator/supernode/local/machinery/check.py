@@ -6,20 +6,15 @@ On an update, what did not change is not judged again (ratcheting): a stricter C
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
 import json
-import re
-import uuid
 from collections.abc import Callable
-from datetime import date
 from typing import Any, Final
 
 from supernode.local.machinery import cel_rules
 from supernode.local.machinery.cel_rules import MISSING
-from supernode.local.machinery.decode import DecodeError, normal_time
+from supernode.local.machinery.decode import DecodeError
 from supernode.local.machinery.fieldset import text
+from supernode.local.machinery.formats import FORMATS
 from supernode.local.machinery.refusals import (
     DUPLICATE,
     INVALID,
@@ -39,10 +34,6 @@ _UNCHECKED: Final = Cause(
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation",
     NOWHERE,
-)
-_DURATION: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*|0")
-_HOST: Final = re.compile(
-    r"([A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9])(\.([A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9]))*"
 )
 
 
@@ -289,28 +280,6 @@ def _format(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
     if not good:
         why = f"{path} in body must be of type {form}: {_shown(value)}"
         causes.append(Cause(TYPE_INVALID, f"Invalid value: {_shown(value)}: {why}", path))
-
-
-def _is_byte(value: str) -> bool:
-    try:
-        return base64.b64decode(value, validate=True) is not None
-    except binascii.Error:
-        return False
-
-
-FORMATS: Final[dict[str, Callable[[str], bool]]] = {
-    "date-time": lambda value: bool(normal_time(value)),
-    "date": lambda value: bool(date.fromisoformat(value)) and len(value) == 10,
-    "duration": lambda value: bool(_DURATION.fullmatch(value)),
-    "byte": _is_byte,
-    "ipv4": lambda value: bool(ipaddress.IPv4Address(value)),
-    "ipv6": lambda value: bool(ipaddress.IPv6Address(value)),
-    "cidr": lambda value: "/" in value and bool(ipaddress.ip_network(value, strict=False)),
-    "hostname": lambda value: len(value) <= 255 and bool(_HOST.fullmatch(value)),
-    "uuid": lambda value: len(value) >= 32 and bool(uuid.UUID(value)),
-    "email": lambda value: bool(re.fullmatch(r"[^@\s]+@[^@\s]+", value)),
-    "uri": lambda value: bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|/", value)),
-}
 
 
 def _lists(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause]) -> None:

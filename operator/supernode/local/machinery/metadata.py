@@ -25,7 +25,8 @@ def _subdomain(name: str) -> Iterable[str]:
     if not re.fullmatch(_SUBDOMAIN, name):
         yield (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
-            f"start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{_SUBDOMAIN}')"
+            f"start and end with an alphanumeric character (e.g. 'example.com', regex used for "
+            f"validation is '{_SUBDOMAIN}')"
         )
 
 
@@ -35,7 +36,8 @@ def _label(name: str) -> Iterable[str]:
     if not re.fullmatch(_LABEL, name):
         yield (
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and "
-            f"end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{_LABEL}')"
+            f"end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for "
+            f"validation is '{_LABEL}')"
         )
 
 
@@ -45,8 +47,8 @@ def _service(name: str) -> Iterable[str]:
     if not re.fullmatch(_SERVICE, name):
         yield (
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
-            "character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation "
-            f"is '{_SERVICE}')"
+            "character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for "
+            f"validation is '{_SERVICE}')"
         )
 
 
@@ -70,8 +72,8 @@ def _qualified(key: str) -> Iterable[str]:
     parts = key.split("/")
     if len(parts) > 2:
         yield (
-            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS subdomain "
-            "prefix and '/' (e.g. 'example.com/MyName')"
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS "
+            "subdomain prefix and '/' (e.g. 'example.com/MyName')"
         )
         return
     name = parts[-1]
@@ -87,7 +89,8 @@ def _qualified(key: str) -> Iterable[str]:
     if not re.fullmatch(_NAME, name):
         yield (
             "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-            f"alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{_NAME}')"
+            f"alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for "
+            f"validation is '{_NAME}')"
         )
 
 
@@ -96,8 +99,8 @@ def _value(value: str) -> Iterable[str]:
         yield "must be no more than 63 bytes"
     if not re.fullmatch(_VALUE, value):
         yield (
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
-            "and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
+            "start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
             f"validation is '{_VALUE}')"
         )
 
