@@ -1,0 +1,273 @@
+"""`supernode place`: the decision offline. Says where a job would run on a described cluster, or why it can't.
+
+In: a cluster file (Node, NodeSet, AcceleratorPool, SuperNodeGroup; running TrainingJobs and Pods count as held) and a
+job. Out: a table, or with `--json` one object. Exit status 0 if the job has a place, 1 if not. The code that decides is
+the operator's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supernode.api.group import SuperNodeGroup
+from supernode.api.pool import AcceleratorPool
+from supernode.api.read import group_from, job_from, pool_from
+from supernode.api.validate import validate_job
+from supernode.cluster import pods, translate
+from supernode.commands.chips import table
+from supernode.errors import InputError
+from supernode.local.cluster_file import ClusterFile, parse_cluster_file
+from supernode.names import LABEL_JOB
+from supernode.scheduling.explain import explain
+from supernode.scheduling.place import place
+from supernode.scheduling.placement import Placement
+from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.state import PoolSpec, State
+from supernode.scheduling.unplaceable import Reason
+from supernode.steptime.predict import StepTime
+
+Object = dict[str, Any]
+
+# What a node has whose file doesn't say: the same as on the local cluster.
+_CAPACITY = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
+_FINISHED = ("Succeeded", "Failed")
+_MOST_BYTES = 256 * 2**20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this subcommand."""
+    parser.add_argument("--cluster", required=True, metavar="FILE", help="nodes, pools and groups, as Kubernetes YAML")
+    parser.add_argument("--job", required=True, metavar="FILE", help="one TrainingJob, as YAML")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decide and print.
+
+    Raises:
+        InputError: a file that can't be read, or an object in the cluster file that is wrong.
+    """
+    cluster = Cluster(parse_cluster_file(_read(args.cluster), args.cluster))
+    try:
+        answer = cluster.decide(_job(_read(args.job), args.job))
+    except InputError as exc:
+        if not args.json:
+            raise
+        answer = {"placed": False, "reason": str(Reason.MISCONFIGURED), "message": str(exc)}
+    answer = {**_EMPTY, **answer}
+    print(json.dumps(answer, indent=2) if args.json else _human(answer))
+    return 0 if answer["placed"] else 1
+
+
+_EMPTY: Mapping[str, Any] = {
+    "placed": False,
+    "reason": "",
+    "message": "",
+    "pool": None,
+    "level": None,
+    "domain": None,
+    "workers": [],
+    "predicted_step_s": None,
+    "prediction": None,
+    "runners_up": [],
+}
+
+
+class Cluster:
+    """A described cluster.
+
+    Raises:
+        InputError: an object in the file that is wrong; names it and the field.
+    """
+
+    def __init__(self, file: ClusterFile) -> None:
+        self._pools: dict[str, AcceleratorPool] = {}
+        self._groups: list[SuperNodeGroup] = []
+        self._specs: dict[str, PoolSpec] = {}
+        self._nodes = {node["metadata"]["name"]: _complete(node) for node in file.nodes}
+        self._state = State()
+        others: list[Object] = []
+        for obj in file.objects:
+            if obj["kind"] == "AcceleratorPool":
+                pool = pool_from(obj)
+                self._pools[pool.metadata.name] = pool
+                self._specs[pool.metadata.name] = translate.pool_spec(pool)
+                self._state.set_pool(self._specs[pool.metadata.name])
+            elif obj["kind"] == "SuperNodeGroup":
+                self._groups.append(group_from(obj))
+                self._state.set_group(translate.group_spec(self._groups[-1]))
+            else:
+                others.append(obj)
+        oldest_first = translate.by_age(list(self._pools.values()))
+        for node in self._nodes.values():
+            selecting = translate.pools_selecting(node, oldest_first)
+            spec = self._specs[selecting[0]] if selecting else None
+            self._state.apply_node(translate.node_info(node, spec, self._groups, advertised=False))
+        jobs = [self._hold(obj) for obj in others if obj["kind"] == "TrainingJob"]
+        for obj in others:
+            if obj["kind"] == "Pod":
+                self._use(obj, jobs)
+
+    def decide(self, obj: Object) -> Object:
+        """The answer about one job, in the fields of `--json`.
+
+        Raises:
+            InputError: the job itself is wrong; names the field.
+        """
+        job = job_from(obj)
+        problems = validate_job(job, self._pools, self._groups)
+        if problems:
+            known = any(name in self._pools for name in job.spec.pools)
+            reason = Reason.MISCONFIGURED if known else Reason.NO_MATCHING_POOL
+            return {"reason": str(reason), "message": "; ".join(f"{p.field}: {p.message}" for p in problems)}
+        snapshot = self._state.snapshot()
+        template = translate.template_of(obj)
+        demand = translate.demand(job, template, self._specs)
+        demand = demand.with_eligible(
+            {
+                pool.name: translate.eligible_rows(snapshot, pool, self._nodes, template.get("spec") or {})
+                for pool in snapshot.pools
+                if pool.name in demand.pools
+            }
+        )
+        result = place(snapshot, demand)
+        message = explain(result, snapshot, demand)
+        if isinstance(result, Placement):
+            return _placed(result, message, snapshot)
+        return {"reason": str(result.code), "message": message}
+
+    def _hold(self, obj: Object) -> str:
+        """Claim what a running job's status says; its key, empty if it holds nothing."""
+        status = obj.get("status") or {}
+        placement = status.get("placement") or {}
+        if not placement.get("workers") or status.get("state") in _FINISHED:
+            return ""
+        key = f"{obj['metadata'].get('namespace', 'default')}/{obj['metadata']['name']}"
+        held = translate.placement_of(key, placement)
+        spec = self._specs.get(held.pool)
+        emulated = spec is not None and spec.emulated
+        request = translate.worker_request(translate.template_of(obj), emulated=emulated)
+        if spec is not None:
+            request.pop(spec.resource, None)
+        self._state.claim(key, held, request)
+        return key
+
+    def _use(self, pod: Object, held: list[str]) -> None:
+        """Book a pod that no held job covers."""
+        node = (pod.get("spec") or {}).get("nodeName")
+        job = (pod["metadata"].get("labels") or {}).get(LABEL_JOB, "")
+        key = f"{pod['metadata'].get('namespace', 'default')}/{job}"
+        if node and not pods.is_over(pod) and key not in held:
+            name = f"{pod['metadata'].get('namespace', 'default')}/{pod['metadata']['name']}"
+            self._state.add_foreign(name, node, pods.request_of(pod["spec"]))
+
+
+def _read(path: str) -> str:
+    file = Path(path)
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise InputError(f"is larger than {_MOST_BYTES // 2**20} MiB", obj=path)
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"can't be read: {exc}", obj=path) from exc
+
+
+def _job(text: str, source: str) -> Object:
+    """The one TrainingJob in a file; other objects beside it are passed over."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as exc:
+        raise InputError(f"not YAML: {' '.join(str(exc).split())}", obj=source) from exc
+    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "TrainingJob"]
+    if len(jobs) != 1:
+        raise InputError(f"must hold one TrainingJob, found {len(jobs)}", obj=source)
+    metadata = jobs[0].get("metadata")
+    if isinstance(metadata, dict):
+        metadata.setdefault("namespace", "default")
+    return jobs[0]
+
+
+def _complete(node: Object) -> Object:
+    """A node as it would report itself: ready unless it says else, with the usual capacity where it says none."""
+    status = node.get("status") or {}
+    given = {**(status.get("capacity") or {}), **(status.get("allocatable") or {})}
+    conditions = status.get("conditions") or [{"type": "Ready", "status": "True"}]
+    return {**node, "status": {**status, "allocatable": {**_CAPACITY, **given}, "conditions": conditions}}
+
+
+def _placed(placement: Placement, message: str, snapshot: Snapshot) -> Object:
+    step = placement.predicted
+    return {
+        "placed": True,
+        "message": message,
+        "pool": placement.pool,
+        "level": placement.level or None,
+        "domain": "/".join(placement.domain) or None,
+        "workers": [
+            {"rank": worker.rank, "node": worker.node, "devices": list(worker.devices)} for worker in placement.workers
+        ],
+        "predicted_step_s": None if step is None else step.seconds,
+        "prediction": None if step is None else _prediction(step),
+        "runners_up": [
+            {
+                "pool": rival.pool,
+                "level": rival.level or None,
+                "domain": "/".join(rival.domain) or None,
+                "predicted_step_s": rival.seconds,
+            }
+            for rival in placement.runners_up
+        ],
+    }
+
+
+def _prediction(step: StepTime) -> Object:
+    return {
+        "parts": asdict(step.parts),
+        "mfu": step.mfu,
+        "memory_gib": step.memory_bytes / 2**30,
+        "fits": step.fits,
+        "calibrated": step.calibrated,
+        "notes": list(step.notes),
+    }
+
+
+def _human(answer: Object) -> str:
+    if not answer["placed"]:
+        return f"not placed ({answer['reason']}): {answer['message']}"
+    rows = [("RANKS", "NODE", "DEVICES")]
+    for first, last, node, devices in _runs(answer["workers"]):
+        rows.append((str(first) if first == last else f"{first}-{last}", node, ",".join(map(str, devices))))
+    lines = [answer["message"], "", table(rows)]
+    prediction = answer["prediction"]
+    if prediction is not None:
+        parts = ", ".join(f"{name} {seconds * 1e3:.3g} ms" for name, seconds in prediction["parts"].items() if seconds)
+        lines += ["", f"step {answer['predicted_step_s'] * 1e3:.4g} ms: {parts}"]
+        lines.append(f"memory {prediction['memory_gib']:.1f} GiB a device; MFU {prediction['mfu']:.1%}")
+        lines += [f"note: {note}" for note in prediction["notes"]]
+    if answer["runners_up"]:
+        rivals = [("NEXT BEST", "LEVEL", "POOL", "STEP")]
+        for rival in answer["runners_up"]:
+            step = rival["predicted_step_s"]
+            shown = "-" if step is None else f"{step * 1e3:.4g} ms"
+            rivals.append((rival["domain"] or "-", rival["level"] or "-", rival["pool"], shown))
+        lines += ["", table(rivals)]
+    return "\n".join(lines)
+
+
+def _runs(workers: list[Object]) -> list[tuple[int, int, str, list[int]]]:
+    """Ranks of one node together: (first, last, node, devices)."""
+    result: list[tuple[int, int, str, list[int]]] = []
+    for worker in workers:
+        if result and result[-1][2] == worker["node"]:
+            first, _, node, devices = result[-1]
+            result[-1] = (first, worker["rank"], node, devices + worker["devices"])
+        else:
+            result.append((worker["rank"], worker["rank"], worker["node"], list(worker["devices"])))
+    return result
