@@ -75,3 +75,10 @@ Kernels (attributes with defaults; 16-bit floats compute in f32 and round once, 
   adamw(param, grad, master f32, m f32, v f32, learning_rate=, step=, beta1=0.9, beta2=0.999, epsilon=1e-8,
         weight_decay=0.0, gradient_scale=1.0)                    in place on param, master, m, v; decoupled decay
 """
+
+from supernode.emulator.client.arrays import Array
+from supernode.emulator.client.devices import Device, Event, MemoryUse, Stream
+from supernode.emulator.client.emulator import Emulator, connect
+from supernode.emulator.client.groups import Group
+
+__all__ = ["Array", "Device", "Emulator", "Event", "Group", "MemoryUse", "Stream", "connect"]

@@ -1,0 +1,370 @@
+"""What each command of a client does: one table, one function each.
+
+A command has no answer: `[name, argument ...]`, numbered from 1. What a command refuses is kept as the failure of that
+number and reported at the next request. Flows in: lists from a frame's header, nothing of which is trusted. Flows
+out: work items. Not here: requests (`answer`), the session's tables (`session`), frames (`wire`).
+
+    launch  stream kernel [inputs] [new handles] {attributes}     into    the same, results go into existing arrays
+    upload  stream handle dtype shape segment offset               (segment -1: the frame's body)
+    view    array new shape          move  stream array new        free   [arrays]
+    stream  new device               close stream
+    record  stream new               wait  stream event            forget [events]
+    collective  stream kind ranks sequence dtype count reduce peer channel send receive shape
+    report  {fields}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import DTYPES
+from supernode.emulator.fabric.call import CollectiveCall
+from supernode.emulator.kernels import TABLE, Spec
+from supernode.emulator.kernels.rules import known_dtype, normal_shape
+from supernode.emulator.kernels.table import MAX_AXES, MAX_BYTES
+from supernode.emulator.progress import checked
+from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.work import Call, Collective, CopyAcross, CopyIn, Launch, Marker, View, Wait
+from supernode.emulator.segments import raw
+from supernode.emulator.session import MAX_EVENTS, Session
+from supernode.errors import (
+    EmulatorError,
+    InputError,
+    InvalidHandleError,
+    KernelError,
+    ProtocolError,
+    SupernodeError,
+)
+
+
+def execute(session: Session, commands: object, body: bytearray) -> None:
+    """Run a batch of commands.
+
+    Raises:
+        ProtocolError: a command that is not one; what came before it in the batch has been done.
+    """
+    if not isinstance(commands, list):
+        raise ProtocolError(f"commands must be a list, not {type(commands).__name__}")
+    try:
+        for command in commands:
+            session.number += 1
+            try:
+                COMMANDS[command[0]](session, body, *command[1:])
+            except (EmulatorError, InputError) as exc:
+                if isinstance(exc, ProtocolError):
+                    raise
+                _refused(session, command, exc)
+    except SupernodeError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as exc:
+        raise ProtocolError(f"command {session.number} is not understood: {exc!r}") from exc
+    finally:
+        session.flush()
+
+
+# What a command would have made: handles that stand for nothing when it is refused.
+_NEW: Final[Mapping[str, Callable[[list[Any]], list[int]]]] = {
+    "launch": lambda command: command[4],
+    "upload": lambda command: [command[2]],
+    "view": lambda command: [command[2]],
+    "move": lambda command: [command[3]],
+    "collective": lambda command: [] if command[13] is None or command[12] is None else [command[12]],
+}
+
+
+def _refused(session: Session, command: list[Any], exc: Exception) -> None:
+    name = str(command[0])
+    new = _NEW[name](command) if name in _NEW else []
+    handles = [handle for handle in new if handle not in session.arrays]
+    session.failed(_call(session, name, (), {}), exc, handles, session.streams[0])
+
+
+def _call(session: Session, name: str, specs: Sequence[Spec], attributes: Mapping[str, Any]) -> Call:
+    return Call(session.number, name, specs, attributes, session.failures)
+
+
+def _spec(dtype: object, shape: object) -> Spec:
+    spec = Spec(known_dtype(dtype), normal_shape(shape))
+    if len(spec.shape) > MAX_AXES or spec.nbytes > MAX_BYTES:
+        raise KernelError(f"{spec} is not possible")
+    return spec
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def _launch(
+    session: Session,
+    body: bytearray,
+    stream_handle: int,
+    name: str,
+    inputs: list[int],
+    handles: list[int],
+    attributes: dict[str, Any],
+) -> None:
+    _start(session, stream_handle, name, inputs, handles, attributes, into=False)
+
+
+def _launch_into(
+    session: Session,
+    body: bytearray,
+    stream_handle: int,
+    name: str,
+    inputs: list[int],
+    handles: list[int],
+    attributes: dict[str, Any],
+) -> None:
+    _start(session, stream_handle, name, inputs, handles, attributes, into=True)
+
+
+def _start(
+    session: Session,
+    stream_handle: int,
+    name: str,
+    inputs: list[int],
+    handles: list[int],
+    attributes: dict[str, Any],
+    *,
+    into: bool,
+) -> None:
+    stream = session.stream(stream_handle)
+    specs: tuple[Spec, ...] = ()
+    made: list[int] = []
+    device = stream.device
+    try:
+        buffers = [session.array(handle) for handle in inputs]
+        specs = tuple([buffer.spec for buffer in buffers])
+        call = Call(session.number, name, specs, attributes, session.failures)
+        if any(buffer.error is not None and buffer.allocation is None for buffer in buffers):
+            # An input never came to be; what follows from it carries the same reason, not a new one.
+            raise _Dependent(next(b.error for b in buffers if b.error is not None and b.allocation is None))
+        plan = TABLE.plan(name, specs, attributes)
+        for buffer in buffers:
+            if buffer.stream is not stream:
+                if buffer.stream.device is not device:
+                    raise KernelError(f"an input is on {buffer.stream.device.name}; copy it here first")
+                session.order_after(stream, buffer)
+        seconds = device.costs.seconds(plan.cost)
+        outputs: list[Buffer] = []
+        if into:
+            outputs = [session.array(handle) for handle in handles]
+            if tuple([buffer.spec for buffer in outputs]) != plan.outputs:
+                given = ", ".join(str(buffer.spec) for buffer in outputs)
+                raise KernelError(f"the result is {', '.join(map(str, plan.outputs))}, but out is {given}")
+            if any(buffer.stream.device is not device or buffer.allocation is None for buffer in outputs):
+                raise KernelError("out is on another device, or was never made")
+            for buffer in outputs:
+                session.order_after(stream, buffer)
+        elif len(handles) != len(plan.outputs):
+            raise ProtocolError(f"{name} has {len(plan.outputs)} results, but {len(handles)} handles came")
+        else:
+            for handle, spec in zip(handles, plan.outputs, strict=True):
+                outputs.append(session.new_array(handle, spec, stream, name))
+                made.append(handle)
+    except ProtocolError:
+        raise
+    except _Dependent as exc:
+        _spread(session, exc.error, () if into else handles, stream)
+        return
+    except (EmulatorError, InputError) as exc:
+        session.failed(_call(session, name, specs, attributes), exc, () if into else handles, stream)
+        return
+    position = stream.add(Launch(call, plan, buffers, outputs, into=into, seconds=seconds, issued=session.host_seconds))
+    for buffer in outputs:
+        buffer.stream, buffer.position = stream, position
+    for index in plan.kernel.writes:
+        buffers[index].stream, buffers[index].position = stream, position
+
+
+class _Dependent(Exception):  # noqa: N818 - not an error of its own, it carries one
+    """An input stands for nothing because of an earlier failure."""
+
+    def __init__(self, error: SupernodeError | None) -> None:
+        super().__init__()
+        self.error = error or EmulatorError("an input was never written")
+
+
+def _spread(session: Session, error: SupernodeError, handles: Sequence[int], stream: Any) -> None:
+    for handle in handles:
+        session.check_new(handle)
+        buffer = Buffer(Spec("f32", ()), stream, None)
+        buffer.error = error
+        session.arrays[handle] = buffer
+
+
+def _upload(
+    session: Session,
+    body: bytearray,
+    stream_handle: int,
+    handle: int,
+    dtype: str,
+    shape: list[int],
+    segment: int,
+    offset: int,
+) -> None:
+    stream = session.stream(stream_handle)
+    spec = _spec(dtype, shape)
+    call = _call(session, "upload", (spec,), {})
+    try:
+        buffer = session.new_array(handle, spec, stream, "upload")
+    except ProtocolError:
+        raise
+    except EmulatorError as exc:
+        session.failed(call, exc, (handle,), stream)
+        return
+    try:
+        if segment >= 0:
+            data = session.segments.read(segment, offset, spec)
+        else:
+            if not 0 <= offset <= len(body) - spec.nbytes:
+                raise ProtocolError(f"{spec} at {offset} is not inside a body of {len(body)} bytes")
+            data = np.empty(spec.shape, DTYPES[spec.dtype])
+            raw(data)[:] = memoryview(body)[offset : offset + spec.nbytes]
+    except (MemoryError, OSError) as exc:
+        session.failed(call, exc, (handle,), stream)
+        return
+    if spec.dtype == "bool":  # any other byte than 0 and 1 would be a bool that NumPy does not have
+        data = data.view(np.uint8) != 0
+    buffer.position = stream.add(CopyIn(buffer, data, session.host_seconds))
+
+
+def _view(session: Session, body: bytearray, source: int, handle: int, shape: list[int]) -> None:
+    base = session.array(source)
+    spec = Spec(base.spec.dtype, normal_shape(shape))
+    session.check_new(handle)
+    if base.allocation is None:
+        _spread(session, base.error or InvalidHandleError(f"array {source} was never made"), (handle,), base.stream)
+        return
+    if spec.size != base.spec.size or len(spec.shape) > MAX_AXES:
+        raise KernelError(f"{base.spec} cannot be seen as {spec}")
+    view = Buffer(spec, base.stream, base.allocation.memory.share(base.allocation))
+    session.arrays[handle] = view
+    view.position = base.stream.add(View(base, view))
+
+
+def _move(session: Session, body: bytearray, stream_handle: int, source: int, handle: int) -> None:
+    stream, base = session.stream(stream_handle), session.array(source)
+    call = _call(session, "move", (base.spec,), {})
+    if base.allocation is None:
+        _spread(session, base.error or InvalidHandleError(f"array {source} was never made"), (handle,), stream)
+        return
+    try:
+        target = session.new_array(handle, base.spec, stream, "move")
+    except ProtocolError:
+        raise
+    except EmulatorError as exc:
+        session.failed(call, exc, (handle,), stream)
+        return
+    session.order_after(stream, base)
+    target.position = stream.add(CopyAcross(call, base, target, session.host_seconds))
+
+
+def _free(session: Session, body: bytearray, handles: list[int]) -> None:
+    for handle in handles:
+        buffer = session.arrays.pop(handle, None)
+        if buffer is None:
+            raise InvalidHandleError(f"array {handle} does not exist or was freed already")
+        buffer.release()
+
+
+def _new_stream(session: Session, body: bytearray, handle: int, ordinal: int) -> None:
+    session.add_stream(int(handle), int(ordinal))
+
+
+def _close_stream(session: Session, body: bytearray, handle: int) -> None:
+    stream = session.stream(handle)
+    if handle < len(session.devices):
+        raise InvalidHandleError(f"stream {handle} is the default stream of a device and stays")
+    session.wait(session.mark([stream]))
+    del session.streams[handle]
+    stream.close()
+
+
+def _record(session: Session, body: bytearray, stream_handle: int, handle: int) -> None:
+    if handle in session.events or len(session.events) >= MAX_EVENTS:
+        raise ProtocolError(f"event {handle} exists, or there are too many ({len(session.events)})")
+    marker = Marker(issued=session.host_seconds)
+    session.stream(stream_handle).add(marker)
+    session.events[handle] = marker
+
+
+def _wait(session: Session, body: bytearray, stream_handle: int, handle: int) -> None:
+    session.stream(stream_handle).add(Wait(session.event(handle)))
+
+
+def _forget(session: Session, body: bytearray, handles: list[int]) -> None:
+    for handle in handles:
+        session.events.pop(handle, None)
+
+
+def _collective(
+    session: Session,
+    body: bytearray,
+    stream_handle: int,
+    kind: str,
+    ranks: list[int],
+    sequence: int,
+    dtype: str,
+    count: int,
+    reduce: str,
+    peer: int,
+    channel: int,
+    send: int | None,
+    receive: int | None,
+    shape: list[int] | None,
+) -> None:
+    stream = session.stream(stream_handle)
+    numbers = (sequence, count, peer, channel, *ranks)
+    if not all(type(number) is int and abs(number) < 1 << 62 for number in numbers) or len(ranks) > 1 << 16:
+        raise ProtocolError(f"collective {kind} with numbers that are none")
+    words = CollectiveCall(str(kind), tuple(ranks), sequence, known_dtype(dtype), count, str(reduce), peer, channel)
+    new = () if shape is None or receive is None else (receive,)
+    specs: tuple[Spec, ...] = ()
+    call = _call(session, words.kind, (), words.words())
+    try:
+        source = None if send is None else session.array(send)
+        if source is not None:
+            specs = (source.spec,)
+            call = _call(session, words.kind, specs, words.words())
+        if new:
+            target: Buffer | None = session.new_array(new[0], _spec(dtype, shape), stream, words.kind)
+        else:
+            target = None if receive is None else session.array(receive)
+    except ProtocolError:
+        raise
+    except EmulatorError as exc:
+        session.failed(call, exc, new, stream)
+        return
+    for buffer in {id(b): b for b in (source, target) if b is not None}.values():
+        session.order_after(stream, buffer)
+    position = stream.add(Collective(call, words, session.fabric, source, target, session.host_seconds))
+    for written in (source if target is None else target,):
+        if written is not None:
+            written.stream, written.position = stream, position
+
+
+def _report(session: Session, body: bytearray, fields: dict[str, Any]) -> None:
+    report = checked(fields)
+    # The device time of the report must not depend on how far the streams happen to be.
+    session.wait(session.mark(session.streams.values()))
+    session.progress.report(report, max(device.seconds for device in session.devices))
+
+
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
+    "launch": _launch,
+    "into": _launch_into,
+    "upload": _upload,
+    "view": _view,
+    "move": _move,
+    "free": _free,
+    "stream": _new_stream,
+    "close": _close_stream,
+    "record": _record,
+    "wait": _wait,
+    "forget": _forget,
+    "collective": _collective,
+    "report": _report,
+}

@@ -1,0 +1,102 @@
+"""One emulated device: properties, memory, cost model, and the counters that metrics show.
+
+Flows in: a chip. Flows out: its properties as plain values. Counters are only ever raised, each by the threads of this
+device's streams under the device's lock. Not here: streams of a client (`session` makes them).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any, NamedTuple
+
+from supernode.chips import Chip
+from supernode.emulator.runtime.clock import CostModel
+from supernode.emulator.runtime.memory import Memory
+
+
+class Figures(NamedTuple):
+    """Counters of a device at one moment; `launches` by kernel, `collectives` by kind."""
+
+    seconds: float
+    busy_seconds: float
+    flops: float
+    copied_bytes: int
+    launches: dict[str, int]
+    collectives: dict[str, int]
+
+
+class Device:
+    """An emulated accelerator.
+
+    Args:
+        ordinal: number inside the sidecar, from 0.
+        rank: number in the whole job.
+        chip: its data sheet; memory size and bandwidth are needed.
+        memory_limit: bytes, to emulate a smaller card; None: the chip's.
+    """
+
+    def __init__(self, ordinal: int, rank: int, chip: Chip, *, memory_limit: int | None = None) -> None:
+        self.ordinal = ordinal
+        self.rank = rank
+        self.chip = chip
+        self.name = f"device {ordinal} ({chip.name})"
+        limit = int(chip.figure("memory_bytes")) if memory_limit is None else memory_limit
+        chip.figure("memory_bandwidth")
+        self.memory = Memory(limit, self.name)
+        self.costs = CostModel(chip)
+        self._lock = threading.Lock()
+        self._seconds = 0.0
+        self._busy_seconds = 0.0
+        self._launches: Counter[str] = Counter()
+        self._collectives: Counter[str] = Counter()
+        self._flops = 0.0
+        self._copied_bytes = 0
+
+    @property
+    def seconds(self) -> float:
+        """Device time reached by the furthest of all streams there have been."""
+        return self._seconds
+
+    def progress(
+        self,
+        seconds: float,
+        *,
+        busy: float,
+        flops: float,
+        copied: int,
+        launches: Counter[str],
+        collectives: Counter[str],
+    ) -> None:
+        """Add what a stream has done since it last said so."""
+        with self._lock:
+            self._seconds = max(self._seconds, seconds)
+            self._busy_seconds += busy
+            self._flops += flops
+            self._copied_bytes += copied
+            self._launches.update(launches)
+            self._collectives.update(collectives)
+
+    def figures(self) -> Figures:
+        """The counters now."""
+        with self._lock:
+            return Figures(
+                self._seconds,
+                self._busy_seconds,
+                self._flops,
+                self._copied_bytes,
+                dict(self._launches),
+                dict(self._collectives),
+            )
+
+    def properties(self) -> dict[str, Any]:
+        """What a client may know about the device."""
+        return {
+            "ordinal": self.ordinal,
+            "rank": self.rank,
+            "chip": self.chip.name,
+            "memoryBytes": self.memory.limit,
+            "memoryBandwidth": self.chip.memory_bandwidth,
+            "computeUnits": self.chip.compute_units,
+            "tflops": dict(self.chip.tflops),
+        }

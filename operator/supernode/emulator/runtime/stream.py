@@ -1,0 +1,142 @@
+"""A stream: work items run one after the other by a thread of their own, on a virtual timeline of their own.
+
+Flows in: work items, put by one session in program order. Flows out: what the items do; the device's counters.
+Streams of a device run side by side, on the host's cores as on the virtual clock; they do not take device time from
+each other. Not here: what the items do (`work`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from supernode.emulator.runtime.device import Device
+
+#: Work items that may wait in a stream before the session that puts them is held back.
+DEPTH: Final = 4096
+
+
+class Work(Protocol):
+    """One work item. `run` must not raise; what fails is kept where the client will ask for it."""
+
+    def run(self, stream: Stream) -> None:
+        """Do it, on the stream's thread."""
+
+
+class Stream:
+    """An in-order queue of a device.
+
+    Attributes:
+        seconds: device time at which the last item ended; written by the stream's thread alone.
+        position: items put so far; written by the session alone.
+        completed: items done so far; written by the stream's thread alone.
+        aborted: items do nothing any more, except `work.Marker`, which others wait for.
+        flops, copied, launches, collectives: done since the last `publish`; written by the stream's thread alone.
+    """
+
+    def __init__(self, device: Device, name: str, *, seconds: float = 0.0) -> None:
+        self.device = device
+        self.name = name
+        self.seconds = seconds
+        self.position = 0
+        self.completed = 0
+        self.aborted = False
+        self.flops = 0.0
+        self.copied = 0
+        self.launches: Counter[str] = Counter()
+        self.collectives: Counter[str] = Counter()
+        self._busy = 0.0
+        self._pending: list[Work] = []
+        self._queue: queue.SimpleQueue[Sequence[Work] | None] = queue.SimpleQueue()
+        self._waiters = 0
+        self._moved = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    # --- on the session's thread ----------------------------------------------------------------------------------
+
+    def add(self, item: Work) -> int:
+        """Add an item to those of the next `flush`; gives its position."""
+        self._pending.append(item)
+        self.position += 1
+        return self.position
+
+    def flush(self) -> None:
+        """Hand the added items to the stream's thread; returns at once."""
+        if not self._pending:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+            self._thread.start()
+        self._queue.put(self._pending)
+        self._pending = []
+
+    def throttle(self) -> None:
+        """Wait until at most `DEPTH` items wait: a client cannot fill the sidecar's memory with commands."""
+        if self.position - self.completed > DEPTH:
+            self.wait_for(self.position - DEPTH)
+
+    def close(self) -> None:
+        """Drop what waits, end the thread, wait for the item that is running."""
+        self.aborted = True
+        self.flush()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    # --- on any other thread --------------------------------------------------------------------------------------
+
+    def wait_for(self, position: int) -> None:
+        """Wait until the item at a position is done."""
+        if self.completed >= position:
+            return
+        with self._moved:
+            self._waiters += 1
+            self._moved.wait_for(lambda: self.completed >= position)
+            self._waiters -= 1
+
+    # --- on the stream's thread -------------------------------------------------------------------------------------
+
+    def advance(self, start: float, seconds: float) -> float:
+        """Spend device time from `start` or the end of the item before, whichever is later; gives the end."""
+        self.seconds = end = max(self.seconds, start) + seconds
+        self._busy += seconds
+        return end
+
+    def reach(self, end: float, *, busy: float) -> None:
+        """Move to a device time that was computed elsewhere (a collective)."""
+        self.seconds = max(self.seconds, end)
+        self._busy += busy
+
+    def publish(self) -> None:
+        """Add what was done to the device's counters."""
+        self.device.progress(
+            self.seconds,
+            busy=self._busy,
+            flops=self.flops,
+            copied=self.copied,
+            launches=self.launches,
+            collectives=self.collectives,
+        )
+        self._busy = self.flops = 0.0
+        self.copied = 0
+        self.launches.clear()
+        self.collectives.clear()
+
+    def _work(self) -> None:
+        # NaN and infinity are results like any other here.
+        with np.errstate(all="ignore"):
+            while (items := self._queue.get()) is not None:
+                for item in items:
+                    item.run(self)
+                    self.completed += 1
+                    # A waiter raises the number before it looks at `completed`, so none is missed.
+                    if self._waiters:
+                        with self._moved:
+                            self._moved.notify_all()
+                self.publish()

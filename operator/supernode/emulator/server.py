@@ -1,0 +1,333 @@
+"""The sidecar: a Unix socket for the worker, an HTTP port for probes and metrics, the fabric to other pods.
+
+Flows in: a `ServerConfig`. Flows out: running devices until `stop`. One thread accepts, one reads each client, one
+runs each stream. A frame that is not ours gets an error or a closed connection; nothing a client sends ends the
+process, and a client that goes away gives everything back. Not here: what commands do (`session`, `dispatch`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from supernode.chips import Chip
+from supernode.emulator import wire
+from supernode.emulator.answer import Reply, answer
+from supernode.emulator.dispatch import execute
+from supernode.emulator.fabric import CollectiveCall, Fabric, FabricConfig
+from supernode.emulator.kernels.table import AnyArray
+from supernode.emulator.metrics import RuntimeCollector, registry
+from supernode.emulator.observe import ObserveServer, Views
+from supernode.emulator.progress import Progress
+from supernode.emulator.runtime.device import Device
+from supernode.emulator.session import Session
+from supernode.errors import EmulatorError, FabricError, PeerLostError, ProtocolError, SupernodeError
+
+_LOG: Final = logging.getLogger("supernode.emulator")
+#: Clients at the same time; seconds in which a new one must say hello, and a frame that has begun must go on.
+MAX_CLIENTS: Final = 64
+_HELLO_SECONDS: Final = 10.0
+_FRAME_SECONDS: Final = 60.0
+_PATH_BYTES: Final = 100
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What a sidecar must be told.
+
+    Attributes:
+        chip: to emulate.
+        devices: how many.
+        socket: path of the Unix socket; its directory also holds the shared memory.
+        fabric: the pod's place in the job; its `devices_per_worker` must be `devices`.
+        http_host, http_port: of the HTTP port; port 0 takes any free one, None: no HTTP.
+        memory_bytes: per device, to emulate a smaller card; None: the chip's.
+        socket_mode: permissions of the socket.
+    """
+
+    chip: Chip
+    devices: int
+    socket: Path
+    fabric: FabricConfig
+    http_host: str = "127.0.0.1"
+    http_port: int | None = 0
+    memory_bytes: int | None = None
+    socket_mode: int = 0o600
+
+
+class _FabricDoor:
+    """The fabric while it still looks for its peers: a collective waits until that has come to an end."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._settled = threading.Event()
+        self._error: FabricError | None = None
+        self._thread = threading.Thread(target=self._start, name="fabric start", daemon=True)
+        self._thread.start()
+
+    def _start(self) -> None:
+        try:
+            self._fabric.start()
+        except FabricError as exc:
+            self._error = exc
+        finally:
+            self._settled.set()
+
+    @property
+    def state(self) -> str:
+        """`connecting`, `connected`, or what went wrong."""
+        if not self._settled.is_set():
+            return "connecting"
+        return "connected" if self._error is None else str(self._error)
+
+    def run(
+        self,
+        call: CollectiveCall,
+        local_device: int,
+        send: AnyArray | None,
+        recv: AnyArray | None,
+        ready_seconds: float,
+    ) -> float:
+        self._settled.wait()
+        if self._error is not None:
+            raise type(self._error)(str(self._error))
+        return self._fabric.run(call, local_device, send, recv, ready_seconds)
+
+    def close(self) -> None:
+        self._fabric.close()
+        self._thread.join(timeout=5)
+
+
+class Server:
+    """A running sidecar. `start`, then `stop`; both from one thread."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        if config.devices < 1 or config.devices != config.fabric.devices_per_worker:
+            raise EmulatorError(f"{config.devices} devices, but {config.fabric.devices_per_worker} in the fabric")
+        self.config = config
+        first = config.fabric.rank * config.devices
+        self.devices = [
+            Device(i, first + i, config.chip, memory_limit=config.memory_bytes) for i in range(config.devices)
+        ]
+        self.progress = Progress()
+        self._refused = 0
+        self._stopping = threading.Event()
+        self._clients: dict[int, tuple[socket.socket, threading.Thread]] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._fabric: _FabricDoor | None = None
+        self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
+        self.http: ObserveServer | None = None
+
+    def start(self) -> None:
+        """Listen on the socket and the HTTP port; the fabric looks for its peers meanwhile.
+
+        Raises:
+            EmulatorError: the socket or the port cannot be had.
+        """
+        self._fabric = _FabricDoor(Fabric(self.config.fabric))
+        if self.config.http_port is not None:
+            collector = RuntimeCollector(self.devices, self.config.fabric.rank, self.progress, self._counts)
+            views = Views(registry(collector), self.progress.snapshot, self._not_ready)
+            self.http = ObserveServer(self.config.http_host, self.config.http_port, views)
+            self.http.start()
+        self._listener = _listen(self.config.socket, self.config.socket_mode)
+        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), name="accept", daemon=True)
+        self._acceptor.start()
+
+    def stop(self, *, grace: float = 0.0) -> None:
+        """Accept no more clients, give those that are there `grace` seconds to end, then close everything."""
+        self._stopping.set()
+        if self._listener is not None:
+            # Shutting down wakes the acceptor; closing alone would not.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self.config.socket.unlink(missing_ok=True)
+        if self._acceptor is not None:
+            self._acceptor.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._clients, timeout=grace)
+            clients = list(self._clients.values())
+        for connection, _ in clients:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        if self._fabric is not None:
+            self._fabric.close()
+        for _, thread in clients:
+            thread.join()
+        if self.http is not None:
+            self.http.close()
+
+    def _counts(self) -> dict[str, int]:
+        return {"clients": len(self._clients), "refused": self._refused}
+
+    def _not_ready(self) -> str:
+        if self._stopping.is_set():
+            return "stopping"
+        return "" if self._acceptor is not None else "starting"
+
+    def _accept(self, listener: socket.socket) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError as exc:
+                if self._stopping.is_set():
+                    return
+                # Out of descriptors or memory: clients that are there go on, a new one may come later.
+                _LOG.warning("a client could not be accepted: %s", exc)
+                self._stopping.wait(0.1)
+                continue
+            number += 1
+            thread = threading.Thread(
+                target=self._serve, args=(number, connection), name=f"client {number}", daemon=True
+            )
+            with self._lock:
+                full = len(self._clients) >= MAX_CLIENTS
+                if not full:
+                    self._clients[number] = (connection, thread)
+            if full:
+                _reply_error(connection, EmulatorError(f"the sidecar has {MAX_CLIENTS} clients already"))
+                connection.close()
+            else:
+                thread.start()
+
+    def _serve(self, number: int, connection: socket.socket) -> None:
+        session: Session | None = None
+        try:
+            connection.settimeout(_HELLO_SECONDS)
+            self._hello(connection)
+            session = Session(
+                self.devices,
+                self._fabric,  # type: ignore[arg-type]
+                self.progress,
+                self.config.socket.parent,
+                alive=lambda: _connected(connection),
+            )
+            self._converse(connection, session)
+        except PeerLostError:
+            pass
+        except ProtocolError as exc:
+            self._refused += 1
+            _LOG.warning("client %d is refused: %s", number, exc)
+            _reply_error(connection, exc)
+        except OSError as exc:
+            _LOG.info("client %d is gone: %s", number, exc)
+        except Exception:
+            _LOG.exception("client %d ends because of a fault of the sidecar", number)
+            _reply_error(connection, EmulatorError("the sidecar has a fault; its log says more"))
+        finally:
+            connection.close()
+            if session is not None:
+                session.close()
+            with self._changed:
+                self._clients.pop(number, None)
+                self._changed.notify_all()
+
+    def _hello(self, connection: socket.socket) -> None:
+        came = wire.receive(connection, max_header=wire.HELLO_BYTES, max_body=0)
+        if came is None:
+            raise PeerLostError("the client said nothing")
+        version = came[0].header.get("hello")
+        if version != wire.VERSION:
+            raise ProtocolError(f"the client speaks version {version!r} of the protocol, the sidecar {wire.VERSION}")
+        fabric = self.config.fabric
+        header: dict[str, Any] = {
+            "hello": wire.VERSION,
+            "rank": fabric.rank,
+            "workers": fabric.workers,
+            "devices": [device.properties() for device in self.devices],
+        }
+        wire.send(connection, wire.encode(header))
+
+    def _converse(self, connection: socket.socket, session: Session) -> None:
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        while not self._stopping.is_set():
+            # Between frames a client may think as long as it likes; inside a frame it must go on.
+            connection.settimeout(None)
+            poller.poll()
+            connection.settimeout(_FRAME_SECONDS)
+            came = wire.receive(connection)
+            if came is None:
+                return
+            header, body = came[0]
+            execute(session, header.get("commands", []), body)
+            if "request" not in header:
+                continue
+            try:
+                reply = answer(session, header["request"])
+            except (ProtocolError, PeerLostError):
+                raise
+            except SupernodeError as exc:
+                _reply_error(connection, exc)
+                continue
+            _reply(connection, reply)
+
+
+def _reply(connection: socket.socket, reply: Reply) -> None:
+    header = {**reply.header, "bytes": sum(part.nbytes for part in reply.body)}
+    wire.send(connection, wire.encode(header, reply.body), reply.descriptors)
+
+
+def _reply_error(connection: socket.socket, error: SupernodeError) -> None:
+    """Tell the client, if it still listens."""
+    kind = type(error).__name__
+    with contextlib.suppress(OSError):
+        connection.settimeout(1.0)
+        wire.send(connection, wire.encode({"error": {"type": kind, "message": str(error)[:4000]}}))
+    with contextlib.suppress(OSError):
+        connection.settimeout(None)
+
+
+def _connected(connection: socket.socket) -> bool:
+    """Whether the other side has not closed."""
+    poller = select.poll()
+    poller.register(connection, select.POLLRDHUP if hasattr(select, "POLLRDHUP") else select.POLLHUP)
+    return not poller.poll(0)
+
+
+def _listen(path: Path, mode: int) -> socket.socket:
+    """A listening Unix socket; one that a dead sidecar has left behind is replaced."""
+    if len(os.fsencode(path)) > _PATH_BYTES:
+        raise EmulatorError(f"the socket path {path} is longer than {_PATH_BYTES} bytes; choose a shorter directory")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            _refuse_live(path)
+            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        previous = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(previous)
+        path.chmod(mode)
+        listener.listen(MAX_CLIENTS)
+    except OSError as exc:
+        listener.close()
+        raise EmulatorError(f"cannot listen on {path}: {exc}") from exc
+    except EmulatorError:
+        listener.close()
+        raise
+    return listener
+
+
+def _refuse_live(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise EmulatorError(f"another emulator already listens on {path}")
