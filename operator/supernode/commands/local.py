@@ -21,10 +21,11 @@ from typing import Any, Final
 
 from supernode.errors import ClusterError, LocalError
 from supernode.local.agent.images import parse_entry
+from supernode.local.agent.sandbox import BackOff
 from supernode.local.client import Connection, KubeClient
 from supernode.local.cluster_file import parse_cluster_file
 from supernode.local.engines import ENGINES
-from supernode.local.run_cluster import LocalCluster, Plan, node_ready
+from supernode.local.run_cluster import LocalCluster, Plan, is_ours, node_ready
 from supernode.local.state_directory import Record, StateDirectory, default_root
 from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
@@ -51,6 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=COMMAND",
         help="let the image NAME mean COMMAND on this machine (may be repeated)",
+    )
+    up.add_argument(
+        "--restart-delay",
+        type=float,
+        default=BackOff.base,
+        metavar="SECONDS",
+        help="wait before a failing container's second restart, doubled for each further one (default: %(default)g)",
     )
     up.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     down = actions.add_parser("down", help="end a cluster", description="End a cluster and remove all its files.")
@@ -100,6 +108,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         operator=not args.no_operator,
         kubeconfig=args.kubeconfig.absolute() if args.kubeconfig else None,
         images=dict(parse_entry(text) for text in args.image),
+        back_off=BackOff(base=args.restart_delay),
     )
 
 
@@ -167,7 +176,7 @@ def _continue_in_log(path: Path) -> None:
 def _detach(args: argparse.Namespace, state: StateDirectory) -> int:
     """Start the cluster in a session of its own, and follow it until it is ready."""
     command = [sys.executable, "-m", "supernode", "local", "up", "--child", "--name", args.name]
-    command += ["--engine", args.engine]
+    command += ["--engine", args.engine, "--restart-delay", str(args.restart_delay)]
     for flag, value in (("--cluster", args.cluster), ("--kubeconfig", args.kubeconfig)):
         command += [flag, str(value.absolute())] if value else []
     command += ["--no-operator"] if args.no_operator else []
@@ -244,8 +253,6 @@ def _end(pid: int, state: StateDirectory) -> None:
 
 
 def _remove_kubeconfig(record: Record | None, name: str) -> None:
-    from supernode.local.run_cluster import is_ours
-
     if record is not None and is_ours(Path(record.kubeconfig), name):
         Path(record.kubeconfig).unlink(missing_ok=True)
 

@@ -6,6 +6,8 @@ forwarding and attaching are answered with a message that they are not there.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -43,10 +45,10 @@ class KubeletEndpoint:
 
     async def listen(self, address: str) -> int:
         """Listen on an address; returns the port."""
-        site = web.TCPSite(self._runner, address, 0, ssl_context=self._tls)
-        await site.start()
-        ports = [entry[1] for entry in self._runner.addresses if entry[0] == address]
-        return int(ports[-1])
+        listener = socket.create_server((address, 0))
+        listener.setblocking(False)
+        await web.SockSite(self._runner, listener, ssl_context=self._tls).start()
+        return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Close all addresses and connections."""
@@ -85,9 +87,11 @@ class KubeletEndpoint:
             path = container.log.path
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        async for text_bytes in read_log(path, query, writer):
-            await response.write(text_bytes)
-        await response.write_eof()
+        # A reader who has seen enough hangs up; that is no error.
+        with contextlib.suppress(ConnectionResetError):
+            async for piece in read_log(path, query, writer):
+                await response.write(piece)
+            await response.write_eof()
         return response
 
 
