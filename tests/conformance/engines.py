@@ -73,13 +73,13 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def embedded(directory: Path) -> Iterator[Engine]:
     """The embedded server, in a thread with its own event loop, as `supernode local up` runs it in its own process."""
-    from supernode.local.server import ApiServer
+    from supernode.local.server import ApiServer, make_certificate
 
     token = secrets.token_hex(8)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="embedded-api-server", daemon=True)
     thread.start()
-    server = ApiServer(token=token)
+    server = ApiServer(token=token, certificate=make_certificate())
     url = asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
     try:
         yield Engine("embedded", url, token, write_kubeconfig(directory / "embedded.kubeconfig", url, token), True)

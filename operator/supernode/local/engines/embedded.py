@@ -1,4 +1,4 @@
-"""The embedded engine: our own API server, in this process, plain http on 127.0.0.1."""
+"""The embedded engine: our own API server, in this process, https on 127.0.0.1 with a certificate made at the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 
 from supernode.errors import LocalError
 from supernode.local.client import Connection
-from supernode.local.server import ApiServer
+from supernode.local.server import ApiServer, make_certificate
 
 
 class EmbeddedEngine:
@@ -16,7 +16,9 @@ class EmbeddedEngine:
 
     def __init__(self) -> None:
         self._token = secrets.token_urlsafe(24)
-        self._server = ApiServer(token=self._token)
+        # kubectl sends its token over https only.
+        self._certificate = make_certificate()
+        self._server = ApiServer(token=self._token, certificate=self._certificate)
         self._url = ""
 
     @property
@@ -24,7 +26,7 @@ class EmbeddedEngine:
         """How to reach it."""
         if not self._url:
             raise LocalError("the embedded API server has not been started")
-        return Connection(self._url, self._token)
+        return Connection(self._url, self._token, self._certificate.pem)
 
     @property
     def kubelet_tls(self) -> ssl.SSLContext | None:

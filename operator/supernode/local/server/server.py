@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 
 from supernode.errors import LocalError
+from supernode.local.server.certificate import Certificate
 from supernode.local.server.chores import Chores
 from supernode.local.server.clock import Clock
 from supernode.local.server.deletion import Deletion
@@ -27,7 +28,7 @@ _STOP_SECONDS: Final = 1.0
 
 
 class ApiServer:
-    """A Kubernetes API on plain HTTP.
+    """A Kubernetes API on HTTP, plain or with TLS.
 
     Args:
         host: address to listen on.
@@ -35,6 +36,7 @@ class ApiServer:
         token: the administrator's bearer token.
         faults: what goes wrong on purpose; None for nothing.
         clock: time of stamps and expiry.
+        certificate: serve https with it; None for plain http, over which kubectl sends no token.
         history: changes kept per resource for watches and paged lists.
     """
 
@@ -46,9 +48,11 @@ class ApiServer:
         token: str,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        certificate: Certificate | None = None,
         history: int = HISTORY,
     ) -> None:
         self._host, self._port = host, port
+        self._certificate = certificate
         self._clock = clock or Clock()
         self.store = Store(history)
         kinds = Kinds()
@@ -86,7 +90,8 @@ class ApiServer:
         self._surface.session = aiohttp.ClientSession()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, backlog=1024)
+        context = self._certificate.context() if self._certificate else None
+        site = web.TCPSite(self._runner, self._host, self._port, backlog=1024, ssl_context=context)
         try:
             await site.start()
         except OSError as exc:
@@ -94,7 +99,7 @@ class ApiServer:
             raise LocalError(f"cannot listen on {self._host}:{self._port}: {exc}; choose another port") from exc
         host, port = self._runner.addresses[0][:2]
         self._address = f"{host}:{port}"
-        return f"http://{self._address}"
+        return f"{'https' if context else 'http'}://{self._address}"
 
     async def stop(self) -> None:
         """End every watch, then stop listening."""
