@@ -17,6 +17,7 @@ from typing import Any, Final
 from supernode import names
 from supernode.cluster.client import Json
 from supernode.cluster.rendezvous import MPI_DIRECTORY, PORT_MASTER, Gang, hostfile, variables
+from supernode.quantity import parse_bytes, parse_cpu
 
 # What the sidecar asks of its node. Kernels borrow whatever CPU is free; this only keeps the pod schedulable.
 SIDECAR_CPU: Final = "50m"
@@ -106,6 +107,11 @@ def job_labels(job: str, uid: str) -> dict[str, str]:
 def label_value(name: str) -> str:
     """A name as a label value: at most 63 characters (object names may be longer)."""
     return name if len(name) <= 63 else name[:63].rstrip("-.")
+
+
+def sidecar_request() -> dict[str, int]:
+    """What the sidecar adds to a worker's requests, in canonical units."""
+    return {"cpu": parse_cpu(SIDECAR_CPU), "memory": parse_bytes(SIDECAR_MEMORY)}
 
 
 def service(plan: GangPlan) -> Json:

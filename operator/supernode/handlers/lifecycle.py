@@ -63,6 +63,7 @@ class PodFacts:
     """One pod of the job, whichever attempt it belongs to.
 
     `node_gone`: its node is no longer in the cluster, so no kubelet will ever confirm its end.
+    `trouble`: why a container can't start, where the kubelet says so.
     """
 
     name: str
@@ -77,6 +78,7 @@ class PodFacts:
     exit_code: int | None = None
     reason: str = ""
     message: str = ""
+    trouble: str = ""
 
     @property
     def over(self) -> bool:
@@ -221,6 +223,9 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     running = sum(pod.phase in ("Running", "Succeeded") for pod in current.values())
     if running < job.workers and job.state is not State.RUNNING:
         message = f"{running} of {job.workers} workers run"
+        stuck = next((pod for _, pod in sorted(current.items()) if pod.trouble), None)
+        if stuck is not None:
+            message += f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
         return replace(keep, state=State.STARTING, reason="WaitingForPods", message=message, wake_at=wake_at)
     message = f"{job.workers} workers run"
     return replace(keep, state=State.RUNNING, reason="AllWorkersRunning", message=message, wake_at=wake_at)

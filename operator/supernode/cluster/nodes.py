@@ -1,0 +1,126 @@
+"""What a node offers and whom it lets in. Pure readings of raw Node objects.
+
+Flows in: Node objects and pod templates as JSON. Flows out: plain values. Not here: pools, groups, arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from supernode.cluster.client import Json
+from supernode.errors import InputError
+from supernode.quantity import parse_resource
+
+# A taint with one of these effects keeps pods without a toleration away.
+_CLOSING: Final = frozenset({"NoSchedule", "NoExecute"})
+
+
+def is_ready(node: Json) -> bool:
+    """Whether the kubelet says so."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def is_usable(node: Json) -> bool:
+    """Ready, not cordoned and not on its way out."""
+    metadata, spec = node["metadata"], node.get("spec") or {}
+    return is_ready(node) and not spec.get("unschedulable") and not metadata.get("deletionTimestamp")
+
+
+def labels_of(node: Json) -> Mapping[str, str]:
+    """The node's labels."""
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    return labels
+
+
+def allocatable(node: Json) -> dict[str, int]:
+    """What the node offers to pods, in canonical units; what can't be read counts as nothing."""
+    result: dict[str, int] = {}
+    for name, value in ((node.get("status") or {}).get("allocatable") or {}).items():
+        try:
+            result[name] = parse_resource(name, value)
+        except InputError:
+            result[name] = 0
+    return result
+
+
+def allows(node: Json, pod_spec: Json) -> bool:
+    """Whether the template's node selector, required node affinity and tolerations let its pods onto the node.
+
+    As kube-scheduler's NodeAffinity and TaintToleration filters; preferences play no part.
+    """
+    labels = labels_of(node)
+    selector = pod_spec.get("nodeSelector") or {}
+    if any(labels.get(key) != value for key, value in selector.items()):
+        return False
+    affinity = ((pod_spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    if affinity is not None:
+        terms = affinity.get("nodeSelectorTerms") or []
+        if not any(_term_holds(term, labels, node["metadata"]["name"]) for term in terms):
+            return False
+    taints = (node.get("spec") or {}).get("taints") or []
+    tolerations = pod_spec.get("tolerations") or []
+    return all(taint.get("effect") not in _CLOSING or _tolerated(taint, tolerations) for taint in taints)
+
+
+def placement_rules(pod_spec: Json) -> tuple[Any, ...]:
+    """The parts of a template that `allows` looks at: equal values give equal answers."""
+    return (
+        repr(sorted((pod_spec.get("nodeSelector") or {}).items())),
+        repr((pod_spec.get("affinity") or {}).get("nodeAffinity")),
+        repr(pod_spec.get("tolerations") or []),
+    )
+
+
+def _term_holds(term: Mapping[str, Any], labels: Mapping[str, str], name: str) -> bool:
+    expressions = term.get("matchExpressions") or []
+    fields = term.get("matchFields") or []
+    if not expressions and not fields:
+        return False  # an empty term selects nothing
+    return all(_holds(e, labels.get(e.get("key", ""))) for e in expressions) and all(
+        f.get("key") == "metadata.name" and _holds(f, name) for f in fields
+    )
+
+
+def _holds(requirement: Mapping[str, Any], value: str | None) -> bool:
+    values: Sequence[str] = requirement.get("values") or []
+    match requirement.get("operator"):
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt":
+            return _compare(value, values) > 0
+        case "Lt":
+            return _compare(value, values) < 0
+        case _:
+            return False
+
+
+def _compare(value: str | None, values: Sequence[str]) -> int:
+    """Sign of value - values[0] as whole numbers; 0 (neither) when one of them is none."""
+    try:
+        difference = int(value or "") - int(values[0])
+    except (ValueError, IndexError):
+        return 0
+    return (difference > 0) - (difference < 0)
+
+
+def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
+    for toleration in tolerations:
+        if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+            continue
+        key = toleration.get("key") or ""
+        exists = toleration.get("operator") == "Exists"
+        if not key and exists:
+            return True
+        if key == taint.get("key") and (exists or (toleration.get("value") or "") == (taint.get("value") or "")):
+            return True
+    return False

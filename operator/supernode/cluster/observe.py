@@ -1,0 +1,340 @@
+"""Keeps the scheduler's state equal to what the API server holds: nodes, pools, groups, gangs, everyone's pods.
+
+Flows in: the stores' changes. Flows out: read-only Snapshots, and what is wrong with pools and groups as values.
+Changes are only noted as they come, and applied together when a snapshot is asked for: one cycle, one view.
+
+Who holds what is decided here: a job holds its `status.placement` from the moment that is written until the job is
+released, or has finished and none of its pods runs any more. Every other pod with a node counts as foreign.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supernode.api.group import SuperNodeGroup
+from supernode.api.pool import AcceleratorPool
+from supernode.api.read import group_from, pool_from
+from supernode.api.rules import Problem
+from supernode.api.validate import validate_group, validate_pool
+from supernode.cluster import nodes, pods, translate
+from supernode.cluster.cache import Key, Store
+from supernode.cluster.client import Json
+from supernode.errors import InputError
+from supernode.names import LABEL_JOB
+from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.state import PoolSpec, State
+
+logger = logging.getLogger(__name__)
+
+_FINISHED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the API server holds, by kind."""
+
+    jobs: Store
+    pools: Store
+    groups: Store
+    nodes: Store
+    pods: Store
+
+
+@dataclass(slots=True)
+class View:
+    """The API's pools and groups, read and checked; remade when one of them changes.
+
+    `problems` and `node_problems` are by pool or group name; `taken` names the nodes that a pool selects but an
+    older pool has.
+    """
+
+    pools: dict[str, AcceleratorPool] = field(default_factory=dict)
+    specs: dict[str, PoolSpec] = field(default_factory=dict)
+    groups: dict[str, SuperNodeGroup] = field(default_factory=dict)
+    pool_problems: dict[str, Problem] = field(default_factory=dict)
+    group_problems: dict[str, Problem] = field(default_factory=dict)
+    node_problems: dict[str, str] = field(default_factory=dict)
+    pool_of_node: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class Observer:
+    """The one owner of a `State`, fed by stores.
+
+    Args:
+        stores: what the API server holds; this listens to all of them.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._state = State()
+        self.view = View()
+        self._nodes: set[str] = set()
+        self._jobs: set[Key] = set()
+        self._pods: set[Key] = set()
+        self._wiring_changed = True
+        # (namespace, name) of a job or pod -> what it was claimed for, to see whether that changed.
+        self._claims: dict[str, tuple[str, Json]] = {}
+        self._foreign: dict[Key, str] = {}
+        self._pods_of_job: dict[str, set[Key]] = {}
+        stores.nodes.listen(self._on_node)
+        stores.jobs.listen(self._on_job)
+        stores.pods.listen(self._on_pod)
+        stores.pools.listen(self._on_wiring)
+        stores.groups.listen(self._on_wiring)
+
+    # --- noting changes --------------------------------------------------------------------------------------------
+    def _on_node(self, old: Json | None, new: Json | None) -> None:
+        self._nodes.add(((new or old) or {})["metadata"]["name"])
+
+    def _on_job(self, old: Json | None, new: Json | None) -> None:
+        metadata = ((new or old) or {})["metadata"]
+        self._jobs.add((metadata.get("namespace", ""), metadata["name"]))
+
+    def _on_pod(self, old: Json | None, new: Json | None) -> None:
+        for pod, present in ((old, False), (new, True)):
+            if pod is None:
+                continue
+            key = (pod["metadata"].get("namespace", ""), pod["metadata"]["name"])
+            uid = pods.job_uid(pod)
+            if uid:
+                members = self._pods_of_job.setdefault(uid, set())
+                (members.add if present else members.discard)(key)
+                if not members:
+                    del self._pods_of_job[uid]
+                job = (key[0], (pod["metadata"].get("labels") or {}).get(LABEL_JOB, ""))
+                self._jobs.add(job)
+            self._pods.add(key)
+
+    def _on_wiring(self, old: Json | None, new: Json | None) -> None:
+        if old is None or new is None or old.get("spec") != new.get("spec"):
+            self._wiring_changed = True
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+    def pods_of(self, uid: str) -> list[Json]:
+        """All pods that carry a job's uid."""
+        found = (self._stores.pods.get(key) for key in sorted(self._pods_of_job.get(uid, ())))
+        return [pod for pod in found if pod is not None]
+
+    def uids_with_pods(self) -> list[str]:
+        """Uids of all jobs, past and present, of which a pod is there."""
+        return list(self._pods_of_job)
+
+    def rewired(self) -> bool:
+        """Whether pools or groups have changed since the last snapshot: then every job must be looked at again."""
+        return self._wiring_changed
+
+    def node_exists(self, name: str) -> bool:
+        """Whether the cluster has the node."""
+        return self._stores.nodes.get(("", name)) is not None
+
+    def snapshot(self) -> Snapshot:
+        """Apply what was noted and give the cluster as it is now."""
+        if self._wiring_changed:
+            self._rewire()
+        for name in sorted(self._nodes):
+            self._apply_node(name)
+        self._nodes.clear()
+        # Releases first: what one gang gave up another may hold already.
+        jobs = sorted(self._jobs)
+        self._jobs.clear()
+        due = [job for job in jobs if self._release_if_changed(job)]
+        for job in due:
+            self._claim(job)
+        for key in sorted(self._pods):
+            self._apply_pod(key)
+        self._pods.clear()
+        return self._state.snapshot()
+
+    # --- the claims of this very cycle -----------------------------------------------------------------------------
+    def hold(self, key: Key, uid: str, placement: Placement, request: Mapping[str, int], status: Json) -> None:
+        """A gang was placed just now: it holds its place before anybody has written it down.
+
+        Raises:
+            InputError: somebody else holds a part of it.
+        """
+        name = f"{key[0]}/{key[1]}"
+        self._state.claim(name, placement, request)
+        self._claims[name] = (uid, status)
+
+    def drop(self, key: Key) -> None:
+        """The placement was not written after all."""
+        name = f"{key[0]}/{key[1]}"
+        self._state.release(name)
+        self._claims.pop(name, None)
+        self._jobs.add(key)
+
+    # --- applying ----------------------------------------------------------------------------------------------------
+    def _rewire(self) -> None:
+        """Read all pools and groups again; then every node."""
+        view = View()
+        for obj in self._stores.pools.objects().values():
+            name = obj["metadata"]["name"]
+            try:
+                pool = pool_from(_without_status(obj))
+                problems = validate_pool(pool)
+                if problems:
+                    view.pool_problems[name] = problems[0]
+                    continue
+                view.specs[name] = translate.pool_spec(pool)
+                view.pools[name] = pool
+            except InputError as exc:
+                view.pool_problems[name] = Problem(exc.field, exc.message)
+        for obj in self._stores.groups.objects().values():
+            name = obj["metadata"]["name"]
+            try:
+                group = group_from(_without_status(obj))
+                problems = validate_group(group)
+                if problems:
+                    view.group_problems[name] = problems[0]
+                    continue
+                self._state.set_group(translate.group_spec(group))
+                view.groups[name] = group
+            except InputError as exc:
+                view.group_problems[name] = Problem(exc.field, exc.message)
+        for name in self.view.pools.keys() - view.pools.keys():
+            self._state.remove_pool(name)
+        for name in self.view.groups.keys() - view.groups.keys():
+            self._state.remove_group(name)
+        for name, spec in view.specs.items():
+            if self.view.specs.get(name) != spec:
+                self._state.set_pool(spec)
+        self.view = view
+        self._wiring_changed = False
+        self._nodes.update(name for _, name in self._stores.nodes.objects())
+
+    def _apply_node(self, name: str) -> None:
+        view = self.view
+        view.pool_of_node.pop(name, None)
+        view.node_problems.pop(name, None)
+        for losers in view.taken.values():
+            losers.pop(name, None)
+        node = self._stores.nodes.get(("", name))
+        if node is None:
+            self._state.remove_node(name)
+            return
+        selecting = translate.pools_selecting(node, translate.by_age(list(view.pools.values())))
+        owner = selecting[0] if selecting else ""
+        for loser in selecting[1:]:
+            view.taken.setdefault(loser, {})[name] = owner
+        if owner:
+            view.pool_of_node[name] = owner
+        info = translate.node_info(node, view.specs.get(owner), list(view.groups.values()))
+        try:
+            self._state.apply_node(info)
+        except InputError as exc:
+            view.node_problems[name] = str(exc)
+            self._state.remove_node(name)
+
+    def _claimed(self, job: Key) -> tuple[str, Json] | None:
+        """(uid, placement status) that a job holds by the API, or None."""
+        obj = self._stores.jobs.get(job)
+        if obj is None:
+            return None
+        status = obj.get("status") or {}
+        placement = status.get("placement")
+        if not placement or not placement.get("workers"):
+            return None
+        uid = obj["metadata"]["uid"]
+        if status.get("state") in _FINISHED and all(pods.is_over(pod) for pod in self.pods_of(uid)):
+            return None
+        return uid, placement
+
+    def _release_if_changed(self, job: Key) -> bool:
+        """Release a claim that the API no longer shows; True if there is one to make."""
+        name = f"{job[0]}/{job[1]}"
+        wanted = self._claimed(job)
+        held = self._claims.get(name)
+        if wanted == held:
+            return False
+        if held is not None:
+            self._state.release(name)
+            del self._claims[name]
+            self._pods.update(self._pods_of_job.get(held[0], ()))
+        return wanted is not None
+
+    def _claim(self, job: Key) -> None:
+        wanted = self._claimed(job)
+        obj = self._stores.jobs.get(job)
+        if wanted is None or obj is None:
+            return
+        name = f"{job[0]}/{job[1]}"
+        uid, status = wanted
+        try:
+            placement = translate.placement_of(name, status)
+            self._state.claim(name, placement, self._request(obj, placement))
+        except InputError as exc:
+            # Two hands on one device, or a status written by somebody else: count its pods one by one instead.
+            logger.error("the placement in the status of job %s can't be held: %s", name, exc)
+            return
+        self._claims[name] = wanted
+        self._pods.update(self._pods_of_job.get(uid, ()))
+
+    def _request(self, obj: Json, placement: Placement) -> dict[str, int]:
+        spec = self.view.specs.get(placement.pool)
+        try:
+            request = translate.worker_request(translate.template_of(obj), emulated=spec is not None and spec.emulated)
+        except InputError:
+            return {}
+        if spec is not None:
+            request.pop(spec.resource, None)
+        return request
+
+    def _apply_pod(self, key: Key) -> None:
+        identity = f"{key[0]}/{key[1]}"
+        if key in self._foreign:
+            del self._foreign[key]
+            self._state.remove_foreign(identity)
+            self._state.release(f"pod {identity}")
+        pod = self._stores.pods.get(key)
+        if pod is None or pods.is_over(pod):
+            return
+        node = (pod.get("spec") or {}).get("nodeName") or ""
+        if not node:
+            return
+        labels = pod["metadata"].get("labels") or {}
+        held = self._claims.get(f"{key[0]}/{labels.get(LABEL_JOB, '')}")
+        if held is not None and held[0] == pods.job_uid(pod) and held[1].get("attempt", 0) == pods.attempt_of(pod):
+            return
+        self._foreign[key] = node
+        try:
+            request = pods.request_of(pod["spec"])
+        except InputError:
+            request = {"pods": 1}
+        if not self._hold_orphan(identity, node, pod, request):
+            self._state.add_foreign(identity, node, request)
+
+    def _hold_orphan(self, identity: str, node: str, pod: Json, request: Mapping[str, int]) -> bool:
+        """A pod of ours that no claim covers still holds exactly the devices that its annotation names."""
+        devices = pods.devices_of(pod)
+        pool = self.view.pool_of_node.get(node, "")
+        spec = self.view.specs.get(pool)
+        if not devices or spec is None:
+            return False
+        worker = WorkerPlacement(0, node, pool, devices)
+        rest = {name: amount for name, amount in request.items() if name != spec.resource}
+        try:
+            self._state.claim(f"pod {identity}", Placement.of(identity, [worker]), rest)
+        except InputError:
+            return False
+        return True
+
+
+def unlabelled(group: SuperNodeGroup, all_nodes: Mapping[Key, Json]) -> dict[str, str]:
+    """Nodes that a group selects but that lack a level's label -> the first label that is missing."""
+    result: dict[str, str] = {}
+    for (_, name), node in sorted(all_nodes.items()):
+        labels = dict(nodes.labels_of(node))
+        if group.spec.node_selector.matches(labels):
+            missing = next((level.node_label for level in group.spec.levels if not labels.get(level.node_label)), None)
+            if missing is not None:
+                result[name] = missing
+    return result
+
+
+def _without_status(obj: Json) -> Json:
+    """Only what the user wrote: an odd status must not stop a good object."""
+    return {name: value for name, value in obj.items() if name != "status"}

@@ -1,0 +1,187 @@
+"""What a pod asks for and how it stands. Pure readings of raw Pod objects.
+
+Flows in: Pod objects as JSON, ours and others'. Flows out: plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from supernode.cluster.client import Json
+from supernode.names import ANNOTATION_DEVICES, EMULATOR_CONTAINER, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_RANK
+from supernode.quantity import parse_resource
+
+# Bound on words of a container that end up in a status.
+_LONGEST_WORDS: Final = 300
+
+
+def trim(pod: Json) -> Json:
+    """Keep of a cached pod what is read here; thousands of them stay in memory."""
+    metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    kept = {
+        name: metadata[name]
+        for name in (
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "deletionTimestamp",
+            "labels",
+            "annotations",
+            "creationTimestamp",
+        )
+        if name in metadata
+    }
+    devices = (kept.get("annotations") or {}).get(ANNOTATION_DEVICES)
+    kept["annotations"] = {ANNOTATION_DEVICES: devices} if devices is not None else {}
+    return {
+        "metadata": kept,
+        "spec": {
+            "nodeName": spec.get("nodeName", ""),
+            "containers": [_trim_container(c) for c in spec.get("containers") or []],
+            "initContainers": [_trim_container(c) for c in spec.get("initContainers") or []],
+            **{name: spec[name] for name in ("overhead", "resources") if name in spec},
+        },
+        "status": {
+            name: status[name]
+            for name in (
+                "phase",
+                "conditions",
+                "podIP",
+                "reason",
+                "message",
+                "containerStatuses",
+                "initContainerStatuses",
+            )
+            if name in status
+        },
+    }
+
+
+def _trim_container(container: Json) -> Json:
+    return {name: container[name] for name in ("name", "resources", "restartPolicy") if name in container}
+
+
+def request_of(spec: Json) -> dict[str, int]:
+    """What the scheduler must keep for a pod, in canonical units, as Kubernetes computes it.
+
+    Containers and sidecars add up; an ordinary init container counts with the sidecars started before it, where that
+    is more; the pod's own `resources` replace the sum; overhead comes on top. Every pod takes one of ``pods``.
+
+    Raises:
+        InputError: a quantity that can't be read; names the field.
+    """
+    total: dict[str, int] = {}
+    for index, container in enumerate(spec.get("containers") or []):
+        _add(total, _requests(container, f"containers[{index}]"))
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for index, container in enumerate(spec.get("initContainers") or []):
+        request = _requests(container, f"initContainers[{index}]")
+        if container.get("restartPolicy") == "Always":
+            _add(total, request)
+            _add(sidecars, request)
+        else:
+            _add(request, sidecars)
+            for name, amount in request.items():
+                peak[name] = max(peak.get(name, 0), amount)
+    for name, amount in peak.items():
+        total[name] = max(total.get(name, 0), amount)
+    total.update(_requests(spec, "spec"))
+    _add(total, _amounts(spec.get("overhead") or {}, "spec.overhead"))
+    total["pods"] = 1
+    return total
+
+
+def is_over(pod: Json) -> bool:
+    """Whether all its containers have ended for good."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def job_uid(pod: Json) -> str:
+    """UID of the training job that the pod belongs to; empty if none."""
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get(LABEL_JOB_UID) or "")
+
+
+def rank_of(pod: Json) -> int:
+    """Rank by its label; -1 if it has none."""
+    return _number((pod["metadata"].get("labels") or {}).get(LABEL_RANK))
+
+
+def attempt_of(pod: Json) -> int:
+    """Attempt by its label; -1 if it has none."""
+    return _number((pod["metadata"].get("labels") or {}).get(LABEL_ATTEMPT))
+
+
+def devices_of(pod: Json) -> tuple[int, ...]:
+    """Device indices by its annotation; empty if it has none, or no numbers."""
+    text = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_DEVICES) or ""
+    parts = [part for part in text.split(",") if part]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether the pod's Ready condition is true."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def ending(pod: Json) -> tuple[int | None, str, str]:
+    """(exit code, reason, words) of the container that failed, or of the pod itself where the node ended it."""
+    status = pod.get("status") or {}
+    for container in status.get("containerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            words = str(ended.get("message") or "")[-_LONGEST_WORDS:]
+            return int(ended["exitCode"]), str(ended.get("reason") or ""), words
+    return None, str(status.get("reason") or ""), str(status.get("message") or "")[:_LONGEST_WORDS]
+
+
+def trouble(pod: Json) -> str:
+    """Why a container can't start, such as ``ErrImagePull: ...``; empty when nothing is known to be wrong."""
+    status = pod.get("status") or {}
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason") or ""
+        if reason not in ("", "ContainerCreating", "PodInitializing"):
+            words = str(waiting.get("message") or "")[:_LONGEST_WORDS]
+            return f"{reason}: {words}" if words else str(reason)
+    return ""
+
+
+def last_words(pod: Json) -> str:
+    """The emulator sidecar's termination message; empty until it has ended."""
+    for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
+        if container.get("name") == EMULATOR_CONTAINER:
+            ended = (container.get("state") or {}).get("terminated") or {}
+            return str(ended.get("message") or "")
+    return ""
+
+
+def address_of(pod: Json) -> str:
+    """The pod's IP address; empty until it has one."""
+    return str((pod.get("status") or {}).get("podIP") or "")
+
+
+def _requests(container: Json, where: str) -> dict[str, int]:
+    resources = container.get("resources") or {}
+    # A limit without a request is a request; the API server writes it so, a template may not have it yet.
+    amounts = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return _amounts(amounts, f"{where}.resources")
+
+
+def _amounts(amounts: Mapping[str, Any], where: str) -> dict[str, int]:
+    return {
+        name: parse_resource(name, value, field=f"spec.template.spec.{where}.{name}") for name, value in amounts.items()
+    }
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, amount in more.items():
+        total[name] = total.get(name, 0) + amount
+
+
+def _number(text: object) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() else -1

@@ -1,0 +1,218 @@
+"""The scheduling cycle: one at a time, each on one view of the cluster.
+
+Flows in: what has changed. Flows out: decisions carried out. A cycle looks at the jobs that may need something, then
+puts the gangs that want a place in order (priority, age, name), places one after the other on the same snapshot, and
+carries the placements out concurrently: status first, then pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from supernode.cluster import pods, translate
+from supernode.cluster.cache import Key
+from supernode.cluster.client import JOBS, PODS, Json
+from supernode.errors import ClusterError, InputError, NotFoundError
+from supernode.handlers.context import Context
+from supernode.handlers.jobs import Candidate, Jobs
+from supernode.handlers.jobstatus import Placed, Wait
+from supernode.handlers.pools import Pools
+from supernode.names import LABEL_JOB
+from supernode.scheduling.cycle import plan_cycle, with_claim
+from supernode.scheduling.explain import explain
+from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.unplaceable import Reason, Unplaceable
+from supernode.telemetry.logs import bound
+
+logger = logging.getLogger(__name__)
+
+# Seconds to gather changes that come together, before a cycle.
+GATHER: Final = 0.02
+# Seconds after which everything is looked at even if nothing seems to have changed.
+RESYNC: Final = 60.0
+# Jobs looked at concurrently.
+CONCURRENT: Final = 32
+
+
+class Cycle:
+    """Runs the cycles.
+
+    Args:
+        context: what handlers share.
+        jobs: looks after single jobs.
+        pools: looks after pools and groups.
+        on_end: called after each cycle.
+    """
+
+    def __init__(self, context: Context, jobs: Jobs, pools: Pools, on_end: Callable[[], None]) -> None:
+        self._context = context
+        self._jobs = jobs
+        self._pools = pools
+        self._on_end = on_end
+        self._count = 0
+        # (generation of the state, gangs) that the last answers were given for.
+        self._answered: tuple[int, frozenset[tuple[Key, str, int]]] | None = None
+
+    async def run(self) -> None:
+        """Cycle whenever something changes, until cancelled."""
+        wake = self._context.wake
+        looked_at_all = time.monotonic()
+        while True:
+            await self._wait()
+            wake.clear()
+            if time.monotonic() - looked_at_all > RESYNC:
+                looked_at_all = time.monotonic()
+                self._answered = None
+                self._jobs.touch_all()
+            await self.once()
+
+    async def _wait(self) -> None:
+        """Until something changes, a job's time has come, or it is time to look at everything."""
+        next_wake = self._jobs.next_wake()
+        seconds = RESYNC if next_wake is None else min(RESYNC, max(0.0, next_wake - self._context.now()))
+        try:
+            await asyncio.wait_for(self._context.wake.wait(), seconds)
+        except TimeoutError:
+            return
+        await asyncio.sleep(GATHER)
+
+    async def once(self) -> None:
+        """One cycle."""
+        self._count += 1
+        began = time.perf_counter()
+        with bound(cycle=str(self._count)):
+            rewired = self._context.observer.rewired()
+            self._context.observer.snapshot()
+            if rewired:
+                self._jobs.touch_all()
+            due = self._jobs.take_due(self._context.now())
+            await self._each(due)
+            await self._place_waiting()
+            await self._sweep()
+            await self._pools.reconcile(self._context.observer.snapshot())
+        self._context.metrics.count("supernode_cycles")
+        self._context.metrics.observe("supernode_cycle_seconds", time.perf_counter() - began)
+        self._on_end()
+
+    async def _each(self, keys: list[Key]) -> None:
+        """Reconcile several jobs, some at a time; never one twice at once."""
+        slots = asyncio.Semaphore(CONCURRENT)
+
+        async def one(key: Key) -> None:
+            async with slots:
+                await self._jobs.reconcile(key)
+
+        await asyncio.gather(*(one(key) for key in keys))
+
+    # --- placing ---------------------------------------------------------------------------------------------------
+    async def _place_waiting(self) -> None:
+        """Answer every gang that wants a place; nothing is done when nothing has changed since the last answers."""
+        candidates = self._jobs.candidates()
+        self._context.metrics.gauge("supernode_queue_length", len(candidates))
+        snapshot = self._context.observer.snapshot()
+        question = (snapshot.generation, frozenset((c.key, c.uid, c.generation) for c in candidates))
+        if not candidates or question == self._answered:
+            return
+        answers = self._decide(snapshot, candidates)
+        # Concurrently from here on: each answer is about another job.
+        written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))
+        self._answered = question if all(written) else None
+        if self._answered is None:
+            self._context.wake.set()
+
+    def _decide(self, snapshot: Snapshot, candidates: list[Candidate]) -> list[tuple[Candidate, Placed | Wait]]:
+        """Where each gang goes; a place is held from here on, so that nobody else is given it."""
+        answers: list[tuple[Candidate, Placed | Wait]] = []
+        by_key = {candidate.demand.key: candidate for candidate in candidates}
+        raw = {name: node for (_, name), node in self._context.stores.nodes.objects().items()}
+        demands = []
+        for candidate in candidates:
+            blocking = self._names_taken(candidate)
+            if blocking:
+                sentence = f"pod {blocking} of an earlier job is still there; this job starts when it is gone"
+                answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
+            else:
+                demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw)))
+        for decision in plan_cycle(snapshot, demands):
+            candidate, result = by_key[decision.demand.key], decision.result
+            sentence = explain(result, snapshot, decision.demand)
+            if isinstance(result, Unplaceable):
+                self._context.metrics.count("supernode_unplaceable", str(result.code))
+                answers.append((candidate, Wait(str(result.code), sentence)))
+                continue
+            # What comes later in the order is explained with this gang in its place.
+            snapshot = with_claim(snapshot, result, decision.demand)
+            status = translate.placement_status(result, candidate.attempt)
+            try:
+                self._context.observer.hold(candidate.key, candidate.uid, result, decision.demand.request, status)
+            except InputError as exc:
+                logger.error("job %s can't hold its place: %s", decision.demand.key, exc)
+                self._context.wake.set()
+                continue
+            answers.append((candidate, Placed(status, sentence)))
+        return answers
+
+    async def _carry_out(self, candidate: Candidate, answer: Placed | Wait) -> bool:
+        """True when the answer has been written, and for a place: when the gang's pods were made too."""
+        if isinstance(answer, Wait):
+            return await self._jobs.tell_wait(candidate.key, answer)
+        if not await self._jobs.take_place(candidate.key, answer):
+            self._context.observer.drop(candidate.key)
+            return False
+        self._context.metrics.count("supernode_placements", str(answer.status["pool"]))
+        waited = self._context.now() - candidate.demand.created
+        self._context.metrics.observe("supernode_wait_seconds", max(0.0, waited))
+        return True
+
+    def _names_taken(self, candidate: Candidate) -> str:
+        """Name of a pod that has a name the gang needs and belongs to somebody else; empty if there is none."""
+        for rank in range(candidate.demand.workers):
+            name = f"{candidate.key[1]}-worker-{rank}"
+            pod = self._context.stores.pods.get((candidate.key[0], name))
+            if pod is not None and pods.job_uid(pod) != candidate.uid:
+                return name
+        return ""
+
+    def _masks(self, snapshot: Snapshot, candidate: Candidate, raw: dict[str, Json]) -> dict[str, Any]:
+        """Per pool, which nodes the template lets its pods onto."""
+        obj = self._context.stores.jobs.get(candidate.key) or {}
+        spec = translate.template_of(obj).get("spec") or {}
+        return {
+            name: translate.eligible_rows(snapshot, pool, raw, spec)
+            for name in candidate.demand.pools
+            if (pool := snapshot.pool(name)) is not None
+        }
+
+    # --- orphans ---------------------------------------------------------------------------------------------------
+    async def _sweep(self) -> None:
+        """Delete pods whose job is gone: from a create that was on its way while the operator was killed."""
+        uids = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
+        for uid in self._context.observer.uids_with_pods():
+            if uid not in uids:
+                for pod in self._context.observer.pods_of(uid):
+                    await self._sweep_pod(pod, uid)
+
+    async def _sweep_pod(self, pod: Json, uid: str) -> None:
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:
+            return
+        namespace, job = metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_JOB, "")
+        try:
+            obj = await self._context.client.get(JOBS, job, namespace)
+            if obj["metadata"]["uid"] == uid:
+                self._context.stores.jobs.offer(obj)
+                return
+        except NotFoundError:
+            logger.debug("job %s/%s is gone", namespace, job)
+        except ClusterError as exc:
+            logger.warning("can't tell whether job %s/%s is gone: %s", namespace, job, exc)
+            return
+        logger.info("pod %s/%s belongs to no job any more and is deleted", namespace, metadata["name"])
+        try:
+            await self._context.client.delete(PODS, metadata["name"], namespace, uid=metadata["uid"])
+        except ClusterError as exc:
+            logger.warning("pod %s/%s: %s", namespace, metadata["name"], exc)

@@ -1,0 +1,137 @@
+"""Carries out what was decided about a gang's pods: creates all of them, or says why that can't be; deletes.
+
+Flows in: a `GangPlan`, ranks, references. Flows out: requests to the API server, and the answers into the store at
+once. Repeating everything here is harmless: names are deterministic, deletes name one uid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from supernode.cluster import manifests, pods
+from supernode.cluster.client import CONFIG_MAPS, PODS, SECRETS, SERVICES, Json, Kind
+from supernode.cluster.manifests import GangPlan, WorkerPlan
+from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, NotFoundError
+from supernode.handlers.context import Context
+from supernode.handlers.lifecycle import PodRef
+from supernode.names import LABEL_JOB_UID
+
+# Errors that a repeat would only repeat.
+_FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server will not make a part of the gang; `permanent`: it would refuse the same again."""
+
+    sentence: str
+    permanent: bool
+
+
+async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refusal | None:
+    """Create the shared objects and the pods of `ranks`, concurrently; None when all are there.
+
+    Raises:
+        ClusterError: the server was away for too long; the next decision goes on where this stopped.
+    """
+    refusal = await _create_shared(context, plan, fresh=len(ranks) == len(plan.workers))
+    if refusal is not None:
+        return refusal
+    results = await asyncio.gather(
+        *(_create_pod(context, plan, plan.workers[rank]) for rank in ranks), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, Refusal):
+            return result
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return None
+
+
+async def delete(context: Context, namespace: str, refs: Iterable[PodRef]) -> None:
+    """Delete exactly these pods.
+
+    Raises:
+        ClusterError: some could not be deleted now.
+    """
+
+    async def one(ref: PodRef) -> None:
+        async with context.slots:
+            grace = 0 if ref.force else None
+            if await context.client.delete(PODS, ref.name, namespace, uid=ref.uid, grace=grace):
+                context.metrics.count("supernode_pods_deleted")
+
+    results = await asyncio.gather(*(one(ref) for ref in refs), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def delete_shared(context: Context, namespace: str, uid: str) -> None:
+    """Delete what a job's pods shared; by label, so that nobody else's object of the same name goes with it."""
+    await asyncio.gather(
+        *(_delete_labelled(context, kind, namespace, uid) for kind in (SECRETS, CONFIG_MAPS, SERVICES))
+    )
+
+
+async def _delete_labelled(context: Context, kind: Kind, namespace: str, uid: str) -> None:
+    await context.client.request("DELETE", kind.path(namespace), params={"labelSelector": f"{LABEL_JOB_UID}={uid}"})
+
+
+async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Refusal | None:
+    """Service, Secret and ConfigMap. `fresh`: no pod of this attempt has been made, so none has read an old one."""
+
+    async def one(kind: Kind, obj: Json, replace: bool) -> None:
+        try:
+            await context.client.create(kind, obj, plan.namespace)
+        except ConflictError as exc:
+            if exc.reason != "AlreadyExists":
+                raise
+            if not replace:
+                return
+            await _delete_labelled(context, kind, plan.namespace, plan.uid)
+            await context.client.create(kind, obj, plan.namespace)
+
+    try:
+        await asyncio.gather(
+            one(SERVICES, manifests.service(plan), fresh),
+            one(SECRETS, manifests.secret(plan, secrets.token_hex(32)), fresh),
+            one(CONFIG_MAPS, manifests.config_map(plan), fresh),
+        )
+    except ConflictError as exc:
+        return Refusal(f"an object that is not this job's has the name that it needs: {exc}", permanent=False)
+    except _FINAL as exc:
+        return Refusal(str(exc), permanent=isinstance(exc, BadRequestError))
+    return None
+
+
+async def _create_pod(context: Context, plan: GangPlan, worker: WorkerPlan) -> Refusal | None:
+    pod = manifests.pod(plan, worker)
+    name = pod["metadata"]["name"]
+    async with context.slots:
+        try:
+            made = await context.client.create(PODS, pod, plan.namespace)
+            context.metrics.count("supernode_pods_created")
+        except ConflictError:
+            existing = await _existing(context, plan, name)
+            if existing is None:
+                # It went away between the two requests: the next decision makes it.
+                raise ClusterError(f"pod {plan.namespace}/{name} was there and is gone") from None
+            if pods.job_uid(existing) != plan.uid or pods.attempt_of(existing) != plan.attempt:
+                return Refusal(f"pod {name} exists already and is not of this attempt", permanent=False)
+            made = existing
+        except _FINAL as exc:
+            return Refusal(f"worker {worker.rank} was refused: {exc}", permanent=isinstance(exc, BadRequestError))
+    context.stores.pods.offer(made)
+    return None
+
+
+async def _existing(context: Context, plan: GangPlan, name: str) -> Json | None:
+    try:
+        return await context.client.get(PODS, name, plan.namespace)
+    except NotFoundError:
+        return None

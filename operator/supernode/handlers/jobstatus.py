@@ -1,0 +1,160 @@
+"""What a job's status should say. Pure.
+
+Flows in: the old status, a `Decision`, the pods, and what else is known (why it waits, how far it is).
+Flows out: the new status as JSON; `cluster.status` writes the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from supernode.api.conditions import Condition, ConditionType, find_condition, set_condition, timestamp
+from supernode.api.rules import Problem
+from supernode.cluster.client import Json
+from supernode.handlers.lifecycle import Decision, PodFacts, State
+from supernode.names import LABEL_JOB
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a gang has no place: a reason code and one sentence."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A gang's new place: its `status.placement`, and one sentence about it."""
+
+    status: Json
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a job beside its status and pods.
+
+    `problem`: why the job is not accepted. `wait`, `placed`: this cycle's answer about its place, if there is one.
+    `progress`, `mfu`: the latest report, None when there is none.
+    """
+
+    problem: Problem | None = None
+    wait: Wait | None = None
+    placed: Placed | None = None
+    progress: Json | None = None
+    mfu: float | None = None
+
+
+def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts], known: Known, now: float) -> Json:
+    """The status that `obj` should have.
+
+    Args:
+        obj: the job as the API has it.
+        decision: what `lifecycle` decided.
+        workers: number of workers wanted.
+        pods: the job's pods.
+        known: all else.
+        now: seconds since the epoch.
+    """
+    metadata = obj["metadata"]
+    status: Json = dict(obj.get("status") or {})
+    status["observedGeneration"] = metadata.get("generation", 0)
+    state = State.STARTING if known.placed is not None else decision.state
+    if known.wait is not None and state is State.PENDING:
+        state = State.WAITING
+    status["state"] = str(state)
+    status["attempt"] = decision.attempt
+    status["restarts"] = decision.restarts
+    if decision.release:
+        status["placement"] = None
+        status["progress"] = None
+        status["mfu"] = None
+    if known.placed is not None:
+        status["placement"] = known.placed.status
+    status["startTime"] = None if decision.started is None else timestamp(decision.started)
+    status["completionTime"] = None if decision.completed is None else timestamp(decision.completed)
+    _count(status, metadata["name"], decision, workers, pods)
+    if known.progress is not None:
+        status["progress"] = {**(status.get("progress") or {}), **known.progress}
+    if known.mfu is not None:
+        status["mfu"] = known.mfu
+    status["message"] = _message(status, decision, known)
+    status["conditions"] = _conditions(obj, state, decision, known, now)
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def _count(status: Json, name: str, decision: Decision, workers: int, pods: Sequence[PodFacts]) -> None:
+    # Of a gang that was just released, or is going down, only pods of the attempt that is being told about count.
+    current = [pod for pod in pods if pod.attempt == decision.attempt]
+    ready = sum(pod.ready and not pod.over for pod in current)
+    active = sum(not pod.over for pod in current)
+    status["workers"] = {
+        "desired": workers,
+        "active": active,
+        "ready": ready,
+        "succeeded": sum(pod.phase == "Succeeded" for pod in current),
+        "failed": sum(pod.phase == "Failed" for pod in current),
+    }
+    status["ready"] = f"{ready}/{workers}"
+    status["replicas"] = active
+    status["selector"] = f"{LABEL_JOB}={name}"
+
+
+def _message(status: Json, decision: Decision, known: Known) -> str:
+    if known.problem is not None:
+        return str(known.problem)
+    if known.placed is not None:
+        return known.placed.sentence
+    if known.wait is not None:
+        return known.wait.sentence
+    if decision.reason:
+        return decision.message
+    return str(status.get("message") or "")
+
+
+def _conditions(obj: Json, state: State, decision: Decision, known: Known, now: float) -> list[Json]:
+    conditions: list[Json] = list((obj.get("status") or {}).get("conditions") or [])
+    generation = obj["metadata"].get("generation", 0)
+    stamp = timestamp(now)
+
+    def put(kind: ConditionType, holds: bool, reason: str, message: str = "") -> None:
+        nonlocal conditions
+        wanted = Condition(str(kind), "True" if holds else "False", reason, message, generation)
+        conditions = set_condition(conditions, wanted, now=stamp)
+
+    def clear(kind: ConditionType, reason: str, message: str = "") -> None:
+        """A condition that was true is so no more; one that never was is not mentioned."""
+        found = find_condition(conditions, str(kind))
+        if found is not None and found.get("status") == "True":
+            put(kind, False, reason, message)
+
+    if known.problem is not None:
+        put(ConditionType.ACCEPTED, False, "Misconfigured", str(known.problem))
+    else:
+        put(ConditionType.ACCEPTED, True, "Accepted", "the job is valid")
+    if known.placed is not None:
+        put(ConditionType.SCHEDULED, True, "Placed", known.placed.sentence)
+    elif known.wait is not None:
+        put(ConditionType.SCHEDULED, False, known.wait.code, known.wait.sentence)
+    elif decision.release:
+        clear(ConditionType.SCHEDULED, "Released", "its devices were given back")
+    words = decision.reason or str(state)
+    for kind, own in _STATES:
+        if state is own:
+            found = find_condition(conditions, str(kind))
+            if decision.reason or found is None or found.get("status") != "True":
+                put(kind, True, words, decision.message)
+        else:
+            clear(kind, words if decision.reason else str(state), decision.message)
+    return conditions
+
+
+_STATES = (
+    (ConditionType.RUNNING, State.RUNNING),
+    (ConditionType.SUSPENDED, State.SUSPENDED),
+    (ConditionType.RESTARTING, State.RESTARTING),
+    (ConditionType.SUCCEEDED, State.SUCCEEDED),
+    (ConditionType.FAILED, State.FAILED),
+)

@@ -1,0 +1,283 @@
+"""AcceleratorPools and SuperNodeGroups: their status, and the emulated devices that their nodes offer.
+
+Flows in: the cycle's snapshot. Flows out: status writes, and patches of nodes' status. An emulated pool has our
+finalizer, so that its devices are withdrawn from the nodes even if it is deleted while no operator runs; it goes
+when no gang holds a device of it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from supernode.api.conditions import Condition, ConditionType, set_condition, timestamp
+from supernode.api.rules import Problem
+from supernode.cluster import nodes, resources
+from supernode.cluster import status as statuses
+from supernode.cluster.cache import Key, Store
+from supernode.cluster.client import GROUPS, POOLS, Json, Kind
+from supernode.cluster.observe import unlabelled
+from supernode.errors import ClusterError, ConflictError, NotFoundError
+from supernode.handlers.context import Context
+from supernode.names import FINALIZER
+from supernode.scheduling.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+# Names that a condition's message lists.
+LISTED: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Accelerators of a pool. capacity = allocated + free + unhealthy."""
+
+    nodes: int
+    capacity: int
+    allocated: int
+    free: int
+    unhealthy: int
+
+
+def count(snapshot: Snapshot, name: str) -> Counts:
+    """Accelerators of a pool in a snapshot."""
+    pool = snapshot.pool(name)
+    if pool is None:
+        return Counts(0, 0, 0, 0, 0)
+    there, open_ = snapshot.device_all[pool.rows], snapshot.device_free[pool.rows]
+    usable = snapshot.usable[pool.rows]
+    capacity = int(np.bitwise_count(there).sum())
+    free = int(np.bitwise_count(open_[usable]).sum())
+    unhealthy = int(np.bitwise_count(open_[~usable]).sum())
+    return Counts(len(pool.rows), capacity, capacity - free - unhealthy, free, unhealthy)
+
+
+class Pools:
+    """Looks after pools, groups and what emulated nodes offer.
+
+    Args:
+        context: what handlers share.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._done: tuple[object, ...] | None = None
+        self._dirty = True
+        # node -> resources that a pool of this operator's lifetime made it offer
+        self._offered: dict[str, set[str]] = {}
+        for store in (context.stores.pools, context.stores.groups, context.stores.nodes):
+            store.listen(self._on_change)
+
+    def _on_change(self, old: Json | None, new: Json | None) -> None:
+        self._dirty = True
+        self._context.wake.set()
+
+    async def reconcile(self, snapshot: Snapshot) -> None:
+        """Bring everything up to date; nothing is done when nothing has changed."""
+        if not self._dirty and self._done == (snapshot.generation,):
+            return
+        self._dirty = False
+        # Finalizers first: what is offered must be withdrawn one day.
+        done = [await self._hold(obj) for obj in list(self._context.stores.pools.objects().values())]
+        done.append(await self._offer())
+        for obj in list(self._context.stores.pools.objects().values()):
+            done.append(await self._pool(obj, snapshot))
+        for obj in list(self._context.stores.groups.objects().values()):
+            done.append(await self._group(obj, snapshot))
+        if all(done):
+            self._done = (snapshot.generation,)
+        else:
+            self._dirty = True
+            asyncio.get_running_loop().call_later(1.0, self._context.wake.set)
+
+    # --- devices on nodes ------------------------------------------------------------------------------------------
+    async def _offer(self) -> bool:
+        """Make every node of an emulated pool offer its devices, and no other node offer what we made it offer."""
+        view = self._context.observer.view
+        leaving = {
+            obj["metadata"]["name"]
+            for obj in self._context.stores.pools.objects().values()
+            if "deletionTimestamp" in obj["metadata"] and not self._in_use(obj["metadata"]["name"])
+        }
+        work = []
+        for (_, name), node in self._context.stores.nodes.objects().items():
+            owner = view.pool_of_node.get(name, "")
+            spec = view.specs.get(owner)
+            wanted: dict[str, int] = {}
+            offered = self._offered.setdefault(name, set())
+            if spec is not None and spec.emulated:
+                if owner not in leaving:
+                    wanted = {spec.resource: spec.devices_per_node}
+                offered.add(spec.resource)
+            if resources.missing(node, wanted, frozenset(offered)):
+                work.append(self._offer_one(node, wanted, frozenset(offered)))
+        return all(await asyncio.gather(*work))
+
+    async def _offer_one(self, node: Json, wanted: dict[str, int], offered: frozenset[str]) -> bool:
+        name = node["metadata"]["name"]
+        try:
+            async with self._context.slots:
+                new = await resources.advertise(self._context.client, node, wanted, offered)
+        except ClusterError as exc:
+            logger.warning("node %s could not be made to offer %s: %s", name, wanted, exc)
+            return False
+        if new is not None:
+            logger.info("node %s offers %s", name, wanted or "nothing of ours any more")
+            self._context.stores.nodes.offer(new)
+        return True
+
+    def _in_use(self, pool: str) -> bool:
+        snapshot = self._context.observer.snapshot()
+        return any(holding.pool == pool for holding in snapshot.holders.values())
+
+    async def _hold(self, obj: Json) -> bool:
+        """Put our finalizer on an emulated pool; take it off one that goes and whose devices are withdrawn."""
+        metadata, name = obj["metadata"], obj["metadata"]["name"]
+        held = FINALIZER in (metadata.get("finalizers") or [])
+        if "deletionTimestamp" not in metadata:
+            wanted = held or (obj.get("spec") or {}).get("mode") == "Emulated"
+        else:
+            wanted = held and (self._in_use(name) or self._still_offered(name))
+        if wanted == held:
+            return True
+        return await self._try(POOLS, self._context.stores.pools, obj, finalizer=wanted)
+
+    def _still_offered(self, pool: str) -> bool:
+        view = self._context.observer.view
+        spec = view.specs.get(pool)
+        if spec is None or not spec.emulated:
+            return False
+        for node, owner in view.pool_of_node.items():
+            raw = self._context.stores.nodes.get(("", node))
+            if owner == pool and raw is not None and spec.resource in nodes.allocatable(raw):
+                self._dirty = True
+                return True
+        return False
+
+    # --- status ----------------------------------------------------------------------------------------------------
+    async def _pool(self, obj: Json, snapshot: Snapshot) -> bool:
+        name = obj["metadata"]["name"]
+        view, metrics = self._context.observer.view, self._context.metrics
+        problem = view.pool_problems.get(name)
+        counts = count(snapshot, name)
+        for state in ("capacity", "allocated", "free", "unhealthy"):
+            metrics.gauge("supernode_pool_devices", getattr(counts, state), name, state)
+        ready, reason, message = self._pool_ready(obj, name, counts)
+        if problem is not None:
+            ready, reason, message = False, "Misconfigured", str(problem)
+        status = {
+            **(obj.get("status") or {}),
+            "observedGeneration": obj["metadata"].get("generation", 0),
+            "nodes": counts.nodes,
+            "capacity": counts.capacity,
+            "allocated": counts.allocated,
+            "free": counts.free,
+            "unhealthy": counts.unhealthy,
+        }
+        self._conditions(POOLS, obj, status, problem, ready, reason, message)
+        return await self._try(POOLS, self._context.stores.pools, obj, status)
+
+    def _pool_ready(self, obj: Json, name: str, counts: Counts) -> tuple[bool, str, str]:
+        view = self._context.observer.view
+        taken = view.taken.get(name) or {}
+        odd = {n: text for n, text in view.node_problems.items() if view.pool_of_node.get(n) == name}
+        if taken:
+            owners = ", ".join(sorted(set(taken.values())))
+            return False, "NodesTaken", f"older pool {owners} has {_names(taken)}, which this pool selects too"
+        if odd:
+            return False, "NodesRefused", "; ".join(sorted(odd.values())[:LISTED])
+        if counts.nodes == 0:
+            return False, "NoNodes", "spec.nodeSelector selects no node"
+        if counts.capacity == 0:
+            return False, "NoDevices", f"none of the {counts.nodes} nodes offers an accelerator"
+        if "deletionTimestamp" in obj["metadata"]:
+            return False, "Deleting", "it goes when no gang holds a device of it any more"
+        return True, "Ready", f"{counts.nodes} nodes with {counts.capacity} accelerators, {counts.free} free"
+
+    async def _group(self, obj: Json, snapshot: Snapshot) -> bool:
+        name = obj["metadata"]["name"]
+        view = self._context.observer.view
+        problem = view.group_problems.get(name)
+        topology = next((t for t in snapshot.topologies if t.name == name), None)
+        group = view.groups.get(name)
+        without = unlabelled(group, self._context.stores.nodes.objects()) if group is not None else {}
+        domains: dict[str, int] = {}
+        wired = 0
+        if topology is not None:
+            domains = {
+                level.name: len(names) for level, names in zip(topology.levels, topology.domain_names, strict=True)
+            }
+            wired = int(topology.node_rows.size)
+        ready, reason = True, "Ready"
+        message = f"{wired} nodes; " + ", ".join(f"{number} {level}" for level, number in domains.items())
+        if problem is not None:
+            ready, reason, message = False, "Misconfigured", str(problem)
+        elif without:
+            labels = ", ".join(sorted(set(without.values())))
+            ready, reason = False, "NodesUnlabelled"
+            message = f"{_names(without)} lack the label {labels} and are in no domain"
+        elif wired == 0:
+            ready, reason, message = False, "NoNodes", "spec.nodeSelector selects no node"
+        status = {
+            **(obj.get("status") or {}),
+            "observedGeneration": obj["metadata"].get("generation", 0),
+            "nodes": wired,
+            "unlabelledNodes": len(without),
+            "domains": domains,
+        }
+        self._conditions(GROUPS, obj, status, problem, ready, reason, message)
+        return await self._try(GROUPS, self._context.stores.groups, obj, status)
+
+    def _conditions(
+        self, kind: Kind, obj: Json, status: Json, problem: Problem | None, ready: bool, reason: str, message: str
+    ) -> None:
+        """Set Accepted and Ready in `status`; an event when Ready or its reason changes."""
+        now = timestamp(self._context.now())
+        generation = obj["metadata"].get("generation", 0)
+        accepted = Condition(str(ConditionType.ACCEPTED), "True", "Accepted", "it is valid", generation)
+        if problem is not None:
+            accepted = Condition(str(ConditionType.ACCEPTED), "False", "Misconfigured", str(problem), generation)
+        wanted = Condition(str(ConditionType.READY), "True" if ready else "False", reason, message, generation)
+        said = statuses.condition(obj, str(ConditionType.READY)) or {}
+        if said.get("reason") != reason:
+            tell = self._context.events.normal if ready else self._context.events.warning
+            tell(kind, obj, reason, message)
+        conditions = set_condition(status.get("conditions") or [], accepted, now=now)
+        status["conditions"] = set_condition(conditions, wanted, now=now)
+
+    async def _try(
+        self, kind: Kind, store: Store, obj: Json, status: Json | None = None, *, finalizer: bool | None = None
+    ) -> bool:
+        """One write; False when it must be tried again."""
+        client = self._context.client
+        key: Key = ("", obj["metadata"]["name"])
+        try:
+            if finalizer is not None:
+                new = await statuses.set_finalizer(client, kind, obj, FINALIZER, present=finalizer)
+            else:
+                new = await statuses.write(client, kind, store.get(key) or obj, status or {})
+            store.offer(new)
+        except NotFoundError:
+            store.forget(obj)
+        except ConflictError:
+            try:
+                store.offer(await client.get(kind, key[1]))
+            except ClusterError as exc:
+                logger.debug("%s %s could not be read again: %s", kind.kind, key[1], exc)
+            return False
+        except ClusterError as exc:
+            self._context.metrics.count("supernode_reconcile_errors", kind.kind)
+            logger.warning("%s %s: %s", kind.kind, key[1], exc)
+            return False
+        return True
+
+
+def _names(found: dict[str, str]) -> str:
+    """Some names, and how many more there are."""
+    names = sorted(found)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"node{'s' if len(names) > 1 else ''} {', '.join(names[:LISTED])}{more}"
