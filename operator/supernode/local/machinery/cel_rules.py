@@ -53,7 +53,12 @@ _RESERVED: Final = frozenset(
     ]
 )
 _IDENTIFIER: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_CHAIN: Final = re.compile(r"\b(?:self|oldSelf)\b((?:\.[A-Za-z_][A-Za-z0-9_]*)*)(\()?")
 _MAX_MESSAGE: Final = 2048
+
+
+# Which fields expressions read, as a tree of names; None (at any node): everything below.
+Reads = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,7 @@ class Rule:
     optional_old: bool
     run: Callable[[dict[str, Any]], Any]
     say: Callable[[dict[str, Any]], Any] | None
+    reads: Reads | None
 
     def cause(self, path: str, variables: dict[str, Any]) -> Cause:
         """Why the value at `path` is refused."""
@@ -116,11 +122,57 @@ def compile_rule(facts: Any, path: str) -> tuple[Rule | None, list[Cause]]:
     transition = bool(re.search(r"\boldSelf\b", text))
     optional = bool(facts.get("optionalOldSelf"))
     field_path = facts.get("fieldPath") or ""
-    return Rule(text, message, reason, field_path, transition, optional, run, say), []
+    reads = _reads(f"{text} {expression or ''}")
+    return Rule(text, message, reason, field_path, transition, optional, run, say, reads), []
+
+
+def _reads(text: str) -> Reads | None:
+    """The fields of self and oldSelf that an expression names, so that nothing else has to be converted."""
+    tree: Reads = {}
+    for match in _CHAIN.finditer(cel_library.rewrite(text)):
+        names = match.group(1).split(".")[1:]
+        if match.group(2):
+            names = names[:-1]  # the last one is a method
+        if not names:
+            return None
+        node = tree
+        for name in names[:-1]:
+            below = node.setdefault(name, {})
+            if below is None:
+                break
+            node = below
+        else:
+            node[names[-1]] = None
+    return tree
+
+
+def _union(trees: list[Reads | None]) -> Reads | None:
+    """Everything that any of the trees names."""
+    if any(tree is None for tree in trees):
+        return None
+    names = {name for tree in trees for name in tree or ()}
+    return {name: _union([tree[name] for tree in trees if tree is not None and name in tree]) for name in names}
 
 
 def _shown(facts: dict[str, Any]) -> str:
     return '{"Rule":' + repr(facts["rule"]) + "}"
+
+
+# Levels of the grammar that only pass on the value of their one child.
+_PASSING: Final = frozenset(
+    ("expr", "conditionalor", "conditionaland", "relation", "addition", "multiplication", "unary")
+)
+
+
+def _collapsed(tree: Any) -> Any:
+    """The syntax tree without the levels that do nothing: the interpreter walks every level for every literal."""
+    children = getattr(tree, "children", None)
+    if children is None:
+        return tree
+    if len(children) == 1 and tree.data in _PASSING and hasattr(children[0], "children"):
+        return _collapsed(children[0])
+    tree.children = [_collapsed(child) for child in children]
+    return tree
 
 
 def _program(text: str) -> Callable[[dict[str, Any]], Any]:
@@ -132,7 +184,7 @@ def _program(text: str) -> Callable[[dict[str, Any]], Any]:
     environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
     try:
         tree = environment.compile(cel_library.rewrite(text))
-        program = environment.program(tree, functions=cel_library.functions())
+        program = environment.program(_collapsed(tree), functions=cel_library.functions())
     except celpy.CELParseError as exc:
         raise ValueError(f"syntax error: {exc.args[0] if exc.args else exc}".splitlines()[0]) from exc
     run: Callable[[dict[str, Any]], Any] = program.evaluate
@@ -145,8 +197,9 @@ def evaluate(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause
     needed = [r for r in schema.rules if not r.transition or has_old or r.optional_old]
     if not needed:
         return
-    variables: dict[str, Any] = {"self": to_cel(schema, value)} | cel_library.VARIABLES
-    before = to_cel(schema, old) if has_old else None
+    reads = _union([rule.reads for rule in needed])
+    variables: dict[str, Any] = {"self": to_cel(schema, value, reads)} | cel_library.VARIABLES
+    before = to_cel(schema, old, reads) if has_old else None
     for rule in needed:
         if rule.transition:
             variables["oldSelf"] = cel_library.OptionalValue(before) if rule.optional_old else before
@@ -180,19 +233,18 @@ def escaped(name: str) -> str | None:
     return text if _IDENTIFIER.fullmatch(text) else None
 
 
-def to_cel(schema: Schema, value: Any) -> Any:
-    """A JSON value as the CEL value that its schema declares."""
+def to_cel(schema: Schema, value: Any, reads: Reads | None = None) -> Any:
+    """A JSON value as the CEL value that its schema declares; only what `reads` names, if given."""
     if isinstance(value, dict):
         result = celtypes.MapType()
         properties = schema.properties
         for name, item in value.items():
             child = properties.get(name)
-            if child is not None:
-                key = escaped(name)
-                if key is not None:
-                    dict.__setitem__(result, celtypes.StringType(key), to_cel(child, item))
-            else:
-                dict.__setitem__(result, celtypes.StringType(name), to_cel(schema.additional or ANY, item))
+            key = name if child is None else escaped(name)
+            if key is None or (reads is not None and key not in reads):
+                continue
+            below = None if reads is None else reads[key]
+            dict.__setitem__(result, _text(key), to_cel(child or schema.additional or ANY, item, below))
         return result
     if isinstance(value, list):
         inner = schema.items or ANY
@@ -204,10 +256,20 @@ def to_cel(schema: Schema, value: Any) -> Any:
             return celtypes.TimestampType(value)
         if schema.format == "duration" and schema.type == "string":
             return celtypes.DurationType(value)
-        return celtypes.StringType(value)
+        return _text(value)
     if isinstance(value, int):
-        return celtypes.DoubleType(value) if schema.type == "number" else celtypes.IntType(value)
+        return celtypes.DoubleType(value) if schema.type == "number" else _whole(value)
     if isinstance(value, float):
         whole = schema.type == "integer" and value.is_integer()
-        return celtypes.IntType(int(value)) if whole else celtypes.DoubleType(value)
+        return _whole(int(value)) if whole else celtypes.DoubleType(value)
     return None
+
+
+def _text(value: str) -> Any:
+    # Without the conversions of the constructor, which are many times slower.
+    return str.__new__(celtypes.StringType, value)
+
+
+def _whole(value: int) -> Any:
+    in_range = -(2**63) <= value < 2**63
+    return int.__new__(celtypes.IntType, value) if in_range else celtypes.IntType(value)
