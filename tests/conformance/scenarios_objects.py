@@ -101,7 +101,7 @@ BODIES = Scenario(
         Step(
             "POST",
             MAPS,
-            b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {a: b}\n",
+            b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: in-yaml}\ndata: {a: b}\n",
             {"Content-Type": "application/yaml"},
         ),
         Step("POST", MAPS, b"x", {"Content-Type": "text/csv"}),

@@ -107,9 +107,9 @@ class Kinds:
         """The resource, or None."""
         return self._served.get((group, version, plural))
 
-    def has_version(self, group: str, version: str) -> bool:
-        """Whether anything is served in a group version."""
-        return any(key[0] == group and key[1] == version for key in self._order)
+    def has_group(self, group: str) -> bool:
+        """Whether anything is served in a group."""
+        return any(key[0] == group for key in self._order)
 
     def resources(self) -> tuple[Resource, ...]:
         """For discovery and OpenAPI documents, in order."""

@@ -26,6 +26,9 @@ from supernode.local.server.tree import clone, same
 _SUFFIX: Final = "bcdfghjklmnpqrstvwxz2456789"  # what generated names end in: no vowels, no lookalikes
 # What the server alone writes; a client's value is replaced by the stored one.
 _KEPT: Final = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+_STANDARD_FINALIZERS: Final = frozenset(
+    {"orphan", "foregroundDeletion", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"}
+)
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
@@ -114,7 +117,6 @@ class Objects:
         self._check_type(target, value)
         self._check_namespace(target, value)
         new, warnings = self._decode(target, value, write)
-        new = clone(new)
         meta = self._own_metadata(target, new)
         target = Target(target.served, target.namespace, str(meta.get("name", "")), target.subresource)
         if target.served.namespaced:
@@ -130,10 +132,10 @@ class Objects:
             new.pop("status", None)
         if served.traits.generation:
             new["metadata"]["generation"] = 1
+        if not tracked:
+            new = clone(self._track(target, None, new, write))
         rules.prepare(new, None, self.cluster)
         self._validate(target, new, None, rules.validate(new, None, self.cluster))
-        if not tracked:
-            new = self._track(target, None, new, write)
         if self.store.get(served.store, target.key) is not None:
             raise statuses.already_exists(served.group, served.plural, target.name)
         found = (*warnings, *rules.warnings(new, None))
@@ -177,7 +179,9 @@ class Objects:
         given = (value.get("metadata") or {}).get("name")
         if given != target.name:
             if not given:
-                raise statuses.bad_request("name must be provided")
+                raise statuses.bad_request(
+                    f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+                )
             text = f"the name of the object ({given}) does not match the name on the URL ({target.name})"
             raise statuses.bad_request(text)
         existing = self.store.get(target.served.store, target.key)
@@ -193,7 +197,7 @@ class Objects:
             return self.create(target, value, write)
         old = self.find(target)
         new, warnings = self._decode(target, value, write)
-        return self._replace(target, old, clone(new), write, warnings)
+        return self._replace(target, old, new, write, warnings)
 
     def _check_versions(self, target: Target, new: Object, old: Object) -> None:
         served = target.served
@@ -228,23 +232,23 @@ class Objects:
         rules = rules_for(served)
         meta = new["metadata"]
         for name in _KEPT:
-            if name in old["metadata"] and (name not in meta or name not in ("uid", "creationTimestamp")):
+            meta.pop(name, None)
+            if name in old["metadata"]:
                 meta[name] = old["metadata"][name]
-            elif name not in old["metadata"]:
-                meta.pop(name, None)
         if served.namespaced:
             meta.setdefault("namespace", target.namespace)
         meta.setdefault("name", target.name)
         meta.pop("selfLink", None)
         meta["resourceVersion"] = old["metadata"]["resourceVersion"]
         new = self._keep(target, new, old)
-        rules.prepare(new, old, self.cluster) if not target.subresource else rules.prepare_status(new, old)
+        if not tracked:
+            new = clone(self._track(target, old, new, write))
+        if not target.subresource:
+            rules.prepare(new, old, self.cluster)
         if served.traits.generation and not target.subresource and rules.asks_more(new, old):
             new["metadata"]["generation"] = int(old["metadata"].get("generation") or 0) + 1
         causes = rules.validate(new, old, self.cluster) if not target.subresource else ()
         self._validate(target, new, old, causes)
-        if not tracked:
-            new = self._track(target, old, new, write)
         found = (*warnings, *rules.warnings(new, old))
         return self._commit(target, stored, new, write, found)
 
@@ -278,7 +282,7 @@ class Objects:
             new, warnings = self._decode(target, value, write)
         except RefusedError as exc:
             raise refused(target, exc) from exc
-        return self._replace(target, old, clone(new), write, warnings)
+        return self._replace(target, old, new, write, warnings)
 
     def _patched(self, target: Target, media: str, old: Stored, body: Any) -> Object:
         base = {**old.obj, "apiVersion": target.served.api_version, "kind": target.served.kind}
@@ -331,6 +335,7 @@ class Objects:
         except RefusedError as exc:
             raise refused(target, exc) from exc
         new = clone(new)
+        rules_for(target.served).default(new)
         if existing is not None:
             return self._replace(target, existing, new, write, warnings, tracked=True)
         managed = new["metadata"].get("managedFields")
@@ -351,12 +356,17 @@ class Objects:
     # --- what both have in common ----------------------------------------------------------------------------------
 
     def _decode(self, target: Target, value: Object, write: Write) -> tuple[Object, Sequence[str]]:
+        """A private copy of what a body says, with defaults."""
         try:
-            return target.served.definition.decode(
+            decoded, warnings = target.served.definition.decode(
                 value, field_validation=write.validation, duplicates=write.duplicates
             )
         except RefusedError as exc:
             raise refused(target, exc) from exc
+        new = clone(decoded)
+        new.setdefault("metadata", {})
+        rules_for(target.served).default(new)
+        return new, warnings
 
     def _validate(self, target: Target, new: Object, old: Object | None, causes: Sequence[Cause]) -> None:
         served = target.served
@@ -366,6 +376,8 @@ class Objects:
         except InvalidError as exc:
             found += exc.causes
         found += causes
+        if served.custom is None:
+            found += _check_finalizers(new["metadata"])
         if found:
             raise refused(target, InvalidError(found))
 
@@ -397,6 +409,16 @@ class Objects:
             raise statuses.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
+
+
+def _check_finalizers(meta: Object) -> list[Cause]:
+    """Finalizers of built-in kinds are the standard ones, or carry their owner's domain."""
+    why = "name is neither a standard finalizer name nor is it fully qualified"
+    return [
+        statuses.invalid_value(f"metadata.finalizers[{index}]", each, why)
+        for index, each in enumerate(meta.get("finalizers") or ())
+        if "/" not in each and each not in _STANDARD_FINALIZERS
+    ]
 
 
 def intersect(said: Any, kept: Any) -> Any:

@@ -21,8 +21,8 @@ Reader = Callable[[Object], str]
 class Selector:
     """Both selectors of a request; `readers` says how a field is read that is not simply at its path."""
 
-    labels: LabelSelector = LabelSelector()
-    fields: FieldSelector = FieldSelector()
+    labels: LabelSelector
+    fields: FieldSelector
     readers: tuple[tuple[Reader, str, str], ...] = ()  # (reader, = or !=, value)
 
     def __bool__(self) -> bool:

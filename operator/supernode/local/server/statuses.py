@@ -6,6 +6,7 @@ occur in more than one place; their texts follow what kube-apiserver 1.37 was se
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -142,6 +143,8 @@ def internal(message: str) -> StatusError:
 def _show(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, separators=(",", ":"))
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -18,7 +18,7 @@ import yaml
 from aiohttp import web
 
 from supernode.local.machinery import documents, fields
-from supernode.local.machinery.refusals import RefusedError
+from supernode.local.machinery.refusals import Cause, RefusedError
 from supernode.local.server import podlogs, reviews, statuses, subresources, watching
 from supernode.local.server.access import Access, Action
 from supernode.local.server.deletion import Deleted, DeleteOptions, Deletion, parse_options
@@ -115,12 +115,16 @@ class Surface:
                 raise statuses.method_not_allowed()
             return self._page(request)
         verb = self._verb(request, place)
+        if (verb in ("update", "patch") and not place.name) or (
+            verb == "create" and place.name and not place.subresource
+        ):
+            raise statuses.method_not_allowed()
         self._authorize(
             user, Action(verb, place.group, place.plural, place.subresource, place.namespace or "", place.name)
         )
         served = self._kinds.find(place.group, place.version, place.plural)
         if served is None:
-            if not self._kinds.has_version(place.group, place.version):
+            if not self._kinds.has_group(place.group):
                 return web.Response(status=404, text="404 page not found\n")
             raise statuses.no_such_resource()
         await self._suffer(request, verb)
@@ -190,7 +194,7 @@ class Surface:
         self, request: web.Request, place: Place, served: Served, verb: str, user: User
     ) -> web.StreamResponse:
         if served.namespaced and place.namespace is None and verb not in ("list", "watch"):
-            raise statuses.method_not_allowed() if verb == "deletecollection" else statuses.no_such_resource()
+            raise statuses.method_not_allowed()
         if not served.namespaced and place.namespace is not None:
             raise statuses.no_such_resource()
         if place.subresource:
@@ -422,16 +426,23 @@ class Surface:
         query = request.query
         dry_run = query.getall("dryRun", [])
         if any(each != "All" for each in dry_run):
-            raise statuses.bad_request(f'Invalid value: "{dry_run[0]}": dryRun: supported values: "All"')
+            cause = statuses.not_supported("dryRun", dry_run, ("All",))
+            raise _bad_option(request, cause)
         manager = fields.manager_from(query.get("fieldManager", ""), request.headers.get("User-Agent", ""))
         validation = query.get("fieldValidation", "Warn") or "Warn"
         if validation not in ("Strict", "Warn", "Ignore"):
-            cause = statuses.not_supported("fieldValidation", validation, ("", "Ignore", "Warn", "Strict"))
-            raise StatusError(422, "Invalid", f'"" is invalid: {cause}', {"causes": [cause.as_dict()]})
+            cause = statuses.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
+            raise _bad_option(request, cause)
         return Write(manager, validation, bool(dry_run), _truth(query.get("force")))
 
     def _with(self, write: Write, document: documents.Document) -> Write:
         return Write(write.manager, write.validation, write.dry_run, write.force, tuple(document.duplicates))
 
 
-Handler = Callable[[web.Request], Any]
+def _bad_option(request: web.Request, cause: Cause) -> StatusError:
+    """422 for a parameter of a write."""
+    kind = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(
+        request.method, "DeleteOptions"
+    )
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause.as_dict()]}
+    return StatusError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {cause}', details)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,16 +16,21 @@ from supernode.local.server.statuses import Object
 
 # Addresses that services get; the first is the API server's own.
 SERVICE_NETWORK: Final = ipaddress.ip_network("10.96.0.0/16")
+_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 _LARGEST_SECRET: Final = 1024 * 1024  # bytes
 
 
 class NamespaceRules(Rules):
     """Namespaces start active, with the finalizer that has them emptied, and a label with their name."""
 
+    def default(self, new: Object) -> None:
+        """The label with the name."""
+        meta = new["metadata"]
+        if meta.get("name"):
+            meta["labels"] = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta["name"]}
+
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Finalizer, phase and label."""
-        labels = new["metadata"].setdefault("labels", {})
-        labels.setdefault("kubernetes.io/metadata.name", new["metadata"]["name"])
+        """Finalizer and phase."""
         if old is None:
             new["spec"] = {"finalizers": ["kubernetes"]}
             new["status"] = {"phase": "Active"}
@@ -48,10 +54,8 @@ class NodeRules(Rules):
             spec["taints"] = taints
         else:
             spec.pop("taints", None)
-        if old is None:
-            _allocatable(new)
 
-    def prepare_status(self, new: Object, old: Object) -> None:
+    def default(self, new: Object) -> None:
         """Allocatable follows capacity."""
         _allocatable(new)
 
@@ -63,20 +67,33 @@ def _allocatable(node: Object) -> None:
         status.setdefault("allocatable", {}).setdefault(name, value)
 
 
+def check_keys(data: Object | None, field: str) -> list[Cause]:
+    """What is wrong with the keys of a secret or config map."""
+    why = (
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME', "
+        f" or 'key-name', regex used for validation is '{_KEY.pattern}')"
+    )
+    return [
+        statuses.invalid_value(f"{field}[{key}]", key, why)
+        for key in data or ()
+        if not _KEY.fullmatch(key) or len(key) > 253
+    ]
+
+
 class SecretRules(Rules):
     """Secrets: plain text is written into `data`, in base64."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+    def default(self, new: Object) -> None:
         """Move `stringData` over, default the type."""
-        new.setdefault("type", old.get("type", "Opaque") if old else "Opaque")
+        new.setdefault("type", "Opaque")
         plain = new.pop("stringData", None)
         if plain:
             data = new.setdefault("data", {}) or {}
             new["data"] = {**data, **{key: base64.b64encode(str(plain[key]).encode()).decode() for key in plain}}
 
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
-        """Base64, size, and immutable ones."""
-        causes, size = [], 0
+        """Keys, base64, size, and immutable ones."""
+        causes, size = check_keys(new.get("data"), "data"), 0
         for key, value in (new.get("data") or {}).items():
             try:
                 size += len(base64.b64decode(value or "", validate=True))
@@ -97,24 +114,30 @@ class SecretRules(Rules):
 class ServiceRules(Rules):
     """Services: defaults and cluster addresses."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Type, ports, and an address from the service network."""
+    def default(self, new: Object) -> None:
+        """Type, ports and policies."""
         spec = new.setdefault("spec", {})
         spec.setdefault("type", "ClusterIP")
         spec.setdefault("sessionAffinity", "None")
         for port in spec.get("ports") or ():
             port.setdefault("protocol", "TCP")
             port.setdefault("targetPort", port.get("port"))
+        if spec["type"] != "ExternalName":
+            spec.setdefault("internalTrafficPolicy", "Cluster")
+        if spec["type"] in ("NodePort", "LoadBalancer"):
+            spec.setdefault("externalTrafficPolicy", "Cluster")
+        if spec["type"] == "LoadBalancer":
+            spec.setdefault("allocateLoadBalancerNodePorts", True)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """An address from the service network."""
+        spec = new["spec"]
         if old is None:
             new["status"] = {"loadBalancer": {}}
         if spec["type"] == "ExternalName":
             return
-        spec.setdefault("internalTrafficPolicy", "Cluster")
         if spec["type"] in ("NodePort", "LoadBalancer"):
-            spec.setdefault("externalTrafficPolicy", "Cluster")
             _node_ports(spec, cluster)
-        if spec["type"] == "LoadBalancer":
-            spec.setdefault("allocateLoadBalancerNodePorts", True)
         if old is not None and not spec.get("clusterIP"):
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 if name in old["spec"]:
@@ -137,6 +160,10 @@ class ServiceRules(Rules):
             if not isinstance(port.get("port"), int) or not 0 < port["port"] < 65536:
                 why = "must be between 1 and 65535, inclusive"
                 causes.append(statuses.invalid_value(f"spec.ports[{index}].port", port.get("port"), why))
+            target = port.get("targetPort")
+            if isinstance(target, int) and not 0 < target < 65536:
+                why = "must be between 1 and 65535, inclusive"
+                causes.append(statuses.invalid_value(f"spec.ports[{index}].targetPort", target, why))
             if len(ports) > 1 and not port.get("name"):
                 causes.append(statuses.required(f"spec.ports[{index}].name"))
         if old is not None and spec["type"] != "ExternalName" and old["spec"].get("type") != "ExternalName":

@@ -32,8 +32,11 @@ class Rules:
 
     keeps_status = False  # a create keeps the status that the client sent
 
+    def default(self, new: Object) -> None:
+        """Fill in defaults: part of reading the object, so the writer owns them. `new` may be changed."""
+
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Fill in what a real server fills in. `new` may be changed; `old` is None on create."""
+        """Fill in what the server itself decides. `new` may be changed; `old` is None on create."""
 
     def prepare_status(self, new: Object, old: Object) -> None:
         """The same for a write to a subresource."""

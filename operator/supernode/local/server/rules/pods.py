@@ -149,13 +149,17 @@ def _priority(spec: Object, cluster: Cluster) -> None:
 class PodRules(Rules):
     """Defaults, first status and immutability of pods."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Defaults always; priority, tolerations and status at the start only."""
+    def default(self, new: Object) -> None:
+        """Defaults of the spec."""
         spec = new.setdefault("spec", {})
         default_spec(spec)
         spec.setdefault("enableServiceLinks", True)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Account, priority, tolerations and status, at the start only."""
         if old is not None:
             return
+        spec = new["spec"]
         spec.setdefault("serviceAccountName", "default")
         spec.setdefault("serviceAccount", spec["serviceAccountName"])
         _tolerations(spec)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from supernode.local.machinery.refusals import Cause
 from supernode.local.server import statuses
+from supernode.local.server.rules.core import check_keys
 from supernode.local.server.rules.plain import Cluster, Rules
 from supernode.local.server.statuses import Object
 
@@ -15,7 +16,7 @@ class ConfigMapRules(Rules):
 
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
         """Keys of data and binaryData, immutability."""
-        causes = []
+        causes = check_keys(new.get("data"), "data") + check_keys(new.get("binaryData"), "binaryData")
         for key in new.get("binaryData") or {}:
             if key in (new.get("data") or {}):
                 causes.append(
@@ -33,6 +34,14 @@ class ConfigMapRules(Rules):
 class EventRules(Rules):
     """Events live in the namespace of what they are about."""
 
+    def default(self, new: Object) -> None:
+        """Fields that are always written, even empty."""
+        for name in ("eventTime", "firstTimestamp", "lastTimestamp"):
+            new.setdefault(name, None)
+        new.setdefault("reportingComponent", "")
+        new.setdefault("reportingInstance", "")
+        new.setdefault("source", {})
+
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
         """Namespaces must agree."""
         about = new.get("involvedObject") or new.get("regarding") or {}
@@ -46,7 +55,7 @@ class EventRules(Rules):
 class BindingRules(Rules):
     """Role bindings: defaults of subjects, and the role that stays."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+    def default(self, new: Object) -> None:
         """API groups of subjects and role."""
         group = "rbac.authorization.k8s.io"
         (new.get("roleRef") or {}).setdefault("apiGroup", group)
@@ -64,7 +73,7 @@ class BindingRules(Rules):
 class PriorityClassRules(Rules):
     """Priority classes."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+    def default(self, new: Object) -> None:
         """The preemption policy is always written."""
         new.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
@@ -82,8 +91,11 @@ class PriorityClassRules(Rules):
 class ClaimRules(Rules):
     """Persistent volume claims: kept, never bound."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Defaults and first status."""
+    def default(self, new: Object) -> None:
+        """How the volume is used."""
         new.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """First status."""
         if old is None:
             new["status"] = {"phase": "Pending"}

@@ -32,11 +32,14 @@ class _SelectorRules(Rules):
     def defaults(self, spec: Object) -> None:
         """Defaults of the kind's own fields."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Fill in defaults; the status starts empty."""
+    def default(self, new: Object) -> None:
+        """Defaults of the kind's own fields and of the template."""
         spec = new.setdefault("spec", {})
         self.defaults(spec)
         _template(spec)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """The status starts empty."""
         if old is None:
             new["status"] = self.first_status()
 
@@ -52,17 +55,12 @@ class _SelectorRules(Rules):
         labels = (spec["template"].get("metadata") or {}).get("labels") or {}
         if not selector:
             causes.append(statuses.required("spec.selector"))
-        elif not selectors.chooses(selector, spec["template"]):
+        if not selector or not selectors.chooses(selector, spec["template"]):
             why = "`selector` does not match template `labels`"
-            causes.append(statuses.invalid_value("spec.template.metadata.labels", _go_map(labels), why))
+            causes.append(statuses.invalid_value("spec.template.metadata.labels", labels, why))
         if old is not None and selector != old["spec"].get("selector"):
-            causes.append(statuses.invalid_value("spec.selector", _go_map(selector), "field is immutable"))
+            causes.append(statuses.invalid_value("spec.selector", selector, "field is immutable"))
         return causes + check_spec(spec["template"]["spec"], "spec.template.spec")
-
-
-def _go_map(value: Object) -> str:
-    """A map as a message shows it."""
-    return ",".join(f"{key}={each}" for key, each in sorted(value.items()))
 
 
 class DeploymentRules(_SelectorRules):
@@ -133,10 +131,13 @@ def default_job(spec: Object) -> None:
 class JobRules(Rules):
     """Jobs: the selector is made from the object's uid."""
 
+    def default(self, new: Object) -> None:
+        """Defaults of the spec."""
+        default_job(new.setdefault("spec", {}))
+
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Defaults, selector and labels of the pods."""
-        spec = new.setdefault("spec", {})
-        default_job(spec)
+        """Selector and labels of the pods."""
+        spec = new["spec"]
         if old is not None or spec.get("manualSelector"):
             return
         new["status"] = {}
@@ -162,13 +163,16 @@ class JobRules(Rules):
 class CronJobRules(Rules):
     """Cron jobs."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Defaults."""
+    def default(self, new: Object) -> None:
+        """Defaults of the spec."""
         spec = new.setdefault("spec", {})
         _fill(spec, concurrencyPolicy="Allow", suspend=False, successfulJobsHistoryLimit=3, failedJobsHistoryLimit=1)
         template = spec.setdefault("jobTemplate", {})
         template.setdefault("metadata", {})
         inner = template.setdefault("spec", {})
         _template(inner)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """The status starts empty."""
         if old is None:
             new["status"] = {}
