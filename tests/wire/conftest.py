@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.wire.controlplane import ASSETS, ControlPlane, control_plane
 
 from supernode.cluster.client import Client
-from tests.wire.controlplane import ASSETS, ControlPlane, control_plane
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,7 +26,7 @@ from supernode.handlers.facts import job_facts, pod_facts
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.lifecycle import Decision, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports
-from supernode.names import FINALIZER
+from supernode.names import FINALIZER, LABEL_JOB
 from supernode.scheduling.demand import GangDemand
 from supernode.telemetry.logs import bound
 
@@ -76,6 +76,8 @@ class Jobs:
         # After a refusal: (not before, seconds since the epoch; times refused).
         self._penalties: dict[str, tuple[float, int]] = {}
         context.stores.jobs.listen(self._on_job)
+        context.stores.pods.listen(self._on_pod)
+        context.stores.nodes.listen(self._on_node)
 
     def _on_job(self, old: Json | None, new: Json | None) -> None:
         obj = new or old or {}
@@ -83,6 +85,24 @@ class Jobs:
         if new is None:
             self._forget(key)
         self.touch(key)
+
+    def _on_pod(self, old: Json | None, new: Json | None) -> None:
+        metadata = (new or old or {})["metadata"]
+        job = (metadata.get("labels") or {}).get(LABEL_JOB)
+        if job:
+            self.touch((metadata.get("namespace", ""), job))
+        elif (
+            old is None
+            or new is None
+            or (old.get("status") or {}).get("phase") != (new.get("status") or {}).get("phase")
+        ):
+            self._context.wake.set()  # somebody else's pod takes or frees room
+
+    def _on_node(self, old: Json | None, new: Json | None) -> None:
+        if old is None or new is None:
+            self.touch_all()  # pods on a node that is gone are lost
+        else:
+            self._context.wake.set()
 
     def touch(self, key: Key) -> None:
         """This job may need something."""

@@ -1,0 +1,252 @@
+"""A job's life with the real operator process on a real API server; the test plays the kubelet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.wire.controlplane import ControlPlane
+from tests.wire.operatorlab import Lab, laboratory
+
+from supernode.cluster.client import CONFIG_MAPS, EVENTS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
+
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
+    async with laboratory(real_cluster, tmp_path) as lab:
+        await lab.add_nodes(4)
+        await lab.add_pool()
+        await lab.add_group()
+        yield lab
+
+
+def condition(obj: Json, kind: str) -> Json:
+    return next((c for c in obj.get("status", {}).get("conditions", []) if c["type"] == kind), {})
+
+
+async def gone(lab: Lab, name: str) -> None:
+    async def check() -> bool:
+        items = (await lab.client.list_page(JOBS, lab.namespace))["items"]
+        return all(item["metadata"]["name"] != name for item in items)
+
+    await lab.until(f"{name} is gone", check)
+
+
+async def test_a_gang_starts_runs_and_ends(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train")
+    obj = await lab.until_state("train", "Running")
+    status = obj["status"]
+    assert status["ready"] == "2/2"
+    assert condition(obj, "Accepted")["status"] == "True"
+    assert condition(obj, "Scheduled")["status"] == "True"
+    assert condition(obj, "Running")["status"] == "True"
+    pods = await lab.job_pods("train")
+    placed = {w["rank"]: w for w in status["placement"]["workers"]}
+    for pod in pods:
+        labels = pod["metadata"]["labels"]
+        worker = placed[int(labels["supernode.dev/rank"])]
+        assert pod["spec"]["nodeName"] == worker["node"]
+        assert pod["metadata"]["annotations"]["supernode.dev/devices"] == ",".join(map(str, worker["devices"]))
+        assert pod["spec"]["initContainers"][0]["name"] == "supernode-emulator"
+        assert pod["metadata"]["ownerReferences"][0]["uid"] == obj["metadata"]["uid"]
+    # Both on the two nodes of one super-node, so that the ring stays inside it.
+    assert status["placement"]["level"] == "supernode"
+    assert (await lab.client.get(SERVICES, "train", lab.namespace))["spec"]["clusterIP"] == "None"
+    assert "secret" in (await lab.client.get(SECRETS, "train-fabric", lab.namespace))["data"]
+    assert "topology.json" in (await lab.client.get(CONFIG_MAPS, "train-fabric", lab.namespace))["data"]
+    lab.kubelet.endings |= {"train-worker-0": 0, "train-worker-1": 0}
+    obj = await lab.until_state("train", "Succeeded")
+    assert condition(obj, "Succeeded")["status"] == "True"
+    assert condition(obj, "Running")["status"] == "False"
+    assert obj["status"]["completionTime"]
+
+
+async def test_a_gang_waits_says_why_and_starts_by_itself(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("first", workers=2)
+    await lab.until_state("first", "Running")
+    await lab.add_job("second", workers=4)
+    obj = await lab.until_state("second", "Waiting")
+    said = condition(obj, "Scheduled")
+    assert (said["status"], said["reason"]) == ("False", "InsufficientAccelerators")
+    assert f"{lab.namespace}/first" in said["message"]
+    assert obj["status"]["message"] == said["message"]
+    assert await lab.job_pods("second") == []
+
+    async def told() -> list[Json]:
+        events = (await lab.client.list_page(EVENTS, lab.namespace))["items"]
+        return [e for e in events if e["involvedObject"]["name"] == "second" and e["message"] == said["message"]]
+
+    await lab.until("the event", told)
+    lab.kubelet.endings |= {"first-worker-0": 0, "first-worker-1": 0}
+    obj = await lab.until_state("second", "Running")
+    assert len(await lab.job_pods("second")) == 4
+    assert (await lab.job("first"))["status"]["state"] == "Succeeded"
+    events = (await lab.client.list_page(EVENTS, lab.namespace))["items"]
+    waits = [e for e in events if e["involvedObject"]["name"] == "second" and e["type"] == "Warning"]
+    assert len(waits) <= 2, "an event only when the sentence changes"
+
+
+async def test_broken_jobs_are_named_and_stop_nobody(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("nowhere", pools=["no-such-pool"])
+    await lab.add_job("train")
+    await lab.until_state("train", "Running")
+
+    async def refused() -> Json | None:
+        obj = await lab.job("nowhere")
+        return obj if condition(obj, "Accepted").get("status") == "False" else None
+
+    obj = await lab.until("nowhere is refused", refused)
+    assert "spec.pools[0]" in condition(obj, "Accepted")["message"]
+    assert "no-such-pool" in condition(obj, "Accepted")["message"]
+    # The pool that was missing comes: the job goes on by itself.
+    await lab.add_nodes(2, pooled="late")
+    await lab.add_pool("no-such-pool", nodeSelector={"matchLabels": {"pooled": "late"}})
+
+    async def accepted() -> bool:
+        return condition(await lab.job("nowhere"), "Accepted").get("status") == "True"
+
+    await lab.until("nowhere is accepted", accepted)
+
+
+async def test_a_failed_worker_restarts_the_gang_and_then_fails_it(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train", runPolicy={"backoffLimit": 1})
+    first = await lab.until_state("train", "Running")
+    lab.kubelet.endings["train-worker-1"] = 1
+
+    async def restarted() -> Json | None:
+        obj = await lab.job("train")
+        status = obj["status"]
+        return obj if status["state"] == "Running" and status["attempt"] == 1 else None
+
+    obj = await lab.until("attempt 1 runs", restarted)
+    assert obj["status"]["restarts"] == 1
+    assert condition(obj, "Restarting")["status"] == "False"
+    pods = await lab.job_pods("train")
+    assert {p["metadata"]["labels"]["supernode.dev/attempt"] for p in pods} == {"1"}
+    assert first["metadata"]["uid"] == obj["metadata"]["uid"]
+    lab.kubelet.endings["train-worker-0"] = 137
+    obj = await lab.until_state("train", "Failed")
+    failed = condition(obj, "Failed")
+    assert failed["reason"] == "BackoffLimitExceeded"
+    assert "worker 0" in failed["message"]
+    assert "137" in failed["message"]
+
+    async def cleaned() -> bool:
+        return all(p["status"]["phase"] == "Failed" for p in await lab.job_pods("train"))
+
+    await lab.until("running pods are cleaned", cleaned)
+
+
+async def test_a_job_deleted_while_starting_leaves_nothing(lab: Lab) -> None:
+    lab.operator()
+    lab.kubelet.hold = True
+    await lab.add_job("train", workers=4)
+    await lab.until_state("train", "Starting")
+
+    async def some_pods() -> bool:
+        return bool(await lab.job_pods("train"))
+
+    await lab.until("pods", some_pods)
+    await lab.client.delete(JOBS, "train", lab.namespace)
+    await gone(lab, "train")
+    assert await lab.job_pods("train") == []
+    for kind in (SERVICES, SECRETS, CONFIG_MAPS):
+        items = (await lab.client.list_page(kind, lab.namespace))["items"]
+        assert [i for i in items if i["metadata"].get("labels", {}).get("supernode.dev/job") == "train"] == []
+    lab.kubelet.hold = False
+    await lab.add_job("next", workers=4)
+    await lab.until_state("next", "Running")
+
+
+async def test_terminating_pods_still_hold_their_devices(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("first", workers=4)
+    await lab.until_state("first", "Running")
+    lab.kubelet.stuck = True
+    await lab.client.delete(JOBS, "first", lab.namespace)
+    await lab.add_job("second", workers=1)
+    await lab.until_state("second", "Waiting")
+    assert await lab.job_pods("second") == []
+    lab.kubelet.stuck = False
+    await lab.until_state("second", "Running")
+    await gone(lab, "first")
+
+
+async def test_suspend_gives_devices_back_and_resume_runs_again(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train", workers=4)
+    await lab.until_state("train", "Running")
+    await lab.client.patch(JOBS, "train", {"spec": {"runPolicy": {"suspend": True}}}, lab.namespace)
+    obj = await lab.until_state("train", "Suspended")
+    assert condition(obj, "Suspended")["status"] == "True"
+    await lab.add_job("other", workers=4)
+    await lab.until_state("other", "Running")
+    assert await lab.job_pods("train") == []
+    lab.kubelet.endings |= {f"other-worker-{rank}": 0 for rank in range(4)}
+    await lab.until_state("other", "Succeeded")
+    await lab.client.patch(JOBS, "train", {"spec": {"runPolicy": {"suspend": False}}}, lab.namespace)
+    obj = await lab.until_state("train", "Running")
+    assert obj["status"]["restarts"] == 0
+    assert condition(obj, "Suspended")["status"] == "False"
+
+
+async def test_a_finished_job_is_deleted_after_its_ttl(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train", runPolicy={"ttlSecondsAfterFinished": 1, "cleanPodPolicy": "All"})
+    await lab.until_state("train", "Running")
+    lab.kubelet.endings |= {"train-worker-0": 0, "train-worker-1": 0}
+    await gone(lab, "train")
+    assert await lab.job_pods("train") == []
+
+
+async def test_a_pod_that_somebody_deletes_restarts_the_gang(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train")
+    await lab.until_state("train", "Running")
+    await lab.client.delete(PODS, "train-worker-0", lab.namespace)
+
+    async def restarted() -> bool:
+        status = (await lab.job("train"))["status"]
+        return status["state"] == "Running" and status["attempt"] == 1
+
+    await lab.until("attempt 1 runs", restarted)
+
+
+async def test_devices_are_put_back_and_withdrawn(lab: Lab) -> None:
+    lab.operator()
+    name = lab.nodes[0]
+
+    async def offered() -> bool:
+        node = await lab.client.get(NODES, name)
+        return node["status"]["allocatable"].get("hygon.com/hcu") == "2"
+
+    await lab.until("offered", offered)
+    drop = {"status": {"capacity": {"hygon.com/hcu": None}, "allocatable": {"hygon.com/hcu": None}}}
+    await lab.client.patch(NODES, name, drop, subresource="status")
+    await lab.until("put back", offered)
+
+    async def ready() -> bool:
+        status = (await lab.client.get(POOLS, lab.pool)).get("status", {})
+        return (status.get("nodes"), status.get("capacity"), status.get("free")) == (4, 8, 8)
+
+    await lab.until("the pool counts", ready)
+    await lab.client.delete(POOLS, lab.pool)
+
+    async def withdrawn() -> bool:
+        node = await lab.client.get(NODES, name)
+        return "hygon.com/hcu" not in node["status"]["allocatable"]
+
+    await lab.until("withdrawn", withdrawn)
+
+    async def pool_gone() -> bool:
+        items = (await lab.client.list_page(POOLS))["items"]
+        return all(item["metadata"]["name"] != lab.pool for item in items)
+
+    await lab.until("the pool is gone", pool_gone)
