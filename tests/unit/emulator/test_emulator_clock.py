@@ -1,0 +1,65 @@
+"""The cost model: device seconds come from the chip's figures, kernel by kernel, and grow with the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supernode.chips import Chip, chip_from_mapping, find_chip
+from supernode.emulator.kernels import TABLE, Spec
+from supernode.emulator.runtime.clock import CostModel
+from supernode.emulator.runtime.device import Device
+from supernode.errors import ChipError
+from supernode.steptime.roofline import gemm_seconds, kernel_seconds
+
+CHIP = find_chip("hygon-bw1000")
+
+
+def seconds(chip: Chip, name: str, *specs: Spec, **attributes: Any) -> float:
+    return CostModel(chip).seconds(TABLE.plan(name, specs, attributes).cost)
+
+
+def test_matrix_products_follow_the_roofline() -> None:
+    a, b = Spec("bf16", (4096, 1024)), Spec("bf16", (1024, 8192))
+    assert seconds(CHIP, "matmul", a, b) == gemm_seconds(CHIP, 4096, 8192, 1024, "bf16")
+    batched = Spec("bf16", (16, 64, 128))
+    assert seconds(CHIP, "matmul", batched, batched, transpose_b=True) == gemm_seconds(CHIP, 64, 64, 128, "bf16", 16)
+    # One weight for a batch of activations is one tall product.
+    tall = seconds(CHIP, "matmul", batched, Spec("bf16", (128, 256)))
+    assert tall == gemm_seconds(CHIP, 16 * 64, 256, 128, "bf16")
+
+
+def test_elementwise_kernels_are_limited_by_memory() -> None:
+    x = Spec("f32", (1 << 24,))
+    assert seconds(CHIP, "add", x, x) == kernel_seconds(CHIP, flops=0, bytes_moved=3 * 4 * (1 << 24), dtype="f32")
+
+
+def test_attention_counts_half_of_a_causal_matrix() -> None:
+    q = Spec("bf16", (8, 1024, 64))
+    causal = TABLE.plan("attention", (q, q, q), {}).cost
+    full = TABLE.plan("attention", (q, q, q), {"causal": False}).cost
+    assert full.flops == 4 * 8 * 1024 * 1024 * 64
+    assert causal.flops == 4 * 8 * (1024 * 1025 // 2) * 64
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096))
+def test_more_work_takes_no_less_time(m: int, n: int, k: int) -> None:
+    one = seconds(CHIP, "matmul", Spec("bf16", (m, k)), Spec("bf16", (k, n)))
+    two = seconds(CHIP, "matmul", Spec("bf16", (2 * m, k)), Spec("bf16", (k, n)))
+    assert two >= one > 0
+
+
+def test_a_missing_figure_says_what_to_write() -> None:
+    chip = chip_from_mapping({"name": "own", "memoryGiB": 1, "memoryGBps": 100, "tflops": {"bf16": 100}})
+    with pytest.raises(ChipError, match=r"f32 peak of chip own.*chipSpec"):
+        seconds(chip, "matmul", Spec("f32", (8, 8)), Spec("f32", (8, 8)))
+    assert seconds(chip, "add", Spec("f32", (8,)), Spec("f32", (8,))) > 0
+
+
+def test_a_device_needs_memory_figures() -> None:
+    with pytest.raises(ChipError, match="memory bytes of chip own"):
+        Device(0, 0, chip_from_mapping({"name": "own", "memoryGBps": 1, "tflops": {"bf16": 1}}))
+    assert Device(1, 9, CHIP).properties()["memoryBytes"] == CHIP.memory_bytes
