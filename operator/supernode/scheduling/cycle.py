@@ -20,8 +20,9 @@ import numpy as np
 
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import node_fit, roll_up
-from supernode.scheduling.place import anchor_level, place
+from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Bool, Holding, Int64, PoolInfo, Snapshot, resource_vector
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 

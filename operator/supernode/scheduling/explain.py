@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.place import anchor_level
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable

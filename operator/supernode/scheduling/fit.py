@@ -83,11 +83,13 @@ class Tree:
         topology: the wiring; L levels.
         caps: per level 0 .. L, workers that fit into each of its domains; the last entry is per node, in wiring order.
         children: per level 0 .. L-1, int64 (domains + 1,) run of each domain's children on the next level.
+        units: per level 0 .. L, a domain's share of the gang must be a multiple of this.
     """
 
     topology: Topology
     caps: tuple[Int64, ...]
     children: tuple[Int64, ...]
+    units: tuple[int, ...]
 
     @property
     def depth(self) -> int:
@@ -118,7 +120,8 @@ def roll_up(topology: Topology, per_row: Int64, quanta: Mapping[int, int]) -> Tr
     Args:
         topology: the wiring.
         per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
-        quanta: level -> a domain of it takes a multiple of this many workers (slices); level L is the node.
+        quanta: level -> a domain of it takes a multiple of this many workers (slices); level L is the node. Of any
+            two, one divides the other.
     """
     depth = len(topology.levels)
     runs = child_runs(topology)
@@ -129,7 +132,8 @@ def roll_up(topology: Topology, per_row: Int64, quanta: Mapping[int, int]) -> Tr
             caps = np.add.reduceat(caps, runs[level][:-1])
         caps = _whole(caps, quanta.get(level, 1))
         result.append(caps)
-    return Tree(topology, tuple(reversed(result)), runs)
+    units = tuple(max((q for at, q in quanta.items() if at >= level), default=1) for level in range(depth + 1))
+    return Tree(topology, tuple(reversed(result)), runs, units)
 
 
 def outside(rows: Int32, topologies: tuple[Topology, ...], nodes: int) -> Int32:

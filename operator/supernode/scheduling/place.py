@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from supernode.errors import ChipError, ModelError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.fit import NodeFit, Tree, node_fit, outside, roll_up
+from supernode.scheduling.fit import NodeFit, node_fit
 from supernode.scheduling.placement import Placement, RunnerUp
-from supernode.scheduling.score import Option, innermost, loose_option, rank_options, tree_option, tree_options
+from supernode.scheduling.score import Option, innermost, rank_options
+from supernode.scheduling.search import Search, anchor_level, room
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot, UInt64
-from supernode.scheduling.spread import allot, spread_below
-from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
+from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
 from supernode.steptime.memory import memory_bytes
 from supernode.steptime.model import Parallelism, check
@@ -64,65 +64,6 @@ def place(snapshot: Snapshot, demand: GangDemand) -> Placement | Unplaceable:
     return _placement(snapshot, demand, ranked)
 
 
-def anchor_level(topology: Topology, demand: GangDemand) -> int | None:
-    """Innermost required level of a demand in this group, -1 if it requires none; None = the group can't serve it."""
-    anchor = -1
-    for constraint in demand.constraints:
-        if constraint.required:
-            index = topology.level_index(constraint.level)
-            if index < 0:
-                return None
-            anchor = max(anchor, index)
-    if any(topology.level_index(item.level) < 0 for item in demand.slices):
-        return None
-    return anchor
-
-
-def room(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, per_row: Int64) -> tuple[list[Tree], Int32, int]:
-    """Where workers fit together: the trees that can serve the demand, nodes outside all groups, and the most workers
-    that one place takes (one domain of the required level, or the whole pool).
-
-    Args:
-        snapshot: the cluster.
-        pool: one pool of it.
-        demand: the gang.
-        per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
-    """
-    trees: list[Tree] = []
-    anchored = any(c.required and c.level != NODE_LEVEL for c in demand.constraints)
-    one_node = any(c.required and c.level == NODE_LEVEL for c in demand.constraints)
-    together = 0
-    most = 0
-    for topology in snapshot.topologies:
-        anchor = anchor_level(topology, demand)
-        if anchor is None or not topology.node_rows.size:
-            continue
-        quanta = {topology.level_index(item.level): item.size for item in demand.slices}
-        tree = roll_up(topology, per_row, quanta)
-        if not tree.caps[0].any():
-            continue
-        trees.append(tree)
-        together += int(tree.caps[0].sum())
-        if anchor >= 0:
-            most = max(most, int(tree.caps[anchor].max()))
-    bound = anchored or any(item.level != NODE_LEVEL for item in demand.slices)
-    loose = pool.rows[:0] if bound else outside(pool.rows, snapshot.topologies, len(snapshot.node_names))
-    if loose.size:
-        caps = _loose_caps(per_row, loose, demand)
-        together += int(caps.sum())
-        if one_node:
-            most = max(most, int(caps.max()))
-    return trees, loose, most if anchored or one_node else together
-
-
-def _loose_caps(per_row: Int64, loose: Int32, demand: GangDemand) -> Int64:
-    """Workers per node outside all groups; only slices within a node are possible there."""
-    caps = per_row[loose]
-    for item in demand.slices:
-        caps = caps - caps % item.size
-    return caps
-
-
 def _in_pool(snapshot: Snapshot, name: str, order: int, demand: GangDemand) -> list[Option] | PoolRefusal:
     """Ways to place the gang in one pool, or why there is none."""
     pool = snapshot.pool(name)
@@ -134,27 +75,14 @@ def _in_pool(snapshot: Snapshot, name: str, order: int, demand: GangDemand) -> l
     if barrier is not None:
         return barrier
     fit = node_fit(snapshot, pool, demand)
-    trees, loose, most = room(snapshot, pool, demand, _by_row(snapshot, pool, fit.now))
+    per_row = _by_row(snapshot, pool, fit.now)
+    trees, loose, most = room(snapshot, pool, demand, per_row)
     workers = min(demand.workers, most, allowed)
     if demand.slices:
         workers -= workers % demand.slices[0].size
     if workers < demand.fewest or workers < 1:
         return _refusal(snapshot, pool, demand, fit, most)
-    per_row = _by_row(snapshot, pool, fit.now)
-    options: list[Option] = []
-    for tree in trees:
-        anchor = anchor_level(tree.topology, demand)
-        if anchor is None:
-            continue
-        for quantum in _quanta(demand, workers):
-            aligned = tree if quantum == 1 else _align(tree, per_row, demand, quantum)
-            if aligned is not None:
-                options += tree_options(aligned, pool, order, demand, workers, anchor, quantum)
-    if any(c.required for c in demand.constraints):
-        options += _single_nodes(pool, order, demand, per_row, loose, workers)
-    elif not options:
-        options.append(_anywhere(pool, order, demand, per_row, trees, loose, workers))
-    return options
+    return Search(pool, order, demand, workers, per_row, trees, loose).options()
 
 
 def _by_row(snapshot: Snapshot, pool: PoolInfo, values: Int64) -> Int64:
@@ -245,76 +173,6 @@ def _refusal(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, fit: NodeFi
         resource=resource,
         detail=detail,
     )
-
-
-def _quanta(demand: GangDemand, workers: int) -> list[int]:
-    """Numbers of neighbouring workers that it may pay to keep together: any, a tensor group, a whole pipeline."""
-    quanta = [1]
-    if demand.parallelism is not None:
-        group = demand.parallelism.tensor * demand.parallelism.context
-        for ranks in (group, group * demand.parallelism.pipeline):
-            size, rest = divmod(ranks, demand.devices)
-            if not rest and 1 < size < workers and not workers % size and size not in quanta:
-                quanta.append(size)
-    return quanta
-
-
-def _align(tree: Tree, per_row: Int64, demand: GangDemand, quantum: int) -> Tree | None:
-    """The tree with room counted in whole groups of `quantum` workers, on the innermost level that can hold one."""
-    topology = tree.topology
-    quanta = {topology.level_index(item.level): item.size for item in demand.slices}
-    for level in range(tree.depth, -1, -1):
-        if tree.caps[level].max() >= quantum:
-            size = quanta.get(level, 1)
-            if size % quantum and quantum % size:
-                return None
-            return roll_up(topology, per_row, {**quanta, level: max(size, quantum)})
-    return None
-
-
-def _single_nodes(
-    pool: PoolInfo, order: int, demand: GangDemand, per_row: Int64, loose: Int32, workers: int
-) -> list[Option]:
-    """Nodes outside all groups that hold the whole gang; only the level `node` can be required of them."""
-    if any(c.required and c.level != NODE_LEVEL for c in demand.constraints) or not loose.size:
-        return []
-    caps = _loose_caps(per_row, loose, demand)
-    fitting = np.flatnonzero(caps >= workers)
-    if not fitting.size:
-        return []
-    row = int(loose[fitting[np.lexsort((fitting, caps[fitting]))[0]]])
-    return [loose_option(pool, order, demand, np.asarray([row]), np.asarray([workers]))]
-
-
-def _anywhere(
-    pool: PoolInfo, order: int, demand: GangDemand, per_row: Int64, trees: list[Tree], loose: Int32, workers: int
-) -> Option:
-    """The gang over several outermost domains, groups or loose nodes of a pool; the room for it is there."""
-    parts = [tree.caps[0] for tree in trees]
-    caps = np.concatenate([*parts, _loose_caps(per_row, loose, demand)])
-    shares = allot(np.zeros(caps.size, dtype=np.int64), caps, np.asarray([workers]), 1, even=False)
-    rows: list[Int64] = []
-    takes: list[Int64] = []
-    begin = 0
-    used: list[Tree] = []
-    for tree in trees:
-        mine = shares[begin : begin + tree.caps[0].size]
-        begin += mine.size
-        domains = np.flatnonzero(mine)
-        if not domains.size:
-            continue
-        domains = domains[np.lexsort((domains, -mine[domains]))]
-        spread = spread_below(tree, 0, domains, mine[domains], 1, even=False)
-        if int(mine.sum()) == workers:
-            return tree_option(tree, pool, order, demand, spread)
-        rows.append(tree.topology.node_rows[spread.nodes].astype(np.int64))
-        takes.append(spread.takes)
-        used.append(tree)
-    mine = shares[begin:]
-    chosen = np.flatnonzero(mine)
-    rows.append(loose[chosen].astype(np.int64))
-    takes.append(mine[chosen])
-    return loose_option(pool, order, demand, np.concatenate(rows), np.concatenate(takes))
 
 
 def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> Placement:

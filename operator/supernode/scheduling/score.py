@@ -69,9 +69,7 @@ class Option:
     path: tuple[str, ...]
 
 
-def tree_options(
-    tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, workers: int, anchor: int, quantum: int
-) -> list[Option]:
+def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, workers: int, anchor: int) -> list[Option]:
     """The best ways to place the gang inside one domain of a tree.
 
     Args:
@@ -81,7 +79,6 @@ def tree_options(
         demand: the gang.
         workers: how many of it.
         anchor: innermost required level, -1 if none: no domain further out will do.
-        quantum: ranks that should stay together (1 = any).
     """
     options: list[Option] = []
     found = 0
@@ -93,10 +90,10 @@ def tree_options(
         if fitting.size > PER_LEVEL:
             fitting = _most_promising(tree, level, fitting, workers)
         for domain in fitting.tolist():
-            filled = spread_domain(tree, level, domain, workers, quantum, even=False)
+            filled = spread_domain(tree, level, domain, workers, even=False)
             options.append(tree_option(tree, pool, order, demand, filled))
             if filled.nodes.size > 1:
-                evenly = spread_domain(tree, level, domain, workers, quantum, even=True)
+                evenly = spread_domain(tree, level, domain, workers, even=True)
                 if not (_same(evenly.nodes, filled.nodes) and _same(evenly.takes, filled.takes)):
                     options.append(tree_option(tree, pool, order, demand, evenly))
         found += 1

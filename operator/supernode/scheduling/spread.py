@@ -31,7 +31,7 @@ class Spread:
     takes: Int64
 
 
-def spread_domain(tree: Tree, level: int, domain: int, workers: int, quantum: int, *, even: bool) -> Spread:
+def spread_domain(tree: Tree, level: int, domain: int, workers: int, *, even: bool) -> Spread:
     """Spread workers over the nodes of one domain; they must fit.
 
     Args:
@@ -39,14 +39,13 @@ def spread_domain(tree: Tree, level: int, domain: int, workers: int, quantum: in
         level: of the domain; the tree's depth for a single node.
         domain: index on that level.
         workers: how many.
-        quantum: shares are kept multiples of this where that is possible.
         even: equal shares for as few children as possible, instead of filling one after the other.
     """
     start = (np.asarray([domain], dtype=np.int64), np.asarray([workers], dtype=np.int64))
-    return spread_below(tree, level, start[0], start[1], quantum, even=even)
+    return spread_below(tree, level, start[0], start[1], even=even)
 
 
-def spread_below(tree: Tree, level: int, domains: Int64, takes: Int64, quantum: int, *, even: bool) -> Spread:
+def spread_below(tree: Tree, level: int, domains: Int64, takes: Int64, *, even: bool) -> Spread:
     """The same for several domains of one level at once; their order is kept.
 
     Args:
@@ -54,7 +53,6 @@ def spread_below(tree: Tree, level: int, domains: Int64, takes: Int64, quantum: 
         level: of the domains.
         domains: int64 (d,) indices on that level, in rank order.
         takes: int64 (d,) workers for each.
-        quantum: see `spread_domain`.
         even: see `spread_domain`.
     """
     for below in range(level + 1, tree.depth + 1):
@@ -64,21 +62,21 @@ def spread_below(tree: Tree, level: int, domains: Int64, takes: Int64, quantum: 
         owner = np.repeat(np.arange(domains.size), counts)
         offsets = np.repeat(np.cumsum(counts) - counts, counts)
         children = np.arange(int(counts.sum())) - offsets + np.repeat(first, counts)
-        shares = allot(owner, tree.caps[below][children], takes, quantum, even=even)
+        shares = allot(owner, tree.caps[below][children], takes, tree.units[below], even=even)
         chosen = np.flatnonzero(shares)
         order = chosen[np.lexsort((children[chosen], -shares[chosen], owner[chosen]))]
         domains, takes = children[order], shares[order]
     return Spread(domains, takes)
 
 
-def allot(owner: Int64, caps: Int64, need: Int64, quantum: int, *, even: bool) -> Int64:
+def allot(owner: Int64, caps: Int64, need: Int64, unit: int, *, even: bool) -> Int64:
     """Share out what each owner needs among its children.
 
     Args:
         owner: int64 (c,) non-decreasing: whose child each one is.
-        caps: int64 (c,) room.
-        need: int64 (owners,) at most the sum of the owner's room.
-        quantum: unit of even shares.
+        caps: int64 (c,) room, multiples of `unit`.
+        need: int64 (owners,) at most the sum of the owner's room, multiples of `unit`.
+        unit: shares are multiples of this.
         even: see `spread_domain`.
 
     Returns:
@@ -93,7 +91,7 @@ def allot(owner: Int64, caps: Int64, need: Int64, quantum: int, *, even: bool) -
     shares = np.minimum(np.maximum(need[who] - before, 0), room)
     _fill_best(who, room, shares, need.size)
     if even:
-        _even_out(who, room, shares, need, begins, quantum)
+        _even_out(who, room, shares, need, begins, unit)
     result = np.empty(size, dtype=np.int64)
     result[order] = shares
     return result
@@ -121,15 +119,13 @@ def _fill_best(who: Int64, room: Int64, shares: Int64, owners: int) -> None:
     shares[best] = rest[who[best]]
 
 
-def _even_out(who: Int64, room: Int64, shares: Int64, need: Int64, begins: Int64, quantum: int) -> None:
+def _even_out(who: Int64, room: Int64, shares: Int64, need: Int64, begins: Int64, unit: int) -> None:
     """Give equal shares to as many children as were used, where they have the room. Changes `shares`."""
     used = np.bincount(who[shares > 0], minlength=need.size)
-    whole = need % quantum == 0
-    unit = np.where(whole, quantum, 1)
     units = need // unit
     base, extra = units // np.maximum(used, 1), units % np.maximum(used, 1)
     position = np.arange(who.size) - begins[who]
-    equal = np.where(position < used[who], (base[who] + (position < extra[who])) * unit[who], 0)
+    equal = np.where(position < used[who], (base[who] + (position < extra[who])) * unit, 0)
     fits = np.ones(need.size, dtype=np.bool_)
     np.logical_and.at(fits, who, equal <= room)
     np.copyto(shares, equal, where=fits[who])

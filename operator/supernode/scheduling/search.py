@@ -1,0 +1,215 @@
+"""Ways to put a gang into one pool: inside one domain of a group, on one node, or anywhere.
+
+Flows in: the room on each node, the groups' trees, how many workers are to go. Flows out: scored `Option`s. Not here:
+whether the gang may use the pool at all, and which option wins (`place`, `score`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.fit import Tree, outside, roll_up
+from supernode.scheduling.score import Option, loose_option, tree_option, tree_options
+from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
+from supernode.scheduling.spread import allot, spread_below
+from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
+
+
+def anchor_level(topology: Topology, demand: GangDemand) -> int | None:
+    """Innermost required level of a demand in this group, -1 if it requires none; None = the group can't serve it."""
+    anchor = -1
+    for constraint in demand.constraints:
+        if constraint.required:
+            index = topology.level_index(constraint.level)
+            if index < 0:
+                return None
+            anchor = max(anchor, index)
+    if any(topology.level_index(item.level) < 0 for item in demand.slices):
+        return None
+    return anchor
+
+
+def room(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, per_row: Int64) -> tuple[list[Tree], Int32, int]:
+    """Where workers fit together: the trees that can serve the demand, nodes outside all groups, and the most workers
+    that one place takes (one domain of the required level, or the whole pool).
+
+    Args:
+        snapshot: the cluster.
+        pool: one pool of it.
+        demand: the gang.
+        per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
+    """
+    trees: list[Tree] = []
+    anchored = any(c.required and c.level != NODE_LEVEL for c in demand.constraints)
+    one_node = any(c.required and c.level == NODE_LEVEL for c in demand.constraints)
+    together = 0
+    most = 0
+    for topology in snapshot.topologies:
+        anchor = anchor_level(topology, demand)
+        if anchor is None or not topology.node_rows.size:
+            continue
+        quanta = {topology.level_index(item.level): item.size for item in demand.slices}
+        tree = roll_up(topology, per_row, quanta)
+        if not tree.caps[0].any():
+            continue
+        trees.append(tree)
+        together += int(tree.caps[0].sum())
+        if anchor >= 0:
+            most = max(most, int(tree.caps[anchor].max()))
+    bound = anchored or any(item.level != NODE_LEVEL for item in demand.slices)
+    loose = pool.rows[:0] if bound else outside(pool.rows, snapshot.topologies, len(snapshot.node_names))
+    if loose.size:
+        caps = loose_caps(per_row, loose, demand)
+        together += int(caps.sum())
+        if one_node:
+            most = max(most, int(caps.max()))
+    return trees, loose, most if anchored or one_node else together
+
+
+def loose_caps(per_row: Int64, loose: Int32, demand: GangDemand) -> Int64:
+    """Workers per node outside all groups; only slices within a node are possible there."""
+    caps = per_row[loose]
+    for item in demand.slices:
+        caps = caps - caps % item.size
+    return caps
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Search:
+    """One pool, one gang, and room for it.
+
+    Attributes:
+        pool: where to look.
+        order: position of the pool in the demand.
+        demand: the gang.
+        workers: how many of it; they fit.
+        per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
+        trees: of the groups that can serve the demand.
+        loose: rows of the pool outside all groups.
+    """
+
+    pool: PoolInfo
+    order: int
+    demand: GangDemand
+    workers: int
+    per_row: Int64
+    trees: list[Tree]
+    loose: Int32
+
+    def options(self) -> list[Option]:
+        """All ways that are worth comparing; at least one."""
+        options = self._with(self.trees, self.per_row, 1)
+        for quantum in self._groups():
+            options += self._with(
+                [t for tree in self.trees if (t := self._aligned(tree, quantum))], self.per_row, quantum
+            )
+        best = min(options, key=lambda option: option.seconds)
+        # A ring is as slow as its narrowest border: the same number of workers on every node may be faster.
+        for share in self._equal_shares(best.takes):
+            capped = np.minimum(self.per_row, share)
+            equal = [roll_up(tree.topology, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
+            options += self._with(equal, capped, share)
+        return options
+
+    def _with(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
+        """Ways with this room on nodes and domains; none if it is too little."""
+        options: list[Option] = []
+        for tree in trees:
+            anchor = anchor_level(tree.topology, self.demand)
+            if anchor is not None:
+                options += tree_options(tree, self.pool, self.order, self.demand, self.workers, anchor)
+        caps = loose_caps(per_row, self.loose, self.demand)
+        caps = caps - caps % quantum
+        if any(c.required for c in self.demand.constraints):
+            options += self._one_loose_node(caps)
+        elif not options:
+            options += self._anywhere(trees, caps, quantum)
+        return options
+
+    def _groups(self) -> Iterator[int]:
+        """Numbers of neighbouring workers that it may pay to keep together: a tensor group, a whole pipeline."""
+        cut = self.demand.parallelism
+        if cut is None:
+            return
+        seen = {1, self.workers}
+        for ranks in (cut.tensor * cut.context, cut.tensor * cut.context * cut.pipeline):
+            size, rest = divmod(ranks, self.demand.devices)
+            if not rest and size and not self.workers % size and size not in seen:
+                seen.add(size)
+                yield size
+
+    def _slices(self, tree: Tree) -> dict[int, int]:
+        return {tree.topology.level_index(item.level): item.size for item in self.demand.slices}
+
+    def _aligned(self, tree: Tree, quantum: int) -> Tree | None:
+        """The tree with room counted in whole groups of workers, on the innermost level that can hold one."""
+        slices = self._slices(tree)
+        for level in range(tree.depth, -1, -1):
+            if tree.caps[level].max() >= quantum:
+                if any(size % quantum and quantum % size for size in slices.values()):
+                    return None
+                return roll_up(tree.topology, self.per_row, {**slices, level: max(slices.get(level, 1), quantum)})
+        return None
+
+    def _equal_shares(self, takes: Int64) -> list[int]:
+        """Workers a node if all nodes took the same: at most the least and at most the most that any takes now."""
+        least, most = int(takes.min()), int(takes.max())
+        if least == most or any(item.level == NODE_LEVEL for item in self.demand.slices):
+            return []
+        sizes = [self.workers, *(item.size for item in self.demand.slices)]
+        shares = [share for share in range(most, 0, -1) if all(size % share == 0 for size in sizes)]
+        return list(dict.fromkeys((shares[0], next(share for share in shares if share <= least))))
+
+    def _one_loose_node(self, caps: Int64) -> list[Option]:
+        """A node outside all groups that holds the whole gang; only the level `node` can be required of it."""
+        if any(c.required and c.level != NODE_LEVEL for c in self.demand.constraints) or not self.loose.size:
+            return []
+        fitting = np.flatnonzero(caps >= self.workers)
+        if not fitting.size:
+            return []
+        row = int(self.loose[fitting[np.lexsort((fitting, caps[fitting]))[0]]])
+        return [loose_option(self.pool, self.order, self.demand, np.asarray([row]), np.asarray([self.workers]))]
+
+    def _anywhere(self, trees: list[Tree], loose: Int64, quantum: int) -> list[Option]:
+        """The gang over several outermost domains, groups or loose nodes of the pool."""
+        caps = np.concatenate([*(tree.caps[0] for tree in trees), loose])
+        if int(caps.sum()) < self.workers:
+            return []
+        unit = max([quantum, *(item.size for item in self.demand.slices)])
+        options: list[Option] = []
+        whole = np.zeros(caps.size, dtype=np.int64)
+        seen: set[bytes] = set()
+        for even in (False, True):
+            shares = allot(whole, caps, np.asarray([self.workers]), unit, even=even)
+            if shares.tobytes() not in seen or even:
+                options.append(self._spread_anywhere(trees, shares, even=even))
+            seen.add(shares.tobytes())
+        return options
+
+    def _spread_anywhere(self, trees: list[Tree], shares: Int64, *, even: bool) -> Option:
+        """One option from the share of each outermost domain (tree by tree) and each loose node."""
+        rows: list[Int64] = []
+        takes: list[Int64] = []
+        begin = 0
+        for tree in trees:
+            mine = shares[begin : begin + tree.caps[0].size]
+            begin += mine.size
+            domains = np.flatnonzero(mine)
+            if not domains.size:
+                continue
+            domains = domains[np.lexsort((domains, -mine[domains]))]
+            spread = spread_below(tree, 0, domains, mine[domains], even=even)
+            if int(mine.sum()) == self.workers:
+                return tree_option(tree, self.pool, self.order, self.demand, spread)
+            rows.append(tree.topology.node_rows[spread.nodes].astype(np.int64))
+            takes.append(spread.takes)
+        mine = shares[begin:]
+        chosen = np.flatnonzero(mine)
+        chosen = chosen[np.lexsort((chosen, -mine[chosen]))]
+        rows.append(self.loose[chosen].astype(np.int64))
+        takes.append(mine[chosen])
+        return loose_option(self.pool, self.order, self.demand, np.concatenate(rows), np.concatenate(takes))
