@@ -1,7 +1,7 @@
 """Which form the client wants an answer in, and which form its body is in.
 
-JSON, Tables and PartialObjectMetadata are made; YAML is read and written; Kubernetes' protobuf and CBOR are neither
-read nor written here: a client that also accepts JSON gets JSON.
+JSON, Tables and PartialObjectMetadata are made; YAML is read and written; Kubernetes' protobuf is read (`protobuf`) but
+never written, CBOR neither: a client that also accepts JSON gets JSON.
 """
 
 from __future__ import annotations

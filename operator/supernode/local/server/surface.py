@@ -19,13 +19,13 @@ from aiohttp import web
 
 from supernode.local.machinery import documents, fields
 from supernode.local.machinery.refusals import Cause, RefusedError
-from supernode.local.server import podlogs, reviews, statuses, subresources, watching
+from supernode.local.server import podlogs, protobuf, reviews, statuses, subresources, watching
 from supernode.local.server.access import Access, Action
 from supernode.local.server.deletion import Deleted, DeleteOptions, Deletion, parse_options
 from supernode.local.server.faults import Faults
 from supernode.local.server.identity import Identities, User
 from supernode.local.server.kinds import Kinds, Served
-from supernode.local.server.negotiation import JSON, YAML, negotiate
+from supernode.local.server.negotiation import JSON, PROTOBUF, YAML, negotiate
 from supernode.local.server.objects import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -414,6 +414,8 @@ class Surface:
         media = request.content_type.lower()
         raw = await request.read()
         as_yaml = yaml_too or media == YAML
+        if media == PROTOBUF:
+            return documents.Document(protobuf.load(raw), ())
         readable = (JSON, YAML, *_PATCHES, "application/octet-stream", "text/plain")
         if media not in readable:
             raise statuses.unsupported_media_type(media, (JSON, YAML))

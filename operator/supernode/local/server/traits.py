@@ -90,7 +90,7 @@ TRAITS: Final[Mapping[ResourceKey, Traits]] = {
     ("", "secrets"): Traits(fields=_fields("type")),
     ("", "serviceaccounts"): Traits(answers_object=True),
     ("", "services"): Traits(
-        upsert=True, answers_object=True, fields=_fields("spec.clusterIP", "spec.type"), name_rule="service"
+        upsert=True, answers_object=True, fields=_fields("spec.clusterIP", "spec.type"), name_rule="label"
     ),
     ("apps", "daemonsets"): Traits(generation=True),
     ("apps", "deployments"): Traits(generation=True),
