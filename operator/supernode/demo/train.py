@@ -1,6 +1,6 @@
 """The worker's program: trains a small byte-level GPT on the emulated devices of its pod, with all other workers.
 
-    python -m supernode.demo.train --steps 200 --layers 2 --hidden 64 --heads 4 --sequence 64 --batch 16
+    python -m supernode.demo.train --steps 200 --layers 2 --hidden 64 --heads 4 --sequence 64 --batch 8
 
 It finds its devices through SUPERNODE_EMULATOR_SOCKET and its place in the job through the sidecar. Standard output:
 one JSON object per line: first the run, then every few steps the loss, at the end rank, first and last loss, unigram
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=_positive, default=model.hidden, help="width (default %(default)s)")
     parser.add_argument("--heads", type=_positive, default=model.heads, help="attention heads (default %(default)s)")
     parser.add_argument("--sequence", type=_positive, default=model.sequence, help="bytes of context (default 64)")
-    parser.add_argument("--batch", type=_positive, default=16, help="sequences per device (default %(default)s)")
+    parser.add_argument("--batch", type=_positive, default=8, help="sequences per device (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=optimizer.learning_rate, help="peak (default 0.003)")
     parser.add_argument("--weight-decay", type=float, default=optimizer.weight_decay, help="default %(default)s")
     parser.add_argument("--warmup", type=_positive, default=optimizer.warmup, help="steps (default %(default)s)")

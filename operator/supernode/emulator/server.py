@@ -28,8 +28,8 @@ from supernode.emulator.metrics import RuntimeCollector, registry
 from supernode.emulator.observe import ObserveServer, Views
 from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.device import Device
-from supernode.emulator.session import Session
-from supernode.errors import EmulatorError, FabricError, PeerLostError, ProtocolError, SupernodeError
+from supernode.emulator.session import ClientGoneError, Session
+from supernode.errors import EmulatorError, FabricError, ProtocolError, SupernodeError
 
 _LOG: Final = logging.getLogger("supernode.emulator")
 #: Clients at the same time; seconds in which a new one must say hello, and a frame that has begun must go on.
@@ -215,7 +215,7 @@ class Server:
                 alive=lambda: _connected(connection),
             )
             self._converse(connection, session)
-        except PeerLostError:
+        except ClientGoneError:
             pass
         except ProtocolError as exc:
             self._refused += 1
@@ -237,7 +237,7 @@ class Server:
     def _hello(self, connection: socket.socket) -> None:
         came = wire.receive(connection, max_header=wire.HELLO_BYTES, max_body=0)
         if came is None:
-            raise PeerLostError("the client said nothing")
+            raise ClientGoneError("the client said nothing")
         version = came[0].header.get("hello")
         if version != wire.VERSION:
             raise ProtocolError(f"the client speaks version {version!r} of the protocol, the sidecar {wire.VERSION}")
@@ -267,7 +267,7 @@ class Server:
                 continue
             try:
                 reply = answer(session, header["request"])
-            except (ProtocolError, PeerLostError):
+            except (ProtocolError, ClientGoneError):
                 raise
             except SupernodeError as exc:
                 _reply_error(connection, exc)

@@ -18,7 +18,7 @@ from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import After, Call, Fabric, Failures, Marker
 from supernode.emulator.segments import Segments
-from supernode.errors import InvalidHandleError, PeerLostError, ProtocolError
+from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError
 
 #: Handles that one client may hold.
 MAX_ARRAYS: Final = 1 << 20
@@ -26,6 +26,10 @@ MAX_STREAMS: Final = 64
 MAX_EVENTS: Final = 1 << 16
 #: Seconds between looks at whether a client that waits is still there.
 _LOOK: Final = 0.5
+
+
+class ClientGoneError(EmulatorError):
+    """The client went away: nobody needs the answer. Not PeerLostError, which a client must hear about."""
 
 
 class Session:
@@ -147,13 +151,13 @@ class Session:
         """Wait until markers are reached; gives the device time of the last.
 
         Raises:
-            PeerLostError: the client went away meanwhile; nobody needs the answer.
+            ClientGoneError: the client went away meanwhile; nobody needs the answer.
         """
         self.flush()
         for marker in markers:
             while not marker.done.wait(_LOOK):
                 if not self._alive():
-                    raise PeerLostError("the client went away while it waited")
+                    raise ClientGoneError("the client went away while it waited")
         return max((marker.seconds for marker in markers), default=self.host_seconds)
 
     def mark(self, streams: Iterable[Stream], *, spend: float = 0.0) -> list[Marker]:
