@@ -12,10 +12,21 @@ import re
 import sys
 from pathlib import Path
 
-API = (
-    "core/v1 apps/v1 batch/v1 rbac/v1 policy/v1 scheduling/v1 networking/v1 coordination/v1 events/v1 "
-    "authentication/v1 authorization/v1 autoscaling/v1 discovery/v1"
-).split()
+API = [
+    "core/v1",
+    "apps/v1",
+    "batch/v1",
+    "rbac/v1",
+    "policy/v1",
+    "scheduling/v1",
+    "networking/v1",
+    "coordination/v1",
+    "events/v1",
+    "authentication/v1",
+    "authorization/v1",
+    "autoscaling/v1",
+    "discovery/v1",
+]
 MACHINERY = ("pkg/apis/meta/v1", "pkg/runtime", "pkg/util/intstr", "pkg/api/resource")
 OUT = Path("operator/supernode/local/server/protobuf.json")
 _MESSAGE = re.compile(r"^message (\w+) \{(.*?)^\}", re.S | re.M)

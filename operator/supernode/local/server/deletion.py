@@ -90,9 +90,11 @@ class Deletion:
         grace = self._grace(target, new, options)
         blocked = bool(meta.get("finalizers")) or self._has_content(target, new)
         if not grace and not blocked:
+            if target.served.store == ("", "pods"):
+                self._mark(target, new, 0)  # watchers see with the end how it came
             if options.dry_run:
                 return Deleted(new, True)
-            gone = self._store.remove(target.served.store, target.key)
+            gone = self._store.remove(target.served.store, target.key, new)
             return Deleted(gone.obj, True)
         self._mark(target, new, grace)
         if options.dry_run or new == stored.obj:

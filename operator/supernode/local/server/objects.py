@@ -204,7 +204,11 @@ class Objects:
         meta = new.setdefault("metadata", {})
         uid = meta.get("uid")
         if uid and uid != old["metadata"]["uid"]:
-            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+            key = "/".join(("", "registry", served.plural, *filter(None, target.key)))
+            why = (
+                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+                f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+            )
             raise statuses.conflict(served.group, served.plural, target.name, why)
         version = meta.get("resourceVersion")
         if not version and served.traits.needs_version:
@@ -375,7 +379,8 @@ class Objects:
             served.definition.validate(new, old, subresource=target.subresource)
         except InvalidError as exc:
             found += exc.causes
-        found += causes
+        known = {(each.reason, each.field) for each in found}
+        found += [each for each in causes if (each.reason, each.field) not in known]
         if served.custom is None:
             found += _check_finalizers(new["metadata"])
         if found:
@@ -398,9 +403,14 @@ class Objects:
         value.setdefault("kind", expected[1])
         if given[0] and given[0] != expected[0]:
             text = f"the API version in the data ({given[0]}) does not match the expected API version ({expected[0]})"
+            if target.served.custom is None:
+                text = (
+                    f'{given[1]} in version "{given[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: '
+                    f'no kind "{given[1]}" is registered for version "{given[0]}"'
+                )
             raise statuses.bad_request(text)
         if given[1] and given[1] != expected[1]:
-            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}'
+            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: unknown conversion'
             raise statuses.bad_request(text)
 
     def _check_namespace(self, target: Target, value: Object) -> None:

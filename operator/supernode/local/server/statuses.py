@@ -40,7 +40,8 @@ class StatusError(LocalError):
         """The Status object."""
         status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure"}
         status["message"] = self.message
-        status["reason"] = self.reason
+        if self.reason:
+            status["reason"] = self.reason
         if self.details is not None:
             status["details"] = dict(self.details)
         status["code"] = self.code
@@ -115,8 +116,8 @@ def method_not_allowed() -> StatusError:
 
 def not_acceptable(accepted: Sequence[str]) -> StatusError:
     """406: nothing that the client accepts can be produced."""
-    message = f"only the following media types are accepted: {', '.join(accepted)}"
-    return StatusError(406, "NotAcceptable", message)
+    message = f"406: Not Acceptable\n\nAvailable representations: {', '.join(accepted)}"
+    return StatusError(406, "NotAcceptable", message, {})
 
 
 def unsupported_media_type(sent: str, accepted: Sequence[str]) -> StatusError:

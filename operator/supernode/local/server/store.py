@@ -172,14 +172,15 @@ class Store:
         self._record(resource, Change("ADDED" if was is None else "MODIFIED", key, now, was))
         return now
 
-    def remove(self, resource: ResourceKey, key: ObjectKey) -> Stored:
-        """Take an object out; the answer is its last state at the revision of the removal."""
+    def remove(self, resource: ResourceKey, key: ObjectKey, last: Object | None = None) -> Stored:
+        """Take an object out; the answer is its last state (or `last`) at the revision of the removal."""
         found = self._resource(resource)
         was = found.objects.pop(key)
         found.ordered = None
         self.revision += 1
-        last = {**was.obj, "metadata": {**was.obj["metadata"], "resourceVersion": str(self.revision)}}
-        now = Stored(last, self.revision)
+        state = was.obj if last is None else last
+        state = {**state, "metadata": {**state["metadata"], "resourceVersion": str(self.revision)}}
+        now = Stored(state, self.revision)
         self._record(resource, Change("DELETED", key, now, was))
         return now
 

@@ -105,9 +105,7 @@ class Surface:
         return web.Response(status=refusal.code, body=encode(refusal.body), content_type=JSON, headers=headers)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        user = self._identities.user(request.headers.get("Authorization", ""))
-        if user is None:
-            raise statuses.unauthorized()
+        user = self._user(request)
         place = parse(request.rel_url.raw_path)
         if place is None:
             self._authorize(user, Action(request.method.lower(), path=request.path))
@@ -132,6 +130,19 @@ class Surface:
         if self._faults and not self._spared(request) and self._faults.loses_answer(verb):
             raise statuses.internal("the answer was lost (injected)")
         return response
+
+    def _user(self, request: web.Request) -> User:
+        user = self._identities.user(request.headers.get("Authorization", ""))
+        if user is None:
+            raise statuses.unauthorized()
+        name = request.headers.get("Impersonate-User")
+        if name is None:
+            return user
+        self._authorize(user, Action("impersonate", resource="users", name=name))
+        groups = tuple(request.headers.getall("Impersonate-Group", []))
+        for group in groups:
+            self._authorize(user, Action("impersonate", resource="groups", name=group))
+        return User(name, (*groups, "system:authenticated"))
 
     def _authorize(self, user: User, action: Action) -> None:
         if self._access.allows(user, action):
@@ -213,7 +224,7 @@ class Surface:
             case "create":
                 return await self._create(request, target, user)
             case "update":
-                value, write = await self._body(request), self._write(request)
+                value, write = await self._body(request, served.kind), self._write(request)
                 return self._written(
                     request, served, self._objects.update(target, value.value, self._with(write, value))
                 )
@@ -235,7 +246,10 @@ class Surface:
         wanted = negotiate(request.headers.get("Accept", ""))
         if wanted.media == YAML:
             response = web.Response(body=yaml.safe_dump(json.loads(body)).encode(), status=status, content_type=YAML)
-        for warning in warnings:
+        place = parse(request.rel_url.raw_path)
+        served = self._kinds.find(place.group, place.version, place.plural) if place else None
+        deprecated = served.traits.warning if served else ""
+        for warning in (*warnings, *((deprecated,) if deprecated else ())):
             escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
             response.headers.add("Warning", f'299 - "{escaped}"')
         return response
@@ -283,7 +297,7 @@ class Surface:
         return response
 
     async def _create(self, request: web.Request, target: Target, user: User) -> web.Response:
-        value, write = await self._body(request), self._write(request)
+        value, write = await self._body(request, target.served.kind), self._write(request)
         if target.served.resource.definition is None or "list" not in target.served.resource.verbs:
             return self._review(request, target, value.value, user)
         written = self._objects.create(target, value.value, self._with(write, value))
@@ -410,7 +424,7 @@ class Surface:
 
     # --- bodies ------------------------------------------------------------------------------------------------------
 
-    async def _body(self, request: web.Request, *, yaml_too: bool = False) -> documents.Document:
+    async def _body(self, request: web.Request, kind: str = "object", *, yaml_too: bool = False) -> documents.Document:
         media = request.content_type.lower()
         raw = await request.read()
         as_yaml = yaml_too or media == YAML
@@ -418,10 +432,14 @@ class Surface:
             return documents.Document(protobuf.load(raw), ())
         readable = (JSON, YAML, *_PATCHES, "application/octet-stream", "text/plain")
         if media not in readable:
-            raise statuses.unsupported_media_type(media, (JSON, YAML))
-        document = documents.load(raw, yaml=as_yaml)
+            raise statuses.unsupported_media_type(media, (JSON, YAML, PROTOBUF))
+        plain = media not in _PATCHES
+        try:
+            document = documents.load(raw, yaml=as_yaml)
+        except RefusedError as exc:
+            raise (_unreadable(kind, str(exc)) if plain else exc) from exc
         if not isinstance(document.value, dict) and media != JSON_PATCH:
-            raise statuses.bad_request("the object provided is unrecognized (must be of type object)")
+            raise _unreadable(kind, f"json: cannot unmarshal {type(document.value).__name__}")
         return document
 
     def _write(self, request: web.Request) -> Write:
@@ -439,6 +457,13 @@ class Surface:
 
     def _with(self, write: Write, document: documents.Document) -> Write:
         return Write(write.manager, write.validation, write.dry_run, write.force, tuple(document.duplicates))
+
+
+def _unreadable(kind: str, why: str) -> StatusError:
+    """400 for a body that is no object."""
+    return statuses.bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why}"
+    )
 
 
 def _bad_option(request: web.Request, cause: Cause) -> StatusError:

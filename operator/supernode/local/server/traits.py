@@ -29,6 +29,7 @@ class Traits:
     fields: frozenset[str] = COMMON_FIELDS
     readers: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     name_rule: str = "subdomain"
+    warning: str = ""  # said with every answer
 
 
 def _event_source(obj: Object) -> str:
@@ -62,7 +63,9 @@ _EVENT = _fields(
 _REGARDING = _fields(*(f"regarding.{each}" for each in _INVOLVED), "reason", "reportingController", "type")
 
 TRAITS: Final[Mapping[ResourceKey, Traits]] = {
-    ("", "endpoints"): Traits(upsert=True),
+    ("", "endpoints"): Traits(
+        upsert=True, warning="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    ),
     ("", "events"): Traits(upsert=True, fields=_EVENT, readers={"source": _event_source}),
     ("events.k8s.io", "events"): Traits(upsert=True, fields=_REGARDING),
     ("", "limitranges"): Traits(upsert=True),

@@ -17,8 +17,10 @@ from supernode.local.server.rules.small import (
     ConfigMapRules,
     EventRules,
     PriorityClassRules,
+    QuotaRules,
 )
 from supernode.local.server.rules.workloads import (
+    ControllerRules,
     CronJobRules,
     DaemonSetRules,
     DeploymentRules,
@@ -38,6 +40,8 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "nodes"): NodeRules(),
     ("", "persistentvolumeclaims"): ClaimRules(),
     ("", "pods"): PodRules(),
+    ("", "replicationcontrollers"): ControllerRules(),
+    ("", "resourcequotas"): QuotaRules(),
     ("", "secrets"): SecretRules(),
     ("", "services"): ServiceRules(),
     ("apps", "daemonsets"): DaemonSetRules(),

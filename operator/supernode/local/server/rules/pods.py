@@ -156,13 +156,16 @@ class PodRules(Rules):
         spec.setdefault("enableServiceLinks", True)
 
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Account, priority, tolerations and status, at the start only."""
-        if old is not None:
-            return
+        """Account, priority and tolerations; the first status."""
         spec = new["spec"]
+        _tolerations(spec)
+        if old is not None:
+            for name in ("priority", "preemptionPolicy", "serviceAccountName", "serviceAccount"):
+                if name in old["spec"]:
+                    spec.setdefault(name, old["spec"][name])
+            return
         spec.setdefault("serviceAccountName", "default")
         spec.setdefault("serviceAccount", spec["serviceAccountName"])
-        _tolerations(spec)
         _priority(spec, cluster)
         new["status"] = {"phase": "Pending", "qosClass": quality(spec)}
 

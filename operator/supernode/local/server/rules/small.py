@@ -88,6 +88,15 @@ class PriorityClassRules(Rules):
         return ()
 
 
+class QuotaRules(Rules):
+    """Resource quotas: kept, not enforced."""
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """The status starts empty."""
+        if old is None:
+            new["status"] = {}
+
+
 class ClaimRules(Rules):
     """Persistent volume claims: kept, never bound."""
 

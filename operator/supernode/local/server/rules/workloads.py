@@ -66,12 +66,36 @@ class _SelectorRules(Rules):
 class DeploymentRules(_SelectorRules):
     """Deployments."""
 
+    def asks_more(self, new: Object, old: Object) -> bool:
+        """Annotations count too: a deployment hands them on to its replica sets."""
+        return super().asks_more(new, old) or new["metadata"].get("annotations") != old["metadata"].get("annotations")
+
     def defaults(self, spec: Object) -> None:
         """One replica, rolling update by a quarter."""
         _fill(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
         strategy = spec.setdefault("strategy", {})
         if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
             _fill(strategy.setdefault("rollingUpdate", {}), maxUnavailable="25%", maxSurge="25%")
+
+
+class ControllerRules(Rules):
+    """Replication controllers: selector and labels come from the template."""
+
+    def default(self, new: Object) -> None:
+        """Defaults of the spec."""
+        spec = new.setdefault("spec", {})
+        _fill(spec, replicas=1)
+        _template(spec)
+        labels = spec["template"]["metadata"].get("labels") or {}
+        if labels and not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        if labels and not new["metadata"].get("labels"):
+            new["metadata"]["labels"] = dict(labels)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """No replicas yet."""
+        if old is None:
+            new["status"] = {"replicas": 0}
 
 
 class ReplicaSetRules(_SelectorRules):
@@ -94,7 +118,7 @@ class StatefulSetRules(_SelectorRules):
         _fill(spec, replicas=1, podManagementPolicy="OrderedReady", revisionHistoryLimit=10)
         update = spec.setdefault("updateStrategy", {})
         if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
-            _fill(update.setdefault("rollingUpdate", {}), partition=0)
+            _fill(update.setdefault("rollingUpdate", {}), partition=0, maxUnavailable=1)
         _fill(spec.setdefault("persistentVolumeClaimRetentionPolicy", {}), whenDeleted="Retain", whenScaled="Retain")
 
     def first_status(self) -> Object:
@@ -104,6 +128,12 @@ class StatefulSetRules(_SelectorRules):
 
 class DaemonSetRules(_SelectorRules):
     """Daemon sets."""
+
+    def default(self, new: Object) -> None:
+        """Defaults, and an annotation that old clients look for."""
+        super().default(new)
+        annotations = new["metadata"].get("annotations") or {}
+        new["metadata"]["annotations"] = {"deprecated.daemonset.template.generation": "1", **annotations}
 
     def defaults(self, spec: Object) -> None:
         """One pod at a time is replaced."""
@@ -146,6 +176,8 @@ class JobRules(Rules):
         for key, value in (("controller-uid", uid), ("job-name", name)):
             labels[key] = value
             labels[f"batch.kubernetes.io/{key}"] = value
+        if not new["metadata"].get("labels"):
+            new["metadata"]["labels"] = dict(labels)
         spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
 
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
