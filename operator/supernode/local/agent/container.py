@@ -228,7 +228,7 @@ class Container:
         self._on_change()
         if self._stopping.is_set():
             # `stop` came while the process was being started and did not see it.
-            signal_group(process.pid, signal.SIGTERM)
+            _ask_to_end(process)
         companions = asyncio.create_task(self._companions())
         try:
             code = await process.wait()
@@ -303,7 +303,7 @@ class Container:
             self._terminating = True
             if hook := (self.spec.get("lifecycle") or {}).get("preStop"):
                 await self._hook(hook, max(deadline - time.monotonic(), 0.1))
-            signal_group(process.pid, signal.SIGTERM)
+            _ask_to_end(process)
         try:
             await asyncio.wait_for(self._exited.wait(), max(deadline - time.monotonic(), 0.0))
         except TimeoutError:
@@ -379,6 +379,12 @@ class Container:
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._sandbox.event(kind, reason, message, self.name)
+
+
+def _ask_to_end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM to the first process alone, as a container gets it; its end takes the others with it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
 
 
 def _read_all(descriptor: int) -> str:
