@@ -1,0 +1,178 @@
+"""`helm install` on a real API server, and the operator at work with nothing but the rights that the chart grants."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.wire.controlplane import ASSETS, ControlPlane, control_plane, write_kubeconfig
+from tests.wire.operatorlab import laboratory
+
+helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk")
+pytestmark = [
+    pytest.mark.helm,
+    pytest.mark.envtest,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not ASSETS, reason="needs a real API server: KUBEBUILDER_ASSETS is not set"),
+]
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/supernode"
+NAMESPACE = "supernode-system"
+USER = f"system:serviceaccount:{NAMESPACE}:supernode"
+Json = dict[str, Any]
+
+
+class Cluster:
+    """A control plane with the chart installed."""
+
+    def __init__(self, plane: ControlPlane, directory: Path) -> None:
+        self.plane = plane
+        self.directory = directory
+        self.helm = helm.Config(kubeconfig_path=plane.admin, namespace=NAMESPACE)
+
+    def kubectl(self, *arguments: str, stdin: Json | None = None, check: bool = True) -> str:
+        command = [str(Path(ASSETS) / "kubectl"), f"--kubeconfig={self.plane.admin}", *arguments]
+        text = None if stdin is None else json.dumps(stdin)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def operator_kubeconfig(self) -> Path:
+        """A kubeconfig with a token of the chart's service account, as a pod would have."""
+        token = self.kubectl("-n", NAMESPACE, "create", "token", "supernode").strip()
+        admin = yaml.safe_load(self.plane.admin.read_text())
+        authority = Path(admin["clusters"][0]["cluster"]["certificate-authority"])
+        return write_kubeconfig(self.directory / "operator.sa.kubeconfig", self.plane.url, token, authority)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("helm")
+    with control_plane(directory) as plane:
+        installed = Cluster(plane, directory)
+        installed.helm.install(helm.Chart.load(CHART), "supernode", namespace=NAMESPACE, create_namespace=True)
+        yield installed
+        installed.helm.close()
+
+
+def test_install_makes_everything(cluster: Cluster) -> None:
+    assert cluster.helm.status("supernode")["status"] == "deployed"
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    found = cluster.kubectl("-n", NAMESPACE, "get", "deploy,sa,svc,pdb", "-o", "name").split()
+    assert set(found) >= {
+        "deployment.apps/supernode",
+        "serviceaccount/supernode",
+        "service/supernode-metrics",
+        "poddisruptionbudget.policy/supernode",
+    }
+    assert "tjob" in cluster.kubectl("api-resources", "--api-group=supernode.dev")
+
+
+def test_the_pods_pass_the_restricted_profile(cluster: Cluster) -> None:
+    cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    template = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "deploy", "supernode", "-o", "json"))["spec"][
+        "template"
+    ]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe", "namespace": NAMESPACE},
+        "spec": {**template["spec"], "topologySpreadConstraints": []},
+    }
+    said = cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=pod)
+    assert "violates PodSecurity" not in said
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    assert "violates PodSecurity" in cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=pod, check=False)
+
+
+ALLOWED = [
+    ("list", "nodes"), ("watch", "nodes"), ("patch", "nodes/status"), ("create", "pods"), ("delete", "pods"),
+    ("patch", "trainingjobs.supernode.dev"), ("patch", "trainingjobs.supernode.dev/status"),
+    ("create", "secrets"), ("patch", "events"), ("deletecollection", "configmaps"),
+]  # fmt: skip
+REFUSED = [
+    ("get", "secrets"),
+    ("list", "secrets"),
+    ("watch", "configmaps"),
+    ("patch", "nodes"),
+    ("delete", "nodes"),
+    ("update", "pods"),
+    ("create", "pods/exec"),
+    ("create", "trainingjobs.supernode.dev"),
+    ("create", "deployments.apps"),
+    ("list", "namespaces"),
+    ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("escalate", "clusterroles"),
+    ("impersonate", "users"),
+]
+
+
+@pytest.mark.parametrize(("verb", "resource"), ALLOWED)
+def test_granted(cluster: Cluster, verb: str, resource: str) -> None:
+    resource, _, sub = resource.partition("/")
+    assert cluster.kubectl("auth", "can-i", verb, resource, f"--subresource={sub}", "-A", f"--as={USER}").endswith(
+        "yes\n"
+    )
+
+
+@pytest.mark.parametrize(("verb", "resource"), REFUSED)
+def test_not_granted(cluster: Cluster, verb: str, resource: str) -> None:
+    resource, _, sub = resource.partition("/")
+    arguments = ("auth", "can-i", verb, resource, f"--subresource={sub}", "-A", f"--as={USER}")
+    assert "no" in cluster.kubectl(*arguments, check=False).split()
+
+
+def test_the_lease_alone_in_kube_system(cluster: Cluster) -> None:
+    def may(verb: str, name: str, namespace: str) -> bool:
+        arguments = ("auth", "can-i", verb, f"leases.coordination.k8s.io/{name}", "-n", namespace, f"--as={USER}")
+        return "yes" in cluster.kubectl(*arguments, check=False).split()
+
+    assert may("update", "supernode-operator", "kube-system")
+    assert not may("update", "kube-scheduler", "kube-system")
+    assert not may("update", "supernode-operator", "default")
+
+
+async def test_the_operator_does_its_work_under_these_rights(cluster: Cluster, tmp_path: Path) -> None:
+    kubeconfig = cluster.operator_kubeconfig()
+    async with laboratory(cluster.plane, tmp_path) as lab:
+        await lab.add_nodes(2)
+        await lab.add_pool()
+        await lab.add_group()
+        process = lab.operator(kubeconfig=kubeconfig)
+        # A job that runs, is restarted after a failure, ends, and is taken away by its time to live.
+        await lab.add_job("train", runPolicy={"backoffLimit": 1, "ttlSecondsAfterFinished": 1})
+        await lab.until_state("train", "Running")
+        lab.kubelet.endings["train-worker-0"] = 1
+
+        async def restarted() -> bool:
+            return (await lab.job("train"))["status"].get("restarts") == 1
+
+        await lab.until("train has restarted", restarted)
+        await lab.until_state("train", "Running")
+        lab.kubelet.endings |= {"train-worker-0": 0, "train-worker-1": 0}
+
+        async def taken_away() -> bool:
+            return "train" not in await lab.picture()
+
+        await lab.until("train is gone", taken_away)
+        said = process.text()
+    assert "forbidden" not in said.lower(), said[-3000:]
+
+
+def test_upgrade_keeps_what_was_set_and_uninstall_keeps_the_definitions(cluster: Cluster) -> None:
+    chart = helm.Chart.load(CHART)
+    cluster.helm.upgrade(chart, "supernode", {"replicas": 1}, namespace=NAMESPACE)
+    deployment = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "deploy", "supernode", "-o", "json"))
+    assert deployment["spec"]["replicas"] == 1
+    with pytest.raises(helm.HelmError):
+        cluster.helm.upgrade(chart, "supernode", {"replicaCount": 1}, namespace=NAMESPACE)
+    cluster.helm.uninstall("supernode")
+    assert cluster.kubectl("-n", NAMESPACE, "get", "deploy,svc,pdb", "-o", "name").split() == []
+    assert len(cluster.kubectl("get", "crd", "-o", "name").split()) == 3
