@@ -28,7 +28,7 @@ class Normal:
         value = re.sub(r"(resource version: )\d+( \(\d+\))?", r"\1N", value)
         # What a decoder says about text that it cannot read is its own; that it refuses, and which kind, is not.
         value = re.sub(
-            r'(json: cannot unmarshal|json parse error: |illegal base64 data|converting |no kind "|unknown conversion).*',
+            r'(json: cannot unmarshal|json parse error: |illegal base64 data|converting |no kind ").*',
             r"\1 ...",
             value,
             flags=re.S,

@@ -410,7 +410,8 @@ class Objects:
                 )
             raise statuses.bad_request(text)
         if given[1] and given[1] != expected[1]:
-            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: unknown conversion'
+            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: '
+            text += f"converting ({given[1]}) to ({expected[1]}): unknown conversion"
             raise statuses.bad_request(text)
 
     def _check_namespace(self, target: Target, value: Object) -> None:

@@ -21,46 +21,42 @@ from supernode.local.server.statuses import Object
 
 MAGIC: Final = b"k8s\0"
 # Messages that stand in JSON as if their fields were the parent's own (Go's embedded structs).
-_EMBEDDED: Final = frozenset(
-    [
-        "localObjectReference",
-        "ephemeralContainerCommon",
-        "persistentVolumeSource",
-        "handler",
-        "volumeSource",
-        "ingressRuleValue",
-    ]
-)
+_EMBEDDED: Final = {
+    "localObjectReference",
+    "ephemeralContainerCommon",
+    "persistentVolumeSource",
+    "handler",
+    "volumeSource",
+    "ingressRuleValue",
+}
 # Go writes every field that is no pointer, even if it is empty; JSON leaves those out. These are pointers: a zero that
 # is written was meant.
-_MEANT: Final = frozenset(
-    [
-        "replicas",
-        "terminationGracePeriodSeconds",
-        "activeDeadlineSeconds",
-        "gracePeriodSeconds",
-        "parallelism",
-        "completions",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "defaultMode",
-        "automountServiceAccountToken",
-        "enableServiceLinks",
-        "runAsUser",
-        "runAsGroup",
-        "fsGroup",
-        "runAsNonRoot",
-        "allowPrivilegeEscalation",
-        "privileged",
-        "readOnlyRootFilesystem",
-        "tolerationSeconds",
-        "partition",
-        "blockOwnerDeletion",
-        "controller",
-        "revisionHistoryLimit",
-        "expirationSeconds",
-    ]
-)
+_MEANT: Final = {
+    "replicas",
+    "terminationGracePeriodSeconds",
+    "activeDeadlineSeconds",
+    "gracePeriodSeconds",
+    "parallelism",
+    "completions",
+    "backoffLimit",
+    "ttlSecondsAfterFinished",
+    "defaultMode",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "runAsUser",
+    "runAsGroup",
+    "fsGroup",
+    "runAsNonRoot",
+    "allowPrivilegeEscalation",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "tolerationSeconds",
+    "partition",
+    "blockOwnerDeletion",
+    "controller",
+    "revisionHistoryLimit",
+    "expirationSeconds",
+}
 _PACKAGES: Final = {"": "core", "rbac.authorization.k8s.io": "rbac"}
 _SIGNED: Final = ("int32", "int64")
 _TOO_SHORT: Final = "the protobuf body ends early or is damaged"

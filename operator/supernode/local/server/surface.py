@@ -462,7 +462,8 @@ class Surface:
 def _unreadable(kind: str, why: str) -> StatusError:
     """400 for a body that is no object."""
     return statuses.bad_request(
-        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why}"
+        f"the object provided is unrecognized (must be of type {kind}): "
+        f"couldn't get version/kind; json parse error: {why}"
     )
 
 

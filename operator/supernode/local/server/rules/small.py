@@ -34,7 +34,7 @@ class ConfigMapRules(Rules):
 class EventRules(Rules):
     """Events live in the namespace of what they are about."""
 
-    def default(self, new: Object) -> None:
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
         """Fields that are always written, even empty."""
         for name in ("eventTime", "firstTimestamp", "lastTimestamp"):
             new.setdefault(name, None)
