@@ -19,6 +19,7 @@ import yaml
 
 from supernode.errors import ClusterError, NotFoundError
 from supernode.local.agent import volumes
+from supernode.local.agent.access import PodAccess
 from supernode.local.agent.addresses import AddressBlock, pod_owner
 from supernode.local.agent.admission import refuse
 from supernode.local.agent.endpoint import KubeletEndpoint
@@ -26,7 +27,7 @@ from supernode.local.agent.environment import ConfigError
 from supernode.local.agent.events import EventRecorder
 from supernode.local.agent.images import ImageTable
 from supernode.local.agent.nodes import NodeKeeper
-from supernode.local.agent.pod import PodAccess, PodRunner
+from supernode.local.agent.pod import PodRunner
 from supernode.local.agent.sandbox import BackOff, Services
 from supernode.local.agent.substitute import replace_pod_names
 from supernode.local.agent.supervise import Warden

@@ -11,62 +11,24 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from supernode.errors import ClusterError, LocalError, NotFoundError
+from supernode.errors import ClusterError, LocalError
 from supernode.local.agent import volumes
+from supernode.local.agent.access import PodAccess
 from supernode.local.agent.container import Container, timestamp
-from supernode.local.agent.environment import ConfigError, Lookup
-from supernode.local.agent.sandbox import Sandbox, Services
+from supernode.local.agent.environment import ConfigError
+from supernode.local.agent.sandbox import Sandbox
 from supernode.local.agent.status import PodFacts, pod_status, with_own_conditions
-from supernode.local.client import STRATEGIC_PATCH, KubeClient
+from supernode.local.agent.status_writer import StatusWriter
 
 Object = dict[str, Any]
 
 # Sidecars get at least this long to end after the containers, as in a kubelet.
 _SIDECAR_GRACE: Final = 2.0
-# Changes that come close together are written as one.
-_SETTLE_SECONDS: Final = 0.02
 _RETRY_LIMIT: Final = 10.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PodAccess:
-    """What a pod needs from the agent.
-
-    Attributes:
-        client: the API server.
-        services: shared by all pods.
-        host: address of the pod's node.
-        address: the pod's address.
-        rewrite: replaces names of pods by addresses.
-        directory: for the pod's files.
-        memory_directory: for its volumes in memory.
-        log_directory: for its logs.
-        lookup: finds secrets and config maps.
-        kubeconfig: text of a kubeconfig for a token.
-        event: records an event: (pod, type, reason, message, container).
-        admit: None, or why the node refuses the pod.
-        allocatable: the node's allocatable resources.
-    """
-
-    client: KubeClient
-    services: Services
-    host: str
-    address: str
-    rewrite: Callable[[str], str]
-    directory: Path
-    memory_directory: Path
-    log_directory: Path
-    lookup: Lookup
-    kubeconfig: Callable[[str], str]
-    event: Callable[[Object, str, str, str, str], None]
-    admit: Callable[[Object], Awaitable[tuple[str, str] | None]]
-    allocatable: dict[str, str]
 
 
 class PodRunner:
@@ -84,9 +46,8 @@ class PodRunner:
         self._prepared = False
         self._terminating = asyncio.Event()
         self._deadline: float | None = None
-        self._gone = False
         self._changed = asyncio.Event()
-        self._sent: Object | None = None
+        self._writer = StatusWriter(access.client, self.key, self.uid)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox = self._make_sandbox()
 
@@ -117,7 +78,7 @@ class PodRunner:
     def start(self, after: asyncio.Event | None) -> None:
         """Begin; `after` is the end of an earlier pod of the same name, whose address this one has too."""
         self._keep(self._life(after))
-        self._keep(self._publish())
+        self._keep(self._writer.run(self._changed, self._status, self._leaves))
 
     def update(self, pod: Object) -> None:
         """The API has a newer version of the pod."""
@@ -144,7 +105,7 @@ class PodRunner:
 
     def vanish(self) -> None:
         """The pod is no longer in the API: end it quickly, write nothing."""
-        self._gone = True
+        self._writer.stop()
         self.terminate(min(_SIDECAR_GRACE, float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)))
         self._changed.set()
 
@@ -317,35 +278,9 @@ class PodRunner:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self) -> None:
-        path = f"/api/v1/namespaces/{self.key[0]}/pods/{self.key[1]}"
-        delay = 0.2
-        while not self._gone:
-            await self._changed.wait()
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._changed.clear()
-            final = self.finished.is_set()
-            status = self._status()
-            try:
-                if status != self._sent:
-                    body = {"metadata": {"uid": self.uid}, "status": status}
-                    await self._access.client.patch(f"{path}/status", body, kind=STRATEGIC_PATCH)
-                    self._sent = status
-                if final and self.pod["metadata"].get("deletionTimestamp"):
-                    await self._remove(path)
-                    return
-                delay = 0.2
-            except NotFoundError:
-                # The watch says the same soon.
-                return
-            except ClusterError as exc:
-                _log.debug("status of %s/%s not written: %s", *self.key, exc)
-                self._changed.set()
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_LIMIT)
-
-    async def _remove(self, path: str) -> None:
-        await self._access.client.delete(path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
+    def _leaves(self) -> bool:
+        """Whether the pod has ended and is to be removed from the API."""
+        return self.finished.is_set() and bool(self.pod["metadata"].get("deletionTimestamp"))
 
     def _status(self) -> Object:
         facts = PodFacts(
@@ -358,7 +293,7 @@ class PodRunner:
             now=timestamp(),
         )
         # Copied, because containers change their states while this one is being sent.
-        pod = {**self.pod, "status": with_own_conditions(self.pod.get("status") or {}, self._sent)}
+        pod = {**self.pod, "status": with_own_conditions(self.pod.get("status") or {}, self._writer.sent)}
         return copy.deepcopy(pod_status(pod, self.containers, facts))
 
     # --- small parts --------------------------------------------------------------------------------------------------
