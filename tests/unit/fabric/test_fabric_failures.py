@@ -126,3 +126,59 @@ def test_no_thread_and_no_socket_is_left_behind():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_closing_ends_a_start_that_still_waits_for_others(rank):
+    fabrics = listening(3, 1, start_timeout=600.0)
+
+    def close_soon() -> None:
+        time.sleep(0.3)
+        fabrics[rank].close()
+        fabrics[0].close()
+
+    results = outcomes([fabrics[rank].start, close_soon])
+    assert isinstance(results[0], FabricError)
+    assert "closed before all workers had come" in str(results[0])
+    for fabric in fabrics:
+        fabric.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"do": "ask", "id": 1, "channel": "c", "position": "x"},
+        {"do": "ask", "id": 1, "channel": "c", "position": {}},
+        {"do": "answer", "id": []},
+    ],
+)
+def test_a_pod_that_holds_the_secret_but_talks_nonsense_is_given_up_and_the_rest_goes_on(words):
+    with a_job(3, 1) as fabrics:
+        fabrics[2]._mesh._control.send([0], words)
+        deadline = time.monotonic() + 20
+        while 2 not in fabrics[0].lost and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(PeerLostError, match="makes no sense"):
+            part(fabrics, 0, summing((0, 2)))()
+        at_once([part(fabrics, rank, summing((0, 1))) for rank in (0, 1)])
+
+
+def test_unknown_control_messages_and_aborts_of_unknown_groups_do_no_harm():
+    with a_job(2, 1) as fabrics:
+        for words in ({"do": "dance"}, {}, {"do": "answer", "id": 99}, {"do": "abort", "channel": "none"}):
+            fabrics[1]._mesh._control.send([0], words)
+        at_once([part(fabrics, rank, summing((0, 1))) for rank in (0, 1)])
+        assert fabrics[0].lost == {}
+
+
+def test_pods_with_ipv6_addresses_find_each_other():
+    try:
+        fabrics = listening(2, 1, listen_host="::1")
+    except FabricError:
+        pytest.skip("this machine has no IPv6 loopback")
+    try:
+        at_once([fabric.start for fabric in fabrics])
+        at_once([part(fabrics, rank, summing((0, 1))) for rank in (0, 1)])
+    finally:
+        for fabric in fabrics:
+            fabric.close()

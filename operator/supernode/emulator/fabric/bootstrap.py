@@ -68,6 +68,7 @@ class Register:
         self._present: dict[int, tuple[Address, Connection]] = {}
         self._table: list[Address] | None = None
         self._mine = mine
+        self._closed = False
 
     def enter(self, said: dict[str, Any], connection: Connection) -> dict[str, Any] | None:
         """Take a registration; the refusal, or None when the table will follow."""
@@ -97,6 +98,8 @@ class Register:
                 for rank in [rank for rank, (_, connection) in self._present.items() if _gone(connection)]:
                     self._present.pop(rank)[1].close()
                 missing = sorted(wanted - set(self._present))
+                if self._closed:
+                    raise FabricError("the fabric was closed before all workers had come")
                 if not missing:
                     break
                 left = deadline - time.monotonic()
@@ -117,9 +120,22 @@ class Register:
                 connection.send(words, time.monotonic() + 5)
         return self._table, connections
 
+    def close(self) -> None:
+        """End `complete`, and the connections of those who wait for the table."""
+        with self._changed:
+            self._closed = True
+            present = [] if self._table is not None else list(self._present.values())
+            self._changed.notify_all()
+        for _, connection in present:
+            connection.close()
 
-def register(config: FabricConfig, wiring: str, mine: Address, deadline: float) -> tuple[list[Address], Connection]:
+
+def register(
+    config: FabricConfig, wiring: str, mine: Address, deadline: float, closed: threading.Event
+) -> tuple[list[Address], Connection]:
     """Register with rank 0, again and again until the deadline; the table and the connection to rank 0.
+
+    Setting `closed` ends it within about a second, or when rank 0 answers.
 
     Raises:
         AuthenticationError, ProtocolError: rank 0 holds another secret, or is of another version.
@@ -130,6 +146,8 @@ def register(config: FabricConfig, wiring: str, mine: Address, deadline: float) 
     said = identity(config, "register", wiring, host=mine.host, port=mine.port)
     pause, last = FIRST_PAUSE, "nothing tried yet"
     while time.monotonic() < deadline:
+        if closed.is_set():
+            raise FabricError("the fabric was closed before all workers had come")
         try:
             connection, answer = dial(host, port, config.key, said, deadline)
             return _read_table(answer, config.workers), connection
@@ -141,7 +159,7 @@ def register(config: FabricConfig, wiring: str, mine: Address, deadline: float) 
             last = str(exc)
         except (OSError, PeerLostError) as exc:
             last = str(exc) or type(exc).__name__
-        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        closed.wait(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(pause * 1.6, LONGEST_PAUSE)
     raise CollectiveTimeoutError(
         f"worker {config.rank} did not get the table of all workers from worker 0 at {host}:{port} within "

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from supernode.emulator.fabric.frames import HEADER_BYTES, MESSAGE, Header
+from supernode.emulator.fabric.link import keep_alive
 from supernode.emulator.fabric.reception import Connection
 from supernode.errors import EmulatorError, ProtocolError
 
@@ -52,8 +53,7 @@ class Control:
     def add(self, pod: int, connection: Connection) -> None:
         """Take over the connection to a pod; a second one for the same pod is closed."""
         connection.sock.setblocking(False)
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(connection.sock)
         with self._changed:
             if not self._open or pod in self._lines:
                 connection.close()

@@ -19,8 +19,8 @@ from supernode.emulator.fabric.bootstrap import Address
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.control import Control
 from supernode.emulator.fabric.link import Link, LinkDown, Stalled
-from supernode.emulator.fabric.reception import Connection, Reception, Refused, dial
-from supernode.errors import EmulatorError, FabricError, PeerLostError
+from supernode.emulator.fabric.reception import Connection, Reception, Refused, dial, short
+from supernode.errors import EmulatorError, FabricError, PeerLostError, ProtocolError
 
 # How long the pods that are alive get to answer "who has come?".
 ANSWER_SECONDS: Final = 2.0
@@ -52,6 +52,7 @@ class Mesh:
         self._numbers = itertools.count()
         self.lost: dict[int, str] = {}
         self._closed = False
+        self._closing = threading.Event()
         self._control = Control(self._hear, self._lose)
         try:
             self._reception = Reception(config.listen_host, config.listen_port, config.key, self._welcome, self._adopt)
@@ -75,7 +76,7 @@ class Mesh:
             for pod, connection in connections.items():
                 self._control.add(pod, connection)
         else:
-            self._table, connection = bootstrap.register(config, self._wiring, self.address, deadline)
+            self._table, connection = bootstrap.register(config, self._wiring, self.address, deadline, self._closing)
             self._control.add(0, connection)
             for pod in range(1, config.rank):
                 self._control.add(pod, self._call(pod, "control", deadline))
@@ -88,6 +89,9 @@ class Mesh:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._closing.set()
+        if self._register is not None:
+            self._register.close()
         self._control.close()
         self._reception.close()
         with self._changed:
@@ -193,6 +197,13 @@ class Mesh:
             old.close()
 
     def _hear(self, pod: int, words: dict[str, Any]) -> None:
+        try:
+            self._obey(pod, words)
+        except (TypeError, ValueError, KeyError, OverflowError) as exc:
+            # The control thread must live on; the pod that says such things is given up.
+            raise ProtocolError(f"a control message makes no sense: {short(words)}") from exc
+
+    def _obey(self, pod: int, words: dict[str, Any]) -> None:
         do = words.get("do")
         if do == "abort":
             self._events.aborted(str(words.get("channel")), words)

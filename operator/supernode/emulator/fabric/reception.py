@@ -71,7 +71,8 @@ class Reception:
         self._unproven: dict[socket.socket, None] = {}  # oldest first
         self.turned_away: Counter[str] = Counter()
         try:
-            self._sock = socket.create_server((host, port), backlog=BACKLOG)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as exc:
             raise FabricError(f"the fabric cannot listen on {host}:{port}: {exc}") from exc
         self.host, self.port = self._sock.getsockname()[:2]
