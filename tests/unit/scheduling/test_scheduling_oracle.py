@@ -23,7 +23,7 @@ from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import predict
 from supernode.steptime.wiring import wiring_of
 
-SEEDS = 400
+SEEDS = 1000
 # What the first version reaches: within 2 % of the best in this share of the cases, and never worse than this ratio.
 # The cases beyond are gangs that have to straddle outermost domains or leave a group.
 SHARE = 0.98
@@ -160,7 +160,7 @@ def test_as_good_as_an_exhaustive_search() -> None:
         mine = seconds(snapshot, demand, order, takes)
         if result.predicted is not None:
             assert result.predicted.seconds == pytest.approx(mine), f"seed {seed}"
-        ratios.append(mine / wanted[1])
+        ratios.append(mine / wanted[1] if wanted[1] else 1.0)  # a single device sends nothing
         assert ratios[-1] <= WORST, f"seed {seed}: {mine} s, the best is {wanted[1]} s"
     assert placed > SEEDS / 4
     assert sum(ratio <= 1.02 for ratio in ratios) / len(ratios) >= SHARE, sorted(ratios)[-20:]
