@@ -80,13 +80,10 @@ def run(args: argparse.Namespace) -> int:
         metrics_port=args.metrics_port,
         health_port=args.health_port,
         lease_seconds=max(2, args.lease_seconds),
+        signals=(signal.SIGTERM, signal.SIGINT),
     )
     return asyncio.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:
-    operator = Operator(settings, CollectorRegistry())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.stop)
-    return await operator.run()
+    return await Operator(settings, CollectorRegistry()).run()

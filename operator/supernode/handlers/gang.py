@@ -17,7 +17,7 @@ from supernode.cluster.manifests import GangPlan, WorkerPlan
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.handlers.lifecycle import PodRef
-from supernode.names import LABEL_JOB_UID
+from supernode.names import LABEL_JOB, LABEL_JOB_UID
 
 # Errors that a repeat would only repeat.
 _FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
@@ -73,13 +73,14 @@ async def delete(context: Context, namespace: str, refs: Iterable[PodRef]) -> No
 
 async def delete_shared(context: Context, namespace: str, uid: str) -> None:
     """Delete what a job's pods shared; by label, so that nobody else's object of the same name goes with it."""
+    selector = f"{LABEL_JOB_UID}={uid}"
     await asyncio.gather(
-        *(_delete_labelled(context, kind, namespace, uid) for kind in (SECRETS, CONFIG_MAPS, SERVICES))
+        *(_delete_labelled(context, kind, namespace, selector) for kind in (SECRETS, CONFIG_MAPS, SERVICES))
     )
 
 
-async def _delete_labelled(context: Context, kind: Kind, namespace: str, uid: str) -> None:
-    await context.client.request("DELETE", kind.path(namespace), params={"labelSelector": f"{LABEL_JOB_UID}={uid}"})
+async def _delete_labelled(context: Context, kind: Kind, namespace: str, selector: str) -> None:
+    await context.client.request("DELETE", kind.path(namespace), params={"labelSelector": selector})
 
 
 async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Refusal | None:
@@ -93,7 +94,8 @@ async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Re
                 raise
             if not replace:
                 return
-            await _delete_labelled(context, kind, plan.namespace, plan.uid)
+            # An earlier attempt's, or an earlier job's of this name: by label, so never somebody else's.
+            await _delete_labelled(context, kind, plan.namespace, f"{LABEL_JOB}={manifests.label_value(plan.job)}")
             await context.client.create(kind, obj, plan.namespace)
 
     try:

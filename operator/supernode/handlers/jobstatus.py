@@ -109,8 +109,9 @@ def _message(status: Json, decision: Decision, known: Known) -> str:
         return known.placed.sentence
     if known.wait is not None:
         return known.wait.sentence
-    if decision.reason:
+    if decision.reason and not decision.release:
         return decision.message
+    # Why it was released was said before, and still holds.
     return str(status.get("message") or "")
 
 

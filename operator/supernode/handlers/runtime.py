@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,7 +43,10 @@ HANGING: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the operator runs. Ports may be 0 for "any free one"; `namespace` None is all namespaces."""
+    """How the operator runs.
+
+    Ports may be 0 for "any free one"; `namespace` None is all namespaces; `signals` stop it.
+    """
 
     identity: str
     image: str
@@ -52,6 +56,7 @@ class Settings:
     metrics_port: int = 0
     health_port: int = 0
     lease_seconds: int = 15
+    signals: tuple[signal.Signals, ...] = ()
 
 
 class Operator:
@@ -70,7 +75,7 @@ class Operator:
         self._last_cycle: float | None = None
 
     def stop(self) -> None:
-        """Stop, release the lease, end; for signal handlers."""
+        """Stop, release the lease, end."""
         self._stop.set()
 
     async def run(self) -> int:
@@ -80,6 +85,7 @@ class Operator:
             ClusterError: no configuration, or the API server can't be used at all.
         """
         settings = self._settings
+        self._take_signals()
         on_request = self._count_request
         client = await Client.connect(settings.kubeconfig, on_request=on_request)
         lease_client = await Client.connect(settings.kubeconfig, on_request=on_request)
@@ -151,13 +157,7 @@ class Operator:
                     {"clusterwide": True} if settings.namespace is None else {"namespaces": [settings.namespace]}
                 )
                 parts = {
-                    "kopf": kopf.operator(
-                        registry=registry,
-                        settings=wiring.settings(),
-                        standalone=True,
-                        stop_flag=stop_kopf,
-                        **scope,
-                    ),
+                    "kopf": self._kopf(registry, stop_kopf, scope),
                     "cycle": cycle.run(),
                     "progress": ProgressPoller(context, reports, jobs.touch).run(),
                     "relist": self._relist(listers),
@@ -174,6 +174,20 @@ class Operator:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=5)
+
+    async def _kopf(self, registry: kopf.OperatorRegistry, stop: asyncio.Event, scope: dict[str, Any]) -> None:
+        """kopf's tasks, until `stop`. It takes the process's signals for itself: they are taken back."""
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=registry, settings=wiring.settings(), standalone=True, stop_flag=stop, **scope
+        )
+        self._take_signals()
+        await kopf.run_tasks(tasks, ignored=others)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._settings.signals:
+            loop.add_signal_handler(number, self.stop)
 
     def _verdict(self, ended: set[asyncio.Task[Any]]) -> int:
         status = 0

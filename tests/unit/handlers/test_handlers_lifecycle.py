@@ -1,0 +1,265 @@
+"""The life of a job as a pure function: single decisions, and random lives that must all come to an end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State, decide
+
+NOW = 1000.0
+PLACED = JobFacts(workers=2, state=State.STARTING, placed_attempt=0, started=NOW)
+
+
+def a_pod(rank: int, phase: str = "Running", attempt: int = 0, **more: object) -> PodFacts:
+    return PodFacts(f"j-worker-{rank}", f"uid-{rank}-{attempt}", rank, attempt, phase=phase, node="n", **more)  # type: ignore[arg-type]
+
+
+def test_a_new_job_wants_a_place() -> None:
+    decision = decide(JobFacts(workers=2), [], NOW)
+    assert decision.wants_placement
+    assert decision.state is State.PENDING
+
+
+def test_a_job_that_is_not_accepted_wants_none() -> None:
+    assert not decide(JobFacts(workers=2, accepted=False), [], NOW).wants_placement
+
+
+def test_with_a_place_the_missing_pods_are_made() -> None:
+    assert decide(PLACED, [a_pod(0)], NOW).create == (1,)
+
+
+def test_no_pod_is_made_beside_one_of_an_earlier_attempt() -> None:
+    decision = decide(replace(PLACED, attempt=1, placed_attempt=1), [a_pod(0, attempt=0)], NOW)
+    assert decision.create == ()
+    assert [ref.uid for ref in decision.delete] == ["uid-0-0"]
+
+
+def test_all_running_is_running_and_all_succeeded_is_succeeded() -> None:
+    assert decide(PLACED, [a_pod(0), a_pod(1)], NOW).state is State.RUNNING
+    assert decide(PLACED, [a_pod(0), a_pod(1, "Pending")], NOW).state is State.STARTING
+    ended = decide(PLACED, [a_pod(0, "Succeeded"), a_pod(1, "Succeeded")], NOW)
+    assert (ended.state, ended.completed) == (State.SUCCEEDED, NOW)
+
+
+def test_what_keeps_a_container_from_starting_is_said() -> None:
+    decision = decide(PLACED, [a_pod(0), a_pod(1, "Pending", trouble="ErrImagePull: no such image")], NOW)
+    assert "worker 1 on node n: ErrImagePull: no such image" in decision.message
+
+
+def test_a_restart_is_counted_before_anything_is_deleted() -> None:
+    running = replace(PLACED, state=State.RUNNING)
+    decision = decide(running, [a_pod(0), a_pod(1, "Failed", exit_code=1)], NOW)
+    assert (decision.state, decision.restarts, decision.delete) == (State.RESTARTING, 1, ())
+    after = replace(running, state=State.RESTARTING, restarts=1)
+    decision = decide(after, [a_pod(0), a_pod(1, "Failed")], NOW)
+    assert len(decision.delete) == 2
+    assert not decision.release
+    decision = decide(after, [], NOW)
+    assert decision.release
+    assert (decision.attempt, decision.restarts) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "restarts", "state"),
+    [
+        (RunPolicy(backoff_limit=0), 1, 0, State.FAILED),
+        (RunPolicy(backoff_limit=1), 1, 0, State.RESTARTING),
+        (RunPolicy(backoff_limit=1), 1, 1, State.FAILED),
+        (RunPolicy(by_exit_code=True), 1, 0, State.FAILED),
+        (RunPolicy(by_exit_code=True), 127, 0, State.FAILED),
+        (RunPolicy(by_exit_code=True), 128, 0, State.RESTARTING),
+        (RunPolicy(by_exit_code=True), 137, 0, State.RESTARTING),
+        (RunPolicy(by_exit_code=True), None, 0, State.RESTARTING),
+    ],
+)
+def test_what_a_failure_means(policy: RunPolicy, code: int | None, restarts: int, state: State) -> None:
+    job = replace(PLACED, state=State.RUNNING, policy=policy, restarts=restarts)
+    decision = decide(job, [a_pod(0), a_pod(1, "Failed", exit_code=code)], NOW)
+    assert decision.state is state
+    assert "worker 1" in decision.message
+
+
+def test_a_pod_that_vanishes_while_running_is_a_failure_and_while_starting_is_made_again() -> None:
+    assert decide(replace(PLACED, state=State.RUNNING), [a_pod(0)], NOW).state is State.RESTARTING
+    assert decide(PLACED, [a_pod(0)], NOW).create == (1,)
+
+
+def test_a_node_that_is_gone_loses_its_worker_and_its_pod_is_forced_away() -> None:
+    lost = a_pod(1, node_gone=True)
+    running = replace(PLACED, state=State.RUNNING)
+    assert decide(running, [a_pod(0), lost], NOW).state is State.RESTARTING
+    decision = decide(replace(running, state=State.RESTARTING), [replace(lost, deleting=True)], NOW)
+    assert [(ref.name, ref.force) for ref in decision.delete] == [("j-worker-1", True)]
+
+
+def test_suspend_holds_the_claim_until_every_pod_is_gone() -> None:
+    job = replace(PLACED, state=State.RUNNING, policy=RunPolicy(suspend=True))
+    first = decide(job, [a_pod(0), a_pod(1)], NOW)
+    assert first.state is State.SUSPENDED
+    assert len(first.delete) == 2
+    assert not first.release
+    job = replace(job, state=State.SUSPENDED)
+    assert not decide(job, [a_pod(1, deleting=True)], NOW).release
+    last = decide(job, [], NOW)
+    assert last.release
+    assert last.state is State.SUSPENDED
+
+
+def test_a_resume_half_way_through_a_suspend_is_not_a_failure() -> None:
+    job = replace(PLACED, state=State.SUSPENDED)
+    decision = decide(job, [a_pod(0, deleting=True)], NOW)
+    assert decision.state is State.SUSPENDED
+    assert decision.create == ()
+    assert decision.restarts == 0
+    assert decide(job, [], NOW).release
+
+
+def test_the_deadline_fails_the_job_and_is_waited_for() -> None:
+    job = replace(PLACED, policy=RunPolicy(deadline=60))
+    assert decide(job, [a_pod(0), a_pod(1)], NOW + 59).wake_at == NOW + 60
+    decision = decide(job, [a_pod(0), a_pod(1)], NOW + 60)
+    assert (decision.state, decision.reason) == (State.FAILED, "DeadlineExceeded")
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"), [("None", []), ("Running", ["j-worker-1"]), ("All", ["j-worker-0", "j-worker-1"])]
+)
+def test_pods_of_a_job_that_has_ended(policy: str, names: list[str]) -> None:
+    job = replace(PLACED, state=State.FAILED, policy=RunPolicy(clean=policy))
+    decision = decide(job, [a_pod(0, "Failed"), a_pod(1)], NOW)
+    assert [ref.name for ref in decision.delete] == names
+
+
+def test_the_time_to_live_counts_from_the_end() -> None:
+    job = replace(PLACED, state=State.SUCCEEDED, completed=NOW, policy=RunPolicy(ttl=10))
+    assert decide(job, [], NOW + 9).wake_at == NOW + 10
+    assert not decide(job, [], NOW + 9).delete_job
+    assert decide(job, [], NOW + 10).delete_job
+
+
+def test_a_deleted_job_goes_only_after_its_pods() -> None:
+    job = replace(PLACED, deleting=True)
+    decision = decide(job, [a_pod(0), a_pod(1, deleting=True)], NOW)
+    assert [ref.name for ref in decision.delete] == ["j-worker-0"]
+    assert not decision.remove_finalizer
+    assert decide(job, [], NOW).remove_finalizer
+
+
+# --- random lives ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """An API server and a cluster in miniature, in which one job lives. `holds`: devices are claimed."""
+
+    job: JobFacts
+    pods: dict[int, PodFacts] = field(default_factory=dict)
+    now: float = NOW
+    made: int = 0
+    gone: bool = False
+
+    def step(self, *, act: bool = True, written: bool = True) -> None:
+        """One decision. `written` False: killed before the status was written; `act` False: killed right after."""
+        decision = decide(self.job, list(self.pods.values()), self.now)
+        if not written:
+            return
+        job = self.job
+        if decision.restarts > job.restarts:
+            assert decision.restarts == job.restarts + 1
+            assert not decision.delete, "a restart is written down before the pods are touched"
+        if decision.release:
+            assert not self.pods, "the claim is released only when no pod is left"
+            assert decision.attempt == job.attempt + 1
+        else:
+            assert decision.attempt == job.attempt
+        if job.state.finished:
+            assert decision.state is job.state, "what has ended stays ended"
+        placed = None if decision.release else job.placed_attempt
+        if decision.wants_placement:
+            assert placed is None
+            assert not self.pods
+        self.job = replace(
+            job,
+            state=decision.state,
+            attempt=decision.attempt,
+            restarts=decision.restarts,
+            placed_attempt=placed,
+            started=decision.started,
+            completed=decision.completed,
+        )
+        if not act:
+            return
+        for rank in decision.create:
+            assert rank not in self.pods, "names are free before pods are made"
+            assert placed == job.attempt
+            self.made += 1
+            self.pods[rank] = PodFacts(f"j-worker-{rank}", f"uid-{self.made}", rank, job.attempt, node="n")
+        for ref in decision.delete:
+            rank = next(r for r, pod in self.pods.items() if pod.uid == ref.uid)
+            self.pods[rank] = replace(self.pods[rank], deleting=True)
+        if decision.remove_finalizer:
+            assert not self.pods, "the job goes after its pods"
+            self.gone = True
+
+    def place(self) -> None:
+        if decide(self.job, list(self.pods.values()), self.now).wants_placement:
+            self.job = replace(self.job, state=State.STARTING, placed_attempt=self.job.attempt, started=self.now)
+
+    def kubelet(self, rank: int, what: str) -> None:
+        pod = self.pods.get(rank)
+        if pod is None:
+            return
+        if pod.deleting:
+            del self.pods[rank]
+        elif what == "run" and pod.phase == "Pending":
+            self.pods[rank] = replace(pod, phase="Running", ready=True)
+        elif what in ("Succeeded", "Failed") and pod.phase == "Running":
+            self.pods[rank] = replace(pod, phase=what, exit_code=1 if what == "Failed" else None)
+        elif what == "vanish":
+            del self.pods[rank]
+
+
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(["step", "killed-before", "killed-after", "place", "suspend", "resume"]), st.just(0)),
+    st.tuples(st.sampled_from(["run", "run", "Succeeded", "Failed", "vanish"]), st.integers(0, 2)),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2), st.lists(EVENTS, max_size=60), st.booleans())
+def test_no_life_loses_a_job(workers: int, backoff: int, events: list[tuple[str, int]], delete: bool) -> None:
+    world = World(JobFacts(workers=workers, policy=RunPolicy(backoff_limit=backoff)))
+    for what, rank in events:
+        match what:
+            case "step":
+                world.step()
+            case "killed-before":
+                world.step(written=False)
+            case "killed-after":
+                world.step(act=False)
+            case "place":
+                world.place()
+            case "suspend" | "resume":
+                policy = replace(world.job.policy, suspend=what == "suspend")
+                world.job = replace(world.job, policy=policy)
+            case _:
+                world.kubelet(rank, what)
+    # From wherever it is: left alone, with a kubelet that runs everything to a good end, it ends.
+    policy = replace(world.job.policy, suspend=False)
+    world.job = replace(world.job, policy=policy, deleting=delete)
+    for _ in range(12 * (workers + backoff + 2)):
+        world.step()
+        world.place()
+        for rank in range(workers):
+            world.kubelet(rank, "run")
+            if world.job.state is State.RUNNING:
+                world.kubelet(rank, "Succeeded")
+    if delete:
+        assert world.gone
+    else:
+        assert world.job.state.finished
+        assert world.job.restarts <= backoff
