@@ -46,8 +46,8 @@ def answer(session: Session, request: object) -> Reply:
 
 def _read(session: Session, handle: int, segment: int, offset: int) -> Reply:
     buffer = session.array(handle)
-    spend = buffer.stream.device.costs.copy_seconds(buffer.spec.nbytes)
-    session.synchronise([buffer.stream], spend=spend)
+    spend = buffer.storage.stream.device.costs.copy_seconds(buffer.spec.nbytes)
+    session.synchronise([buffer.storage.stream], spend=spend)
     if buffer.error is not None:
         raise buffer.error
     if buffer.data is None:

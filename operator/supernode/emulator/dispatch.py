@@ -22,11 +22,12 @@ import numpy as np
 
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.fabric.call import CollectiveCall
-from supernode.emulator.kernels import TABLE, Spec
+from supernode.emulator.kernels import TABLE, Plan, Spec
 from supernode.emulator.kernels.rules import known_dtype, normal_shape
 from supernode.emulator.kernels.table import MAX_AXES, MAX_BYTES
 from supernode.emulator.progress import checked
 from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import Call, Collective, CopyAcross, CopyIn, Launch, Marker, View, Wait
 from supernode.emulator.segments import raw
 from supernode.emulator.session import MAX_EVENTS, Session
@@ -132,67 +133,65 @@ def _start(
 ) -> None:
     stream = session.stream(stream_handle)
     specs: tuple[Spec, ...] = ()
-    made: list[int] = []
     device = stream.device
     try:
         buffers = [session.array(handle) for handle in inputs]
         specs = tuple([buffer.spec for buffer in buffers])
         call = Call(session.number, name, specs, attributes, session.failures)
-        if any(buffer.error is not None and buffer.allocation is None for buffer in buffers):
-            # An input never came to be; what follows from it carries the same reason, not a new one.
-            raise _Dependent(next(b.error for b in buffers if b.error is not None and b.allocation is None))
+        if any(buffer.never_made for buffer in buffers):
+            # What follows from a refused call carries the same reason, not a new one.
+            session.stand_for_nothing(() if into else handles, _reason(buffers), stream)
+            return
         plan = TABLE.plan(name, specs, attributes)
-        for buffer in buffers:
-            if buffer.stream is not stream:
-                if buffer.stream.device is not device:
-                    raise KernelError(f"an input is on {buffer.stream.device.name}; copy it here first")
-                session.order_after(stream, buffer)
         seconds = device.costs.seconds(plan.cost)
+        elsewhere = [buffer for buffer in buffers if buffer.storage.stream is not stream]
+        for buffer in elsewhere:
+            if buffer.storage.stream.device is not device:
+                raise KernelError(f"an input is on {buffer.storage.stream.device.name}; copy it here first")
         outputs: list[Buffer] = []
         if into:
-            outputs = [session.array(handle) for handle in handles]
-            if tuple([buffer.spec for buffer in outputs]) != plan.outputs:
-                given = ", ".join(str(buffer.spec) for buffer in outputs)
-                raise KernelError(f"the result is {', '.join(map(str, plan.outputs))}, but out is {given}")
-            if any(buffer.stream.device is not device or buffer.allocation is None for buffer in outputs):
-                raise KernelError("out is on another device, or was never made")
-            for buffer in outputs:
-                session.order_after(stream, buffer)
+            outputs = _targets(session, handles, plan, stream)
         elif len(handles) != len(plan.outputs):
             raise ProtocolError(f"{name} has {len(plan.outputs)} results, but {len(handles)} handles came")
         else:
             for handle, spec in zip(handles, plan.outputs, strict=True):
                 outputs.append(session.new_array(handle, spec, stream, name))
-                made.append(handle)
     except ProtocolError:
         raise
-    except _Dependent as exc:
-        _spread(session, exc.error, () if into else handles, stream)
-        return
     except (EmulatorError, InputError) as exc:
         session.failed(_call(session, name, specs, attributes), exc, () if into else handles, stream)
         return
+    written = [buffers[index].storage for index in plan.kernel.writes]
+    if into:
+        written += [buffer.storage for buffer in outputs]
+    for buffer in elsewhere:
+        session.order_read(stream, buffer.storage)
+    for storage in written:
+        session.order_write(stream, storage)
     position = stream.add(Launch(call, plan, buffers, outputs, into=into, seconds=seconds, issued=session.host_seconds))
+    for buffer in elsewhere:
+        buffer.storage.read(stream, position)
     for buffer in outputs:
-        buffer.stream, buffer.position = stream, position
-    for index in plan.kernel.writes:
-        buffers[index].stream, buffers[index].position = stream, position
+        buffer.storage.written(stream, position)
+    for storage in written:
+        storage.written(stream, position)
 
 
-class _Dependent(Exception):  # noqa: N818 - not an error of its own, it carries one
-    """An input stands for nothing because of an earlier failure."""
-
-    def __init__(self, error: SupernodeError | None) -> None:
-        super().__init__()
-        self.error = error or EmulatorError("an input was never written")
+def _reason(buffers: Sequence[Buffer]) -> SupernodeError:
+    errors = [buffer.error for buffer in buffers if buffer.never_made and buffer.error is not None]
+    return errors[0] if errors else EmulatorError("an input was never made")
 
 
-def _spread(session: Session, error: SupernodeError, handles: Sequence[int], stream: Any) -> None:
-    for handle in handles:
-        session.check_new(handle)
-        buffer = Buffer(Spec("f32", ()), stream, None)
-        buffer.error = error
-        session.arrays[handle] = buffer
+def _targets(session: Session, handles: list[int], plan: Plan, stream: Stream) -> list[Buffer]:
+    """Existing arrays that results go into, checked."""
+    outputs = [session.array(handle) for handle in handles]
+    if tuple([buffer.spec for buffer in outputs]) != plan.outputs:
+        given = ", ".join(str(buffer.spec) for buffer in outputs)
+        raise KernelError(f"the result is {', '.join(map(str, plan.outputs))}, but out is {given}")
+    for buffer in outputs:
+        if buffer.storage.stream.device is not stream.device or buffer.never_made:
+            raise KernelError("out is on another device, or was never made")
+    return outputs
 
 
 def _upload(
@@ -228,38 +227,42 @@ def _upload(
         return
     if spec.dtype == "bool":  # any other byte than 0 and 1 would be a bool that NumPy does not have
         data = data.view(np.uint8) != 0
-    buffer.position = stream.add(CopyIn(buffer, data, session.host_seconds))
+    buffer.storage.written(stream, stream.add(CopyIn(buffer, data, session.host_seconds)))
 
 
 def _view(session: Session, body: bytearray, source: int, handle: int, shape: list[int]) -> None:
     base = session.array(source)
     spec = Spec(base.spec.dtype, normal_shape(shape))
     session.check_new(handle)
-    if base.allocation is None:
-        _spread(session, base.error or InvalidHandleError(f"array {source} was never made"), (handle,), base.stream)
+    storage = base.storage
+    if storage.allocation is None:
+        session.stand_for_nothing((handle,), _reason([base]), storage.stream)
         return
     if spec.size != base.spec.size or len(spec.shape) > MAX_AXES:
         raise KernelError(f"{base.spec} cannot be seen as {spec}")
-    view = Buffer(spec, base.stream, base.allocation.memory.share(base.allocation))
-    session.arrays[handle] = view
-    view.position = base.stream.add(View(base, view))
+    storage.allocation.memory.share(storage.allocation)
+    view = session.arrays[handle] = Buffer(spec, storage)
+    # On the writer's stream, so that there is something to look at.
+    storage.position = storage.stream.add(View(base, view))
 
 
 def _move(session: Session, body: bytearray, stream_handle: int, source: int, handle: int) -> None:
     stream, base = session.stream(stream_handle), session.array(source)
     call = _call(session, "move", (base.spec,), {})
-    if base.allocation is None:
-        _spread(session, base.error or InvalidHandleError(f"array {source} was never made"), (handle,), stream)
+    session.check_new(handle)
+    if base.never_made:
+        session.stand_for_nothing((handle,), _reason([base]), stream)
         return
     try:
         target = session.new_array(handle, base.spec, stream, "move")
-    except ProtocolError:
-        raise
     except EmulatorError as exc:
         session.failed(call, exc, (handle,), stream)
         return
-    session.order_after(stream, base)
-    target.position = stream.add(CopyAcross(call, base, target, session.host_seconds))
+    session.order_read(stream, base.storage)
+    position = stream.add(CopyAcross(call, base, target, session.host_seconds))
+    if base.storage.stream is not stream:
+        base.storage.read(stream, position)
+    target.storage.written(stream, position)
 
 
 def _free(session: Session, body: bytearray, handles: list[int]) -> None:
@@ -281,6 +284,11 @@ def _close_stream(session: Session, body: bytearray, handle: int) -> None:
     session.wait(session.mark([stream]))
     del session.streams[handle]
     stream.close()
+    # What it wrote is done; from now on the default stream stands for it.
+    default = session.streams[stream.device.ordinal]
+    for buffer in session.arrays.values():
+        if buffer.storage.stream is stream:
+            buffer.storage.written(default, 0)
 
 
 def _record(session: Session, body: bytearray, stream_handle: int, handle: int) -> None:
@@ -338,12 +346,15 @@ def _collective(
     except EmulatorError as exc:
         session.failed(call, exc, new, stream)
         return
-    for buffer in {id(b): b for b in (source, target) if b is not None}.values():
-        session.order_after(stream, buffer)
+    if source is not None:
+        session.order_read(stream, source.storage)
+    if target is not None:
+        session.order_write(stream, target.storage)
     position = stream.add(Collective(call, words, session.fabric, source, target, session.host_seconds))
-    for written in (source if target is None else target,):
-        if written is not None:
-            written.stream, written.position = stream, position
+    if source is not None and source.storage.stream is not stream:
+        source.storage.read(stream, position)
+    if target is not None:
+        target.storage.written(stream, position)
 
 
 def _report(session: Session, body: bytearray, fields: dict[str, Any]) -> None:

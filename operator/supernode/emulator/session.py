@@ -13,12 +13,12 @@ from typing import Final
 
 from supernode.emulator.kernels import Spec
 from supernode.emulator.progress import Progress
-from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.buffer import Buffer, Storage
 from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import After, Call, Fabric, Failures, Marker
 from supernode.emulator.segments import Segments
-from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError
+from supernode.errors import InvalidHandleError, PeerLostError, ProtocolError, SupernodeError
 
 #: Handles that one client may hold.
 MAX_ARRAYS: Final = 1 << 20
@@ -112,7 +112,7 @@ class Session:
             ProtocolError: the handle is taken.
         """
         self.check_new(handle)
-        buffer = Buffer(spec, stream, stream.device.memory.allocate(spec.nbytes, f"{label} {spec}"))
+        buffer = Buffer(spec, Storage(stream, stream.device.memory.allocate(spec.nbytes, f"{label} {spec}")))
         self.arrays[handle] = buffer
         return buffer
 
@@ -123,22 +123,33 @@ class Session:
 
     def failed(self, call: Call, exc: Exception, handles: Iterable[int], stream: Stream) -> None:
         """Keep a call's failure; the handles it should have made stand for nothing, with that reason."""
-        error = call.failed(exc, stream.device.name)
+        self.stand_for_nothing(handles, call.failed(exc, stream.device.name), stream)
+
+    def stand_for_nothing(self, handles: Iterable[int], error: SupernodeError, stream: Stream) -> None:
+        """Handles that a failed call should have made: whatever uses them fails for the same reason."""
         for handle in handles:
             old = self.arrays.get(handle)
             if old is not None:
                 old.release()
-            buffer = Buffer(Spec("f32", ()), stream, None)
+            buffer = Buffer(Spec("f32", ()), Storage(stream, None))
             buffer.error = error
             self.arrays[handle] = buffer
 
     # --- order ----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def order_after(stream: Stream, buffer: Buffer) -> None:
-        """Let the next item of a stream see what another stream writes into a buffer."""
-        if buffer.stream is not stream and buffer.stream.completed < buffer.position:
-            stream.add(After(buffer.stream, buffer.position))
+    def order_read(stream: Stream, storage: Storage) -> None:
+        """Let the next item of a stream see what another stream writes."""
+        if storage.stream is not stream and storage.stream.completed < storage.position:
+            stream.add(After(storage.stream, storage.position))
+
+    @staticmethod
+    def order_write(stream: Stream, storage: Storage) -> None:
+        """Let the next item of a stream write what others have written and read before."""
+        Session.order_read(stream, storage)
+        for other, position in (storage.readers or {}).items():
+            if other is not stream and other.completed < position:
+                stream.add(After(other, position))
 
     def flush(self) -> None:
         """Hand everything to the streams; hold the client back if they are far behind."""

@@ -1,7 +1,8 @@
-"""An array on a device: its spec, its share of the memory, and its data once a kernel has written it.
+"""An array on a device: its spec, the storage it shares with its views, and its data once a kernel has written it.
 
-Who may change what: the session makes and releases buffers in program order; the stream that runs the writing work
-item sets `data`, `error` and `ready_seconds`. Not here: who may see which buffer (`session`).
+Who may change what: the session makes and releases buffers in program order and keeps the order of writes and reads;
+the stream that runs the writing work item sets `data`, `error` and `ready_seconds`. Not here: who may see which buffer
+(`session`).
 """
 
 from __future__ import annotations
@@ -17,31 +18,65 @@ if TYPE_CHECKING:
     from supernode.emulator.runtime.stream import Stream
 
 
+class Storage:
+    """Memory that an array and its views share, and who touched it last in program order.
+
+    Attributes:
+        allocation: its bytes on the device; None for an array that never came to be.
+        stream, position: where it was last written.
+        readers: per other stream, where it was last read since; None where there is none.
+        ready_seconds: device time at which it was last written.
+    """
+
+    __slots__ = ("allocation", "position", "readers", "ready_seconds", "stream")
+
+    def __init__(self, stream: Stream, allocation: Allocation | None) -> None:
+        self.allocation = allocation
+        self.stream = stream
+        self.position = 0
+        self.readers: dict[Stream, int] | None = None
+        self.ready_seconds = 0.0
+
+    def written(self, stream: Stream, position: int) -> None:
+        """A work item writes it; what read it before has been waited for."""
+        self.stream = stream
+        self.position = position
+        self.readers = None
+
+    def read(self, stream: Stream, position: int) -> None:
+        """A work item of a stream other than the writer's reads it."""
+        if self.readers is None:
+            self.readers = {}
+        self.readers[stream] = position
+
+
 class Buffer:
     """One array.
 
     Attributes:
         spec: dtype and shape, known from the start.
-        stream, position: where it was last written, in program order.
-        allocation: its bytes on the device; None for an array that never came to be.
+        storage: shared with views.
         data: contiguous; None until written.
         error: why there is no usable data: the failure of the call that should have written it, or of one before.
-        ready_seconds: device time at which the data was written.
     """
 
-    __slots__ = ("allocation", "data", "error", "position", "ready_seconds", "spec", "stream")
+    __slots__ = ("_held", "data", "error", "spec", "storage")
 
-    def __init__(self, spec: Spec, stream: Stream, allocation: Allocation | None) -> None:
+    def __init__(self, spec: Spec, storage: Storage) -> None:
         self.spec = spec
-        self.stream = stream
-        self.allocation = allocation
+        self.storage = storage
         self.data: AnyArray | None = None
         self.error: SupernodeError | None = None
-        self.position = 0
-        self.ready_seconds = 0.0
+        self._held = storage.allocation is not None
+
+    @property
+    def never_made(self) -> bool:
+        """It stands for nothing: the call that should have made it was refused."""
+        return self.storage.allocation is None
 
     def release(self) -> None:
         """Give the device memory back (the data lives until running work is done with it)."""
-        allocation, self.allocation = self.allocation, None
-        if allocation is not None:
+        allocation = self.storage.allocation
+        if self._held and allocation is not None:
+            self._held = False
             allocation.memory.release(allocation)

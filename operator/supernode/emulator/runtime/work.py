@@ -151,8 +151,8 @@ class Launch:
             if buffer.error is not None:
                 poison([*outputs, *(inputs[i] for i in kernel.writes)], buffer.error)
                 return
-            if buffer.ready_seconds > start:
-                start = buffer.ready_seconds
+            if buffer.storage.ready_seconds > start:
+                start = buffer.storage.ready_seconds
         try:
             attributes = {**kernel.attributes, **self.call.attributes}
             results = kernel.run([buffer.data for buffer in inputs], attributes, self.plan.outputs)  # type: ignore[misc]
@@ -168,9 +168,9 @@ class Launch:
             return
         end = stream.advance(start, self.seconds)
         for buffer in outputs:
-            buffer.ready_seconds = end
+            buffer.storage.ready_seconds = end
         for index in kernel.writes:
-            inputs[index].ready_seconds = end
+            inputs[index].storage.ready_seconds = end
         stream.flops += self.plan.cost.flops
         stream.launches[kernel.name] += 1
 
@@ -192,7 +192,6 @@ class View:
             poison([self.view], self.base.error or EmulatorError("the array of this view was never written"))
             return
         self.view.data = self.base.data.reshape(self.view.spec.shape)
-        self.view.ready_seconds = self.base.ready_seconds
 
 
 class CopyIn:
@@ -211,7 +210,7 @@ class CopyIn:
             return
         self.buffer.data = self.data
         nbytes = self.data.nbytes
-        self.buffer.ready_seconds = stream.advance(self.issued, stream.device.costs.copy_seconds(nbytes))
+        self.buffer.storage.ready_seconds = stream.advance(self.issued, stream.device.costs.copy_seconds(nbytes))
         stream.copied += nbytes
 
 
@@ -238,9 +237,9 @@ class CopyAcross:
         except MemoryError as exc:
             poison([self.target], self.call.failed(exc, stream.device.name))
             return
-        start = max(self.issued, self.source.ready_seconds)
+        start = max(self.issued, self.source.storage.ready_seconds)
         nbytes = self.target.spec.nbytes
-        self.target.ready_seconds = stream.advance(start, stream.device.costs.copy_seconds(2 * nbytes))
+        self.target.storage.ready_seconds = stream.advance(start, stream.device.costs.copy_seconds(2 * nbytes))
         stream.copied += nbytes
 
 
@@ -286,7 +285,7 @@ class Wait:
 
 
 class After:
-    """Hold a stream until another one has written what the next item reads.
+    """Hold a stream until another one is done with what the next item reads or writes.
 
     On the host only: on the virtual clock the item starts when its inputs are ready, and they say when.
     """
@@ -333,7 +332,7 @@ class Collective:
         if error is not None:
             poison(buffers, error)
             return
-        start = max([stream.seconds, self.issued, *(buffer.ready_seconds for buffer in buffers)])
+        start = max([stream.seconds, self.issued, *(buffer.storage.ready_seconds for buffer in buffers)])
         try:
             if self.receive is not None and self.receive.data is None:
                 spec = self.receive.spec
@@ -346,5 +345,5 @@ class Collective:
             return
         stream.reach(end, busy=max(end - start, 0.0))
         for buffer in buffers:
-            buffer.ready_seconds = stream.seconds
+            buffer.storage.ready_seconds = stream.seconds
         stream.collectives[self.words.kind] += 1
