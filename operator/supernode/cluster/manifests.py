@@ -278,6 +278,8 @@ def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str) -> Json:
         {"name": names.ENV_ATTEMPT, "value": str(plan.attempt)},
         {"name": names.ENV_RENDEZVOUS, "value": rendezvous},
         {"name": names.ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        # Said although it is the default: where volumes are directories (local cluster), only what is said is replaced.
+        {"name": names.ENV_SOCKET, "value": names.EMULATOR_SOCKET},
         {
             "name": names.ENV_FABRIC_SECRET,
             "valueFrom": {"secretKeyRef": {"name": fabric_name(plan.job), "key": SECRET_KEY}},

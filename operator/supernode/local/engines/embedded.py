@@ -8,7 +8,7 @@ import ssl
 
 from supernode.errors import LocalError
 from supernode.local.client import Connection
-from supernode.local.server import ApiServer, make_certificate, make_certificate
+from supernode.local.server import ApiServer, make_certificate
 
 
 class EmbeddedEngine:
