@@ -18,7 +18,7 @@ from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import After, Call, Fabric, Failures, Marker
 from supernode.emulator.segments import Segments
-from supernode.errors import InvalidHandleError, PeerLostError, ProtocolError, SupernodeError
+from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError, SupernodeError
 
 #: Handles that one client may hold.
 MAX_ARRAYS: Final = 1 << 20
