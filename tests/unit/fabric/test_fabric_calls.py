@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.unit.fabric.pods import SECRET, a_job, at_once, run
 
+from supernode.emulator import fabric
 from supernode.emulator.fabric import KINDS, CollectiveCall, Fabric, FabricConfig
 from supernode.emulator.fabric.topology import read_topology
 from supernode.errors import EmulatorError, FabricError
@@ -54,27 +57,27 @@ def test_all_kinds_are_there():
     ],
 )
 def test_a_wrong_call_is_refused_with_what_is_wrong(call, words):
-    with a_job(1, 2) as (fabric,):
+    with a_job(1, 2) as (pod,):
         data = np.zeros(4, np.float32)
         with pytest.raises(EmulatorError, match=words):
-            fabric.run(call, 0, data, data, 0.0)
+            pod.run(call, 0, data, data, 0.0)
 
 
 def test_wrong_buffers_are_refused():
-    with a_job(1, 2) as (fabric,):
+    with a_job(1, 2) as (pod,):
         call = CollectiveCall("all_reduce", (0,), count=4)
         good = np.zeros(4, np.float32)
         frozen = np.zeros(4, np.float32)
         frozen.setflags(write=False)
         with pytest.raises(FabricError, match="needs a receive buffer of 4 x f32, got none"):
-            fabric.run(call, 0, good, None, 0.0)
+            pod.run(call, 0, good, None, 0.0)
         with pytest.raises(FabricError, match="read-only"):
-            fabric.run(call, 0, good, frozen, 0.0)
+            pod.run(call, 0, good, frozen, 0.0)
         with pytest.raises(FabricError, match="contiguous"):
-            fabric.run(call, 0, np.zeros((4, 2), np.float32)[:, 0], good, 0.0)
+            pod.run(call, 0, np.zeros((4, 2), np.float32)[:, 0], good, 0.0)
         with pytest.raises(FabricError, match="device 7 is not one of this pod's 2"):
-            fabric.run(call, 7, good, good, 0.0)
-        assert fabric.run(call, 0, frozen, good, 1.5) == 1.5
+            pod.run(call, 7, good, good, 0.0)
+        assert pod.run(call, 0, frozen, good, 1.5) == 1.5
 
 
 @pytest.mark.parametrize(
@@ -163,3 +166,13 @@ def test_an_address_that_is_taken_is_a_typed_error():
         host, port = fabrics[0].address
         with pytest.raises(FabricError, match=f"cannot listen on {host}:{port}"):
             Fabric(FabricConfig(0, 2, 1, listen_host=host, listen_port=port, secret=SECRET))
+
+
+def test_the_page_names_every_kind_and_every_reason_for_turning_away():
+    page = (Path(__file__).parents[3] / "docs" / "fabric.md").read_text()
+    section = page.split("## Collectives")[1].split("##")[0]
+    named = {word for row in re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE) for word in row.split(", ")}
+    assert named == {f"`{kind}`" for kind in KINDS}
+    code = (Path(fabric.__file__).parent / "reception.py").read_text()
+    reasons = set(re.findall(r'_count\("(\w+)"\)', code))
+    assert reasons == set(re.findall(r"`(\w+)`", page.split("counted by reason (")[1].split(")")[0]))
