@@ -1,0 +1,232 @@
+"""The sidecar and its clients as processes: signals, deaths, `exec`, the HTTP port, the termination message."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supernode.emulator.client import connect
+from supernode.emulator.metrics import METRICS
+from supernode.errors import EmulatorError
+
+Start = Callable[..., tuple["subprocess.Popen[str]", str]]
+
+
+def until(true: Callable[[], Any], what: str) -> Any:
+    """Wait for something that another process does."""
+    for _ in range(600):
+        found = true()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"never happened: {what}")
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Starts a sidecar process; gives it and the URL of its HTTP port once it is ready."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*flags: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-m", "supernode", "emulator", "--chip", "hygon-bw1000", "--devices", "2"]
+        command += ["--socket", str(directory / "e.sock"), "--http-port", "0", "--fabric-port", "0", *flags]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **variables}
+        )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"HTTP on (\S+)", line)
+        assert found, line + process.stdout.read()
+        return process, f"http://{found[1]}"
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_life_of_a_sidecar(start: Start, directory: Path) -> None:
+    log = directory / "termination"
+    process, url = start("--termination-log", str(log))
+    assert get(f"{url}/healthz") == get(f"{url}/readyz") == "ok\n"
+    with connect(directory / "e.sock", environment={}) as emulator:
+        device = emulator.devices[1]
+        x = device.launch("matmul", device.full((8, 8), 1.0), device.full((8, 8), 2.0))
+        emulator.group().all_reduce([emulator.devices[0].zeros(4), device.zeros(4)])
+        emulator.report(1, loss=5.0, tokens=10)
+        emulator.report(2, loss=4.0, tokens=20, digest="abc")
+        assert x.numpy()[0, 0] == 16
+        metrics = get(f"{url}/metrics")
+    for name, figure in METRICS.items():
+        shown = f"{name}_total" if figure.kind == "counter" else name
+        assert f"# HELP {shown} " in metrics or f"# HELP {name} " in metrics
+    assert 'supernode_emulator_kernels_launched_total{device="1",kernel="matmul"} 1.0' in metrics
+    assert 'supernode_emulator_collectives_total{device="0",kind="all_reduce"} 1.0' in metrics
+    assert "supernode_training_loss 4.0" in metrics
+    assert json.loads(get(f"{url}/progress"))["step"] == 2
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(f"{url}/other")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    final = json.loads(log.read_text())
+    assert (final["step"], final["firstLoss"], final["loss"], final["digest"]) == (2, 5.0, 4.0, "abc")
+    assert len(log.read_bytes()) <= 4096
+    assert not (directory / "e.sock").exists()
+
+
+def test_sigterm_with_a_client_inside(start: Start, directory: Path) -> None:
+    process, _ = start()
+    with connect(directory / "e.sock", environment={}) as emulator:
+        emulator.devices[0].full(3, 1.0).numpy()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        with pytest.raises(EmulatorError, match="is gone"):
+            emulator.devices[0].full(3, 1.0).numpy()
+
+
+def test_a_killed_sidecar_is_an_error_and_can_be_started_again(start: Start, directory: Path) -> None:
+    process, _ = start()
+    with connect(directory / "e.sock", environment={}) as emulator:
+        x = emulator.devices[0].full(3, 1.0)
+        assert x.numpy()[0] == 1
+        process.kill()
+        process.wait()
+        with pytest.raises(EmulatorError, match=r"is gone.*all its arrays are lost"):
+            x.numpy()
+        with pytest.raises(EmulatorError, match="cannot be used"):
+            emulator.synchronize()
+    start()  # the socket that was left behind is in nobody's way
+    with connect(directory / "e.sock", environment={}) as emulator:
+        assert emulator.devices[0].full(3, 1.0).numpy()[0] == 1
+
+
+def test_two_sidecars_do_not_share_a_socket(start: Start, directory: Path) -> None:
+    start()
+    command = [sys.executable, "-m", "supernode", "emulator", "--chip", "hygon-bw1000", "--http-port", "0"]
+    second = subprocess.run(
+        [*command, "--socket", str(directory / "e.sock")], capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 1
+    assert "another emulator already listens" in second.stderr
+    with connect(directory / "e.sock", environment={}) as emulator:
+        assert emulator.devices[0].full(3, 1.0).numpy()[0] == 1
+
+
+CLIENT = """
+import sys, time
+from supernode.emulator import client
+emulator = client.connect()
+held = [device.zeros(1 << 20) for device in emulator.devices for _ in range(4)]
+stream = emulator.devices[0].stream()
+emulator.synchronize()
+print("held", flush=True)
+if sys.argv[1] == "busy":
+    x = emulator.devices[0].full((512, 512), 1.0)
+    while True:
+        x = emulator.devices[0].launch("matmul", x, x)
+if sys.argv[1] == "waiting":
+    emulator.group().recv(emulator.devices[0], (4,), source=1).numpy()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("doing", ["idle", "busy", "waiting"])
+def test_a_killed_client_frees_its_memory(start: Start, directory: Path, doing: str) -> None:
+    _, url = start("--fabric-timeout", "60")
+    variables = {**os.environ, "SUPERNODE_EMULATOR_SOCKET": str(directory / "e.sock")}
+    command = [sys.executable, "-c", CLIENT, doing]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "held\n"
+        with connect(directory / "e.sock", environment={}) as emulator:
+            assert emulator.devices[1].memory().in_use == 4 * (1 << 22)
+            client.kill()
+            client.wait()
+            until(lambda: sum(d.memory().in_use for d in emulator.devices) == 0, "memory of the dead client freed")
+            assert emulator.devices[0].full(2, 1.0).numpy()[0] == 1
+    until(lambda: "supernode_emulator_clients 0.0" in get(f"{url}/metrics") or doing == "waiting", "client gone")
+
+
+def test_variables_are_enough(start: Start, directory: Path) -> None:
+    """As in a pod: no flags but those that a test needs."""
+    chip = {"name": "own", "memoryGiB": 2, "memoryGBps": 100, "tflops": {"f32": 1}}
+    process, url = start(
+        "--chip", json.dumps(chip), SUPERNODE_RANK="0", SUPERNODE_WORKERS="1", SUPERNODE_POD_IP="127.0.0.5"
+    )
+    assert url.startswith("http://127.0.0.5:")
+    with connect(directory / "e.sock", environment={}) as emulator:
+        assert emulator.devices[0].chip == "own"
+        assert emulator.devices[0].memory().limit == 2 << 30
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--chip", ""], "which chip?"),
+        (["--chip", "nonesuch"], "no chip 'nonesuch'"),
+        (["--chip", "{"], "--chip: not JSON"),
+        (["--devices", "0"], "--devices: must be a whole number from 1 to 64"),
+        (["--rank", "3"], "--rank: must be a whole number from 0 to 0"),
+        (["--fabric-timeout", "soon"], "--fabric-timeout"),
+        (["--workers", "2"], "secret"),
+        (["--socket", "/" + "x" * 120], "longer than 100 bytes"),
+    ],
+)
+def test_wrong_settings_are_named(flags: list[str], words: str, directory: Path) -> None:
+    command = [sys.executable, "-m", "supernode", "emulator", "--chip", "hygon-bw1000", "--http-port", "0"]
+    command += ["--socket", str(directory / "e.sock"), "--fabric-port", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def run_exec(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "supernode", "emulator", "exec", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_exec() -> None:
+    program = (
+        "from supernode.emulator import client; e = client.connect();"
+        "print(len(e.devices), e.devices[0].chip, e.devices[1].full(2, 3.0).numpy().tolist(), e.connection.path)"
+    )
+    done = run_exec("--chip", "hygon-bw1000", "--devices", "2", "--", sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    count, chip, *values, path = done.stdout.split()
+    assert (count, chip, "".join(values)) == ("2", "hygon-bw1000", "[3.0,3.0]")
+    assert not Path(path).parent.exists()
+    assert run_exec("--chip", "hygon-bw1000", "--", sys.executable, "-c", "raise SystemExit(7)").returncode == 7
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_exec("--chip", "hygon-bw1000", "--", sys.executable, "-c", killed).returncode == 137
+    assert run_exec("--chip", "hygon-bw1000", "--", "/no/such/program").returncode == 127
+    assert "no command" in run_exec("--chip", "hygon-bw1000").stderr
+
+
+def test_kernel_table_is_printed() -> None:
+    done = subprocess.run([sys.executable, "-m", "supernode", "emulator", "kernels"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "matmul(a, b, [bias], transpose_a=False" in done.stdout
