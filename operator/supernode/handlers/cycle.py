@@ -91,6 +91,8 @@ class Cycle:
                 self._jobs.touch_all()
             due = self._jobs.take_due(self._context.now())
             await self._each(due)
+            if due:
+                self._jobs.measure()
             await self._place_waiting()
             await self._sweep()
             await self._pools.reconcile(self._context.observer.snapshot())

@@ -227,7 +227,7 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
         if stuck is not None:
             message += f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
         return replace(keep, state=State.STARTING, reason="WaitingForPods", message=message, wake_at=wake_at)
-    message = f"{job.workers} workers run"
+    message = f"all {job.workers} workers run" if job.workers > 1 else "its worker runs"
     return replace(keep, state=State.RUNNING, reason="AllWorkersRunning", message=message, wake_at=wake_at)
 
 

@@ -84,10 +84,14 @@ class Pools:
         # Finalizers first: what is offered must be withdrawn one day.
         done = [await self._hold(obj) for obj in list(self._context.stores.pools.objects().values())]
         done.append(await self._offer())
+        # One that came while we were writing is not in this cycle's view: its turn is in the next.
+        view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):
-            done.append(await self._pool(obj, snapshot))
+            if obj["metadata"]["name"] in view.pools.keys() | view.pool_problems.keys():
+                done.append(await self._pool(obj, snapshot))
         for obj in list(self._context.stores.groups.objects().values()):
-            done.append(await self._group(obj, snapshot))
+            if obj["metadata"]["name"] in view.groups.keys() | view.group_problems.keys():
+                done.append(await self._group(obj, snapshot))
         if all(done):
             self._done = (snapshot.generation,)
         else:
@@ -193,10 +197,11 @@ class Pools:
         if counts.nodes == 0:
             return False, "NoNodes", "spec.nodeSelector selects no node"
         if counts.capacity == 0:
-            return False, "NoDevices", f"none of the {counts.nodes} nodes offers an accelerator"
+            return False, "NoDevices", f"{_many(counts.nodes, 'node')}, but no accelerator is offered there"
         if "deletionTimestamp" in obj["metadata"]:
             return False, "Deleting", "it goes when no gang holds a device of it any more"
-        return True, "Ready", f"{counts.nodes} nodes with {counts.capacity} accelerators, {counts.free} free"
+        found = f"{_many(counts.nodes, 'node')} with {_many(counts.capacity, 'accelerator')}, {counts.free} free"
+        return True, "Ready", found
 
     async def _group(self, obj: Json, snapshot: Snapshot) -> bool:
         name = obj["metadata"]["name"]
@@ -213,7 +218,7 @@ class Pools:
             }
             wired = int(topology.node_rows.size)
         ready, reason = True, "Ready"
-        message = f"{wired} nodes; " + ", ".join(f"{number} {level}" for level, number in domains.items())
+        message = ", ".join([_many(wired, "node"), *(f"{number} {level}" for level, number in domains.items())])
         if problem is not None:
             ready, reason, message = False, "Misconfigured", str(problem)
         elif without:
@@ -274,6 +279,10 @@ class Pools:
             logger.warning("%s %s: %s", kind.kind, key[1], exc)
             return False
         return True
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _names(found: dict[str, str]) -> str:
