@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import celpy
 import re2
 from celpy import celtypes
 
@@ -55,6 +54,7 @@ class Quantity:
 
 VARIABLES: Final[dict[str, Any]] = {"sets": Namespace(), "optional": Namespace()}
 _OPTIONAL: Final = re.compile(r"\.\?([A-Za-z_][A-Za-z0-9_]*)")
+_CLAUSE: Final = re.compile(r"%(?:%|(\.[0-9]+)?([sdfeboxX]))")
 _LITERAL: Final = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""")
 
 
@@ -64,8 +64,9 @@ def rewrite(text: str) -> str:
     return "".join(p if i % 2 else _OPTIONAL.sub(r'.optionalField("\1")', p) for i, p in enumerate(parts))
 
 
-def _error(text: str) -> celpy.CELEvalError:
-    return celpy.CELEvalError(text)
+def _error(text: str) -> ValueError:
+    # cel-python turns it into an error value, which && and || may absorb.
+    return ValueError(text)
 
 
 def _quantity(text: Any) -> Quantity:
@@ -138,6 +139,23 @@ def _split(text: Any, separator: Any, limit: Any = -1) -> Any:
 
 def _join(parts: Any, separator: Any = "") -> Any:
     return Text(str(separator).join(str(part) for part in parts))
+
+
+def _format(text: Any, values: Any) -> Any:
+    """`'%d of %s'.format([1, 'x'])`, as Go's verbs: s d f e b o x X, with a precision for f and e."""
+    given = iter(values)
+
+    def one(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
+        value = next(given, None)
+        if value is None:
+            raise _error("index out of range")
+        if match[2] == "s":
+            return str(bool(value)).lower() if isinstance(value, Bool) else str(value)
+        return format(float(value) if match[2] in "fe" else int(value), f"{match[1] or ''}{match[2]}")
+
+    return Text(_CLAUSE.sub(one, str(text)))
 
 
 def _find(text: Any, pattern: Any) -> Any:
@@ -259,6 +277,7 @@ _TABLE: Final[dict[str, Callable[..., Any]]] = {
     "replace": _replace,
     "split": _split,
     "join": _join,
+    "format": _format,
     "substring": _substring,
     "trim": lambda text: Text(str(text).strip()),
     "reverse": lambda text: Text(str(text)[::-1]),

@@ -8,6 +8,7 @@ integer in a `number` field is a double, a `date-time` a timestamp), with names 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ class Rule:
                     message = str(said).strip()
             except (celpy.CELEvalError, TypeError, ValueError, KeyError, AttributeError):
                 pass  # the plain message says it
+        shown = variables["self"] if self.reason == INVALID else None
+        if isinstance(shown, (str, int, float)):
+            # Simple values are shown, objects and lists are not.
+            message = f"{json.dumps(shown)}: {message}"
         return Cause(self.reason, REASONS[self.reason] + message, path + self.field_path)
 
 
@@ -206,22 +211,24 @@ def evaluate(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause
         try:
             result = rule.run(variables)
         except celpy.CELEvalError as exc:
-            causes.append(_failed(rule, path, exc))
+            causes.append(_failed(rule, schema, path, exc))
             continue
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
-            causes.append(_failed(rule, path, exc))
+            causes.append(_failed(rule, schema, path, exc))
             continue
         if isinstance(result, celpy.CELEvalError):
-            causes.append(_failed(rule, path, result))
+            causes.append(_failed(rule, schema, path, result))
         elif not isinstance(result, (bool, celtypes.BoolType)) or not result:
             causes.append(rule.cause(path, variables))
 
 
-def _failed(rule: Rule, path: str, exc: Exception) -> Cause:
-    first = exc.args[0] if exc.args else str(exc)
-    return Cause(
-        INVALID, f"Invalid value: rule evaluation error: {first} evaluating rule: {rule.message or rule.text}", path
-    )
+def _failed(rule: Rule, schema: Schema, path: str, exc: Exception) -> Cause:
+    why = str(exc.args[0]) if exc.args else str(exc)
+    if len(exc.args) > 2 and isinstance(exc.args[2], tuple) and exc.args[2]:
+        why = str(exc.args[2][0])  # what a function of the library said
+    kind = schema.type or "object"
+    text = " ".join(rule.text.split())
+    return Cause(INVALID, f'Invalid value: "{kind}": {why} evaluating rule: {rule.message or text}', path)
 
 
 def escaped(name: str) -> str | None:

@@ -80,15 +80,11 @@ def _value(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
         return
     if schema.int_or_string:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
-            causes.append(_type_cause(path, "integer,string", _name(value)))
+            found = "number" if isinstance(value, float) else _name(value)
+            causes.append(_type_cause(path, "integer,string", found))
             return
     elif schema.type and not _matches(schema.type, value):
-        wanted = (
-            schema.format if schema.type == "integer" and schema.format and isinstance(value, float) else schema.type
-        )
-        causes.append(_type_cause(path, wanted, _name(value)))
-        if wanted == schema.format:
-            _format_range(schema, path, causes)
+        _wrong_type(schema, value, path, causes)
         return
     if schema.bounds is not None:
         _bounds(schema, schema.bounds, value, path, causes)
@@ -101,6 +97,18 @@ def _value(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
                 _value(schema.items, item, before(index, item), f"{path}[{index}]", causes)
     elif schema.format:
         _format(schema, value, path, causes)
+
+
+def _wrong_type(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
+    """Where there is a format, the real server names it instead of the type, and Go's types of numbers."""
+    number = isinstance(value, (int, float))
+    if schema.format and number and schema.type in ("integer", "string"):
+        found = "" if isinstance(value, bool) else "float64" if isinstance(value, float) else "int64"
+        causes.append(_type_cause(path, schema.format, found))
+        if schema.type == "integer" and not isinstance(value, bool):
+            _format_range(schema, path, causes)
+    else:
+        causes.append(_type_cause(path, schema.type, _name(value)))
 
 
 def _type_cause(path: str, wanted: str, found: str) -> Cause:
@@ -119,7 +127,7 @@ def _object(schema: Schema, value: dict[str, Any], old: Any, path: str, causes: 
     if schema.embedded:
         for name in ("apiVersion", "kind"):
             if not value.get(name):
-                causes.append(Cause(REQUIRED, "Required value: must not be empty", prefix + name))
+                causes.append(Cause(REQUIRED, "Required value", prefix + name))
     before = old if isinstance(old, dict) else {}
     for name, item in value.items():
         child = schema.child(name)
@@ -295,6 +303,9 @@ def _lists(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
     elif isinstance(value, list):
         seen: set[str] = set()
         for index, item in enumerate(value):
+            if schema.list_type == "map" and item is not None and not isinstance(item, dict):
+                why = f"Invalid value: {_shown(item)}: must be an object for an array of list-type map"
+                causes.append(Cause(INVALID, why, f"{path}[{index}]"))
             if schema.list_type == "set":
                 identity = text(item)
             elif schema.list_type == "map" and isinstance(item, dict):

@@ -18,6 +18,7 @@ from supernode.local.machinery.amounts import canonical
 from supernode.local.machinery.schema import NOTHING, Schema
 
 _RANGES: Final = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "": (-(2**63), 2**63 - 1)}
+_MICRO: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}(Z|[+-]\d{2}:\d{2})")
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 _GO_TYPES: Final = {"object": "map[string]interface {}", "array": "[]interface {}", "boolean": "bool"}
 _ZERO: Final = {"string": "", "integer": 0, "number": 0, "boolean": False}
@@ -156,11 +157,13 @@ def _text(schema: Schema, value: str, path: str) -> str:
 def normal_time(value: str, *, micro: bool = False) -> str:
     """An RFC 3339 time in UTC, to the second (or microsecond), as the real server writes it."""
     try:
-        if not _TIME.fullmatch(value):
+        if not (_MICRO if micro else _TIME).fullmatch(value):
             raise ValueError
         moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper())).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise DecodeError(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse it') from exc
+        raise DecodeError(
+            f'parsing time "{value}" as "2006-01-02T15:04:05{".000000" if micro else ""}Z07:00": cannot parse it'
+        ) from exc
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + (f".{moment.microsecond:06d}Z" if micro else "Z")
 
 
@@ -174,16 +177,22 @@ def _mismatch(schema: Schema, value: Any, path: str) -> DecodeError:
 
 
 def prune(schema: Schema, value: Any, path: str, unknown: Callable[[str], None]) -> Any:
-    """A custom object without the fields that its structural schema does not name."""
+    """A custom object without the fields and nulls that its structural schema does not allow."""
     if isinstance(value, dict):
         if schema.additional is not None:
             inner = schema.additional
-            return {name: prune(inner, item, f"{path}.{name}", unknown) for name, item in value.items()}
+            return {
+                name: prune(inner, item, f"{path}.{name}", unknown)
+                for name, item in value.items()
+                if item is not None or inner.nullable or inner.open
+            }
         properties = schema.properties
         result = {}
         for name, item in value.items():
             child = properties.get(name)
             if child is not None:
+                if item is None and not child.nullable and not child.open:
+                    continue  # a null that may not be one counts as absent
                 simple = not isinstance(item, (dict, list))
                 result[name] = item if simple else prune(child, item, f"{path}.{name}" if path else name, unknown)
             elif schema.preserve_unknown:
@@ -206,8 +215,7 @@ def fill_defaults(schema: Schema, value: Any) -> Any:
         for name, child in schema.properties.items():
             if child.default is NOTHING:
                 continue
-            present = name in value
-            if not present or (value[name] is None and not child.nullable):
+            if name not in value or (value[name] is None and not child.nullable):
                 if result is value:
                     result = dict(value)
                 result[name] = _copied(child.default)

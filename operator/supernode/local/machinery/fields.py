@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
+from supernode.local.machinery import conform
 from supernode.local.machinery.fieldset import FieldSet, Path, from_paths, from_v1, render
 from supernode.local.machinery.refusals import CONFLICT, ApplyConflictError, BadRequestError, Cause
 from supernode.local.machinery.schema import NOTHING, Schema
@@ -195,11 +196,13 @@ def apply(
 
     Raises:
         ApplyConflictError: it would change fields of other managers, and `force` is not set.
-        BadRequestError: the configuration carries managedFields, or breaks the keys of its lists.
+        BadRequestError: the configuration carries managedFields.
+        UntypedError: it does not fit the schema (unknown fields, wrong types, lists that break their own keys).
     """
     if config.get("metadata", {}).get("managedFields") is not None:
         raise BadRequestError("metadata.managedFields must be nil")
     version = _version(kind)
+    conform.require(kind.schema, config, version)
     base = _empty(kind) if live is None else _bare(live)
     managers = _decode_or_empty((live or {}).get("metadata", {}).get("managedFields"))
     if live is not None and not managers:
@@ -361,7 +364,8 @@ def _refreshed_annotation(obj: dict[str, Any], config: dict[str, Any], manager: 
     if manager != "kubectl" or LAST_APPLIED not in annotations:
         return obj
     metadata = dict(config.get("metadata", {}))
-    metadata["annotations"] = {n: v for n, v in (metadata.get("annotations") or {}).items() if n != LAST_APPLIED}
+    if "annotations" in metadata:
+        metadata["annotations"] = {n: v for n, v in (metadata["annotations"] or {}).items() if n != LAST_APPLIED}
     text = json.dumps(config | {"metadata": metadata}, separators=(",", ":"), sort_keys=True) + "\n"
     return obj | {"metadata": obj["metadata"] | {"annotations": annotations | {LAST_APPLIED: text}}}
 

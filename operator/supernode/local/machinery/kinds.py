@@ -7,13 +7,21 @@ Flows in: `schemas` (built-in kinds) and `crd` (custom kinds). Flows out: `Kind`
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supernode.local.machinery import check, decode, metadata, schemas
 from supernode.local.machinery.cel_rules import MISSING
-from supernode.local.machinery.refusals import BadRequestError, Cause, InvalidError
+from supernode.local.machinery.refusals import (
+    NOT_SUPPORTED,
+    BadRequestError,
+    Cause,
+    InvalidError,
+    PatchedInvalidError,
+    RefusedError,
+)
 from supernode.local.machinery.schema import Schema
 
 STRICT: Final = "Strict"
@@ -50,20 +58,21 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def decode(
-        self, value: Any, *, field_validation: str = WARN, duplicates: Iterable[str] = ()
+        self, value: Any, *, field_validation: str = WARN, duplicates: Iterable[str] = (), patched: bool = False
     ) -> tuple[dict[str, Any], list[str]]:
-        """The object that a decoded body means, and warnings.
+        """The object that a decoded body means, and warnings. `patched`: the value is what a patch made of an object.
 
         Raises:
             BadRequestError: a type that the kind cannot take; with Strict also unknown and repeated fields.
+            PatchedInvalidError: the same, of a patched object.
+            InvalidError: an unknown `field_validation`.
         """
         if not isinstance(value, dict):
-            raise self._refused(f"json: cannot unmarshal {decode.json_type(value)} into an object")
-        if field_validation not in (STRICT, WARN, IGNORE):
-            listed = f'["{IGNORE}" "{WARN}" "{STRICT}"]'
-            raise BadRequestError(
-                f'fieldValidation: Unsupported value: "{field_validation}": supported values: {listed}'
-            )
+            raise self._refused(f"json: cannot unmarshal {decode.json_type(value)} into an object", value, patched)
+        if field_validation not in ("", STRICT, WARN, IGNORE):
+            listed = f'"", "{IGNORE}", "{STRICT}", "{WARN}"'
+            why = f'Unsupported value: "{field_validation}": supported values: {listed}'
+            raise InvalidError([Cause(NOT_SUPPORTED, why, "fieldValidation")])
         unknown: list[str] = []
         obj: dict[str, Any]
         try:
@@ -72,13 +81,14 @@ class Kind:
             else:
                 obj = decode.convert(self.schema, value, "", unknown.append)
         except decode.DecodeError as exc:
-            raise self._refused(str(exc)) from exc
+            raise self._refused(str(exc), value, patched) from exc
         problems = [f'duplicate field "{path}"' for path in duplicates] + [
             f'unknown field "{path}"' for path in unknown
         ]
         if problems and field_validation == STRICT:
-            raise self._refused(f"strict decoding error: {', '.join(problems[:_MAX_REPORTED])}")
-        return obj, problems[:_MAX_REPORTED] if field_validation == WARN else []
+            why = f"strict decoding error: {', '.join(problems[:_MAX_REPORTED])}"
+            raise self._refused(why, value, patched)
+        return obj, problems[:_MAX_REPORTED] if field_validation in ("", WARN) else []
 
     def validate(self, new: dict[str, Any], old: dict[str, Any] | None = None, *, subresource: str = "") -> None:
         """Whether a decoded object is acceptable; metadata is checked apart (`metadata.validate`).
@@ -151,7 +161,9 @@ class Kind:
         filled: dict[str, Any] = decode.fill_defaults(self.schema, obj)
         return filled | {"metadata": meta}
 
-    def _refused(self, why: str) -> BadRequestError:
+    def _refused(self, why: str, value: Any, patched: bool) -> RefusedError:
+        if patched:
+            return PatchedInvalidError(json.dumps(value, separators=(",", ":")), why)
         return BadRequestError(f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}: {why}')
 
 

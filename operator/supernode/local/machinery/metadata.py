@@ -3,6 +3,7 @@ change."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -72,8 +73,10 @@ def _qualified(key: str) -> Iterable[str]:
     parts = key.split("/")
     if len(parts) > 2:
         yield (
-            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS "
-            "subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
+            "an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+            f"'{_NAME}')"
+            " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
         )
         return
     name = parts[-1]
@@ -190,7 +193,8 @@ def _owners(meta: dict[str, Any], causes: list[Cause]) -> None:
     if len(controllers) > 1:
         both = f"{controllers[0]} and {controllers[1]}"
         why = f'Only one reference can have Controller set to true. Found "true" in references for {both}'
-        causes.append(Cause(INVALID, f"Invalid value: {why}", "metadata.ownerReferences"))
+        shown = json.dumps(meta["ownerReferences"], separators=(",", ":"))
+        causes.append(Cause(INVALID, f"Invalid value: {shown}: {why}", "metadata.ownerReferences"))
 
 
 def _changes(

@@ -33,9 +33,6 @@ def json_patch(obj: Any, operations: Any) -> Any:
         raise BadRequestError(f"a JSON patch may have {MAX_OPERATIONS} operations, found {len(operations)}")
     try:
         patch = jsonpatch.JsonPatch(operations)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as exc:
-        raise BadRequestError(f"the JSON patch is malformed: {exc}") from exc
-    try:
         return patch.apply(copy.deepcopy(obj), in_place=True)
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as exc:
         raise UnprocessableError(f"the server rejected our request due to an error in our request: {exc}") from exc

@@ -5,6 +5,7 @@ Flows in: reasons and causes found by the other modules. Flows out: exceptions t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,8 +70,9 @@ class RefusedError(LocalError):
             "metadata": {},
             "status": "Failure",
             "message": self._message(group, kind, name),
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if details:
             status["details"] = details
         return status | {"code": self.code}
@@ -108,6 +110,22 @@ class UnprocessableError(RefusedError):
 
     def __init__(self, message: str) -> None:
         super().__init__(422, "Invalid", message)
+
+
+class PatchedInvalidError(RefusedError):
+    """422: what a patch made of the object cannot be decoded: a wrong type, or with Strict an unknown field."""
+
+    def __init__(self, patched: str, why: str) -> None:
+        cause = Cause(INVALID, f"Invalid value: {json.dumps(patched)}: {why}", "patch")
+        super().__init__(422, "Invalid", f' "" is invalid: {cause}', (cause,))
+
+
+class UntypedError(RefusedError):
+    """500, as the real server: an applied configuration that does not fit the schema of its kind."""
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        listed = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(500, "", f"failed to create typed patch object ({what}): {listed}")
 
 
 class ApplyConflictError(RefusedError):

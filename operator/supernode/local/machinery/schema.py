@@ -68,7 +68,8 @@ class Schema:
     @property
     def open(self) -> bool:
         """True for a value without known structure (preserved as it is)."""
-        return self.type in ("", "object") and not self.properties and self.additional is None and self.items is None
+        structured = self.properties or self.additional is not None or self.items is not None or self.int_or_string
+        return self.type in ("", "object") and not structured
 
     def child(self, name: str) -> Schema | None:
         """The schema of field `name` of an object or map."""

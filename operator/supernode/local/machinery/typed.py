@@ -7,6 +7,7 @@ counts as a value; a missing value is `MISSING`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -45,18 +46,17 @@ def element(schema: Schema, item: Any) -> str:
         raise BadRequestError(f"associative list with keys may not have non-map elements, found {text(item)}")
     keys = {}
     for name in schema.map_keys:
-        value = item.get(name, MISSING)
-        if value is MISSING:
-            default = (
-                schema.items.properties[name].default if schema.items and name in schema.items.properties else NOTHING
-            )
-            if default is NOTHING:
-                raise BadRequestError(
-                    f'associative list with keys has an element that omits key field "{name}" '
-                    "(and doesn't have default value)"
-                )
-            value = default
-        keys[name] = value
+        if name in item:
+            keys[name] = item[name]
+        elif schema.items and name in schema.items.properties:
+            default = schema.items.properties[name].default
+            if default is not NOTHING:
+                keys[name] = default
+    if not keys:
+        raise BadRequestError(
+            f"associative list with keys has an element that omits all key fields {json.dumps(schema.map_keys)} "
+            "(and doesn't have default values for any key fields)"
+        )
     return key_element(keys)
 
 
@@ -75,7 +75,7 @@ def field_set(schema: Schema, value: Any) -> FieldSet:
                 children["f:" + name] = below
         return FieldSet(False, children)
     if isinstance(value, list):
-        if not is_associative(schema) or not value:
+        if not is_associative(schema):
             return LEAF
         items = schema.items or ANY
         children = {}
