@@ -98,23 +98,25 @@ def _conclude(report: dict[str, Any], path: Path) -> int:
 
 
 class Progress:
-    """Progress on the terminal: one line that changes where there is a terminal, a line per change elsewhere."""
+    """Progress on the terminal: one line that changes where there is a terminal, else a line per change or 5 s."""
 
     def __init__(self, started: float) -> None:
         self._started = started
         self._live = sys.stdout.isatty()
         self._last = ""
+        self._said = started
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        self._said = time.monotonic()
         start, end = ("\r", "\x1b[K\n") if self._live else ("", "\n")
         print(f"{start}[{time.monotonic() - self._started:5.1f} s] {text}", end=end, flush=True)
 
     def show(self, text: str, *, key: str) -> None:
-        """A line that the next one may replace; without a terminal it is printed when `key` changes."""
+        """A line that the next one may replace; without a terminal it is printed when `key` changes, or after 5 s."""
         if self._live:
             print(f"\r[{time.monotonic() - self._started:5.1f} s] {text[:100]}\x1b[K", end="", flush=True)
-        elif key != self._last:
+        elif key != self._last or time.monotonic() - self._said > 5:
             self.say(text)
         self._last = key
 
