@@ -8,6 +8,7 @@ depend on how many cores the host has, and devices run side by side.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -196,6 +197,9 @@ def _serve(args: argparse.Namespace) -> int:
         alone=False,
     )
     server.start()
+    # What is loaded stays; commands make many short-lived objects without cycles, so look for cycles rarely.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     http = "" if server.http is None else f", HTTP on {server.http.host}:{server.http.port}"
     print(
         f"emulating {len(server.devices)} x {server.config.chip.name}, worker {server.config.fabric.rank} of "

@@ -34,14 +34,15 @@ def answer(session: Session, request: object) -> Reply:
     Raises:
         SupernodeError: what the request itself refuses, or the earliest failure of the commands before it.
     """
-    if not isinstance(request, list) or not request or request[0] not in REQUESTS:
+    name = request[0] if isinstance(request, list) and request else None
+    if not isinstance(name, str) or name not in REQUESTS:
         raise ProtocolError(f"no such request: {str(request)[:100]}")
     try:
-        return REQUESTS[request[0]](session, *request[1:])
+        return REQUESTS[name](session, *request[1:])
     except SupernodeError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as exc:
-        raise ProtocolError(f"request {request[0]} is not understood: {exc!r}") from exc
+        raise ProtocolError(f"request {name} is not understood: {exc!r}") from exc
 
 
 def _read(session: Session, handle: int, segment: int, offset: int) -> Reply:

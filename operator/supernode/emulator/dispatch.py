@@ -138,16 +138,19 @@ def _start(
         buffers = [session.array(handle) for handle in inputs]
         specs = tuple([buffer.spec for buffer in buffers])
         call = Call(session.number, name, specs, attributes, session.failures)
-        if any(buffer.never_made for buffer in buffers):
-            # What follows from a refused call carries the same reason, not a new one.
-            session.stand_for_nothing(() if into else handles, _reason(buffers), stream)
-            return
+        elsewhere = []
+        for buffer in buffers:
+            storage = buffer.storage
+            if storage.allocation is None:
+                # What follows from a refused call carries the same reason, not a new one.
+                session.stand_for_nothing(() if into else handles, _reason(buffers), stream)
+                return
+            if storage.stream is not stream:
+                if storage.stream.device is not device:
+                    raise KernelError(f"an input is on {storage.stream.device.name}; copy it here first")
+                elsewhere.append(storage)
         plan = TABLE.plan(name, specs, attributes)
         seconds = device.costs.seconds(plan.cost)
-        elsewhere = [buffer for buffer in buffers if buffer.storage.stream is not stream]
-        for buffer in elsewhere:
-            if buffer.storage.stream.device is not device:
-                raise KernelError(f"an input is on {buffer.storage.stream.device.name}; copy it here first")
         outputs: list[Buffer] = []
         if into:
             outputs = _targets(session, handles, plan, stream)
@@ -164,15 +167,15 @@ def _start(
     written = [buffers[index].storage for index in plan.kernel.writes]
     if into:
         written += [buffer.storage for buffer in outputs]
-    for buffer in elsewhere:
-        session.order_read(stream, buffer.storage)
+    for storage in elsewhere:
+        session.order_read(stream, storage)
     for storage in written:
         session.order_write(stream, storage)
     position = stream.add(Launch(call, plan, buffers, outputs, into=into, seconds=seconds, issued=session.host_seconds))
-    for buffer in elsewhere:
-        buffer.storage.read(stream, position)
+    for storage in elsewhere:
+        storage.read(stream, position)
     for buffer in outputs:
-        buffer.storage.written(stream, position)
+        buffer.storage.position = position
     for storage in written:
         storage.written(stream, position)
 

@@ -101,6 +101,11 @@ class _FabricDoor:
             raise type(self._error)(str(self._error))
         return self._fabric.run(call, local_device, send, recv, ready_seconds)
 
+    def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
+        self._settled.wait()
+        if self._error is None:
+            self._fabric.withdraw(call, local_device, reason)
+
     def close(self) -> None:
         self._fabric.close()
         self._thread.join(timeout=5)

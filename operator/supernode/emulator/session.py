@@ -112,7 +112,7 @@ class Session:
             ProtocolError: the handle is taken.
         """
         self.check_new(handle)
-        buffer = Buffer(spec, Storage(stream, stream.device.memory.allocate(spec.nbytes, f"{label} {spec}")))
+        buffer = Buffer(spec, Storage(stream, stream.device.memory.allocate(spec.nbytes, (label, spec))))
         self.arrays[handle] = buffer
         return buffer
 

@@ -155,6 +155,7 @@ requests = st.one_of(
 @example([([["launch", 0, "add", [[]], [1], {}]], ["drain"], b"")])
 @example([([["upload", 0, 1, "f32", [1 << 40], -1, 0]], ["read", 1, -1, 0], b"")])
 @example([([["free", 7]], ["drain"], b"")])
+@example([([], [[]], b"")])
 @example([([["launch", 0, "full", [], [1], {"shape": [1 << 17], "value": 1.0}]] * 5, ["synchronize", None], b"")])
 def test_wrong_commands_never_break_the_sidecar(live: Server, conversation: list[tuple[Any, Any, bytes]]) -> None:
     data = b"".join(frame({"commands": batch, "request": request}, body) for batch, request, body in conversation)

@@ -153,7 +153,7 @@ class Table:
         Raises:
             KernelError: the table refuses the name, the number of inputs, a dtype, a shape or an attribute.
         """
-        key = (name, specs, tuple(attributes.items()))
+        key = (name, specs, tuple(attributes.items()) if attributes else ())
         try:
             known = self._plans.get(key)
         except TypeError:  # a list among the attributes

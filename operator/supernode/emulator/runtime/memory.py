@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from supernode.errors import InputError, OutOfDeviceMemoryError
@@ -26,12 +27,16 @@ def human_bytes(count: float) -> str:
     return f"{count:.4g} TiB"
 
 
+def _words(label: object) -> str:
+    return " ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
 class Allocation:
     """Bytes taken from a device; shared by an array and its views, given back when the last one goes."""
 
     __slots__ = ("label", "memory", "nbytes", "references")
 
-    def __init__(self, memory: Memory, nbytes: int, label: str) -> None:
+    def __init__(self, memory: Memory, nbytes: int, label: object) -> None:
         self.memory = memory
         self.nbytes = nbytes
         self.label = label
@@ -63,25 +68,27 @@ class Memory:
         self._in_use = 0
         self._peak = 0
         self._count = 0
-        self._by_label: Counter[str] = Counter()
+        self._by_label: Counter[object] = Counter()
         self._lock = threading.Lock()
 
-    def allocate(self, nbytes: int, label: str) -> Allocation:
+    def allocate(self, nbytes: int, label: Hashable) -> Allocation:
         """Take memory.
 
         Args:
             nbytes: size of the data; rounded up to the granule.
-            label: who holds it, such as ``matmul f32[1024,1024]``, for the message of a later failure.
+            label: who holds it, for the message of a later failure: words, or a pair of a kernel and a spec, such as
+                ``("matmul", f32[1024,1024])``, which is put into words only then.
 
         Raises:
             OutOfDeviceMemoryError: says what was asked, in use, the limit and the largest holders.
         """
-        size = -(-nbytes // GRANULE) * GRANULE
+        size = (nbytes + GRANULE - 1) // GRANULE * GRANULE
         with self._lock:
             if self._in_use + size > self.limit:
                 raise OutOfDeviceMemoryError(self._explain(size, label))
             self._in_use += size
-            self._peak = max(self._peak, self._in_use)
+            if self._in_use > self._peak:
+                self._peak = self._in_use
             self._count += 1
             self._by_label[label] += size
         return Allocation(self, size, label)
@@ -111,11 +118,11 @@ class Memory:
         with self._lock:
             return MemoryUse(self._in_use, self._peak, self.limit, self._count)
 
-    def _explain(self, size: int, label: str) -> str:
+    def _explain(self, size: int, label: object) -> str:
         free = self.limit - self._in_use
-        largest = ", ".join(f"{name} {human_bytes(held)}" for name, held in self._by_label.most_common(3))
+        largest = ", ".join(f"{_words(name)} {human_bytes(held)}" for name, held in self._by_label.most_common(3))
         return (
-            f"{self.name}: asked {human_bytes(size)} ({size} bytes) for {label}, but {human_bytes(self._in_use)} of "
-            f"{human_bytes(self.limit)} are in use ({human_bytes(free)} free) in {self._count} allocations; "
+            f"{self.name}: asked {human_bytes(size)} ({size} bytes) for {_words(label)}, but "
+            f"{human_bytes(self._in_use)} of {human_bytes(self.limit)} are in use ({human_bytes(free)} free) in {self._count} allocations; "
             f"largest holders: {largest or 'none'}; use smaller batches, free arrays, or spread over more devices"
         )

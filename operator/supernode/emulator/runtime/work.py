@@ -38,6 +38,9 @@ class Fabric(Protocol):
     ) -> float:
         """Take part; blocks until done or the deadline; gives the device time of the end; raises FabricError."""
 
+    def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
+        """Tell the other ranks that this device will not take part, so that they need not wait for the deadline."""
+
 
 class Failures:
     """What went wrong in a session's asynchronous calls, in the order of the calls' numbers when it is taken."""
@@ -331,6 +334,7 @@ class Collective:
         error = first_error(buffers)
         if error is not None:
             poison(buffers, error)
+            self.fabric.withdraw(self.words, stream.device.ordinal, f"{type(error).__name__}: {error}")
             return
         start = max([stream.seconds, self.issued, *(buffer.storage.ready_seconds for buffer in buffers)])
         try:
