@@ -34,11 +34,11 @@ def answer(session: Session, request: object) -> Reply:
     Raises:
         SupernodeError: what the request itself refuses, or the earliest failure of the commands before it.
     """
-    name = request[0] if isinstance(request, list) and request else None
+    name, *arguments = request if isinstance(request, list) and request else [None]
     if not isinstance(name, str) or name not in REQUESTS:
         raise ProtocolError(f"no such request: {str(request)[:100]}")
     try:
-        return REQUESTS[name](session, *request[1:])
+        return REQUESTS[name](session, *arguments)
     except SupernodeError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as exc:

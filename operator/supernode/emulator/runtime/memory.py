@@ -123,6 +123,7 @@ class Memory:
         largest = ", ".join(f"{_words(name)} {human_bytes(held)}" for name, held in self._by_label.most_common(3))
         return (
             f"{self.name}: asked {human_bytes(size)} ({size} bytes) for {_words(label)}, but "
-            f"{human_bytes(self._in_use)} of {human_bytes(self.limit)} are in use ({human_bytes(free)} free) in {self._count} allocations; "
-            f"largest holders: {largest or 'none'}; use smaller batches, free arrays, or spread over more devices"
+            f"{human_bytes(self._in_use)} of {human_bytes(self.limit)} are in use ({human_bytes(free)} free) in "
+            f"{self._count} allocations; largest holders: {largest or 'none'}; "
+            "use smaller batches, free arrays, or spread over more devices"
         )
