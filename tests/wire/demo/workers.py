@@ -53,14 +53,18 @@ class Job:
         command = [sys.executable, "-m", "supernode", "emulator", "--http-port", "0"]
         return subprocess.Popen(command, env=self._own(rank))
 
-    def train(self, *arguments: str) -> None:
-        """Start the workers as soon as their sidecars listen."""
+    def wait_for_sidecars(self) -> None:
+        """Wait until all sidecars listen."""
         deadline = time.monotonic() + PATIENCE
         for rank in range(self.workers):
             while not (self.directory / f"{rank}.sock").exists():
                 assert self.sidecars[rank].poll() is None, f"sidecar {rank} has ended"
                 assert time.monotonic() < deadline, f"sidecar {rank} does not listen"
                 time.sleep(0.02)
+
+    def train(self, *arguments: str) -> None:
+        """Start the workers as soon as their sidecars listen."""
+        self.wait_for_sidecars()
         for rank in range(self.workers):
             command = [sys.executable, "-m", "supernode.demo.train", *arguments]
             self.trainers.append(
