@@ -108,7 +108,7 @@ def inside_domain(placement: Placement, snapshot: Snapshot, used: dict[str, set[
 
 
 @given(seeds)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_every_placement_keeps_its_promises(seed: int) -> None:
     state, demand = scene(seed)
     snapshot = state.snapshot()
@@ -121,7 +121,7 @@ def test_every_placement_keeps_its_promises(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_same_input_same_output_whatever_the_order_of_nodes(seed: int) -> None:
     state, demand = scene(seed)
     snapshot = state.snapshot()
@@ -145,7 +145,7 @@ def test_same_input_same_output_whatever_the_order_of_nodes(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_claiming_and_releasing_restores_exactly(seed: int) -> None:
     state, demand = scene(seed)
     before = state.snapshot()
@@ -166,7 +166,7 @@ def test_claiming_and_releasing_restores_exactly(seed: int) -> None:
 
 
 @given(seeds, st.integers(1, 12))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_changes_one_by_one_equal_a_fresh_start(seed: int, steps: int) -> None:
     """Claims, releases, pods, node updates: the arrays kept up to date equal those built anew from the records."""
     dice = random.Random(seed)
@@ -201,7 +201,7 @@ def test_changes_one_by_one_equal_a_fresh_start(seed: int, steps: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 def test_a_cycle_never_gives_a_device_twice(seed: int) -> None:
     dice = random.Random(seed)
     state = a_random_state(dice, 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supernode.chips import find_chip
@@ -46,6 +46,7 @@ def by_hand(domains: list[list[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=12))
+@settings(deadline=None)
 def test_links_of_any_group(paths: list[tuple[int, int, int]]) -> None:
     domains = [[path[level] for path in paths] for level in range(3)]
     links = links_of(LEVELS, domains)
@@ -53,6 +54,7 @@ def test_links_of_any_group(paths: list[tuple[int, int, int]]) -> None:
 
 
 @given(shapes)
+@settings(deadline=None)
 def test_regular_links_are_the_links_of_a_regular_tree(sizes: list[int]) -> None:
     count = math.prod(sizes)
     domains = [
@@ -69,6 +71,7 @@ def test_regular_links_are_the_links_of_a_regular_tree(sizes: list[int]) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(sizes=shapes, small=st.floats(0, 1e12), factor=st.floats(1, 100))
+@settings(deadline=None)
 def test_more_bytes_never_take_less_time(kind: str, sizes: list[int], small: float, factor: float) -> None:
     links = regular_links(LEVELS, sizes)
     fast, slow = collective_seconds(kind, small, links), collective_seconds(kind, small * factor, links)
@@ -77,6 +80,7 @@ def test_more_bytes_never_take_less_time(kind: str, sizes: list[int], small: flo
 
 
 @given(sizes=shapes, nbytes=st.floats(1e6, 1e10))
+@settings(deadline=None)
 def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather_or_better(sizes: list[int], nbytes: float) -> None:
     links = regular_links(LEVELS, sizes)
     halves = collective_seconds("reduce_scatter", nbytes, links) + collective_seconds("all_gather", nbytes, links)

@@ -46,6 +46,7 @@ cuts = st.builds(
 
 
 @given(cuts)
+@settings(deadline=None)
 def test_parts_add_up_and_nothing_beats_the_data_sheet(cut: Parallelism) -> None:
     step = run(cut)
     parts = step.parts
@@ -63,7 +64,7 @@ def test_parts_add_up_and_nothing_beats_the_data_sheet(cut: Parallelism) -> None
 
 
 @given(cuts)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_slower_links_never_make_a_step_faster(cut: Parallelism) -> None:
     sizes = (max(1, cut.devices // 8), min(8, cut.devices))
     fast = predict(BW1000, SMALL, cut, regular_wiring(two_nodes(), sizes, cut))
@@ -73,7 +74,7 @@ def test_slower_links_never_make_a_step_faster(cut: Parallelism) -> None:
 
 
 @given(cuts)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_recomputing_costs_time_and_saves_memory(cut: Parallelism) -> None:
     plain, full = run(replace(cut, recompute="None")), run(replace(cut, recompute="Full"))
     assert full.parts.compute > plain.parts.compute
@@ -120,6 +121,7 @@ def test_says_whether_it_is_calibrated() -> None:
     shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 2), st.integers(1, 2)),
     data=st.data(),
 )
+@settings(deadline=None)
 def test_wiring_is_the_slowest_of_the_groups(shape: tuple[int, int, int, int], data: st.DataObject) -> None:
     tensor, context, pipeline, replicas = shape
     cut = Parallelism(tensor=tensor, context=context, pipeline=pipeline, data=replicas)
