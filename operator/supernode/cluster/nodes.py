@@ -16,6 +16,33 @@ from supernode.quantity import parse_resource
 _CLOSING: Final = frozenset({"NoSchedule", "NoExecute"})
 
 
+def trim(node: Json) -> Json:
+    """Keep of a cached node what is read here or by people's selectors; the list of images alone is kilobytes."""
+    metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
+    kept = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+    conditions = [c for c in status.get("conditions") or [] if c.get("type") == "Ready"]
+    return {
+        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "spec": {name: spec[name] for name in ("unschedulable", "taints") if name in spec},
+        "status": {
+            "capacity": status.get("capacity") or {},
+            "allocatable": status.get("allocatable") or {},
+            "conditions": conditions,
+        },
+    }
+
+
+def same(old: Json, new: Json) -> bool:
+    """Whether two trimmed versions of a node differ in nothing but its heartbeat."""
+
+    def facts(node: Json) -> tuple[object, ...]:
+        status, metadata = node["status"], node["metadata"]
+        resources = (status["capacity"], status["allocatable"])
+        return metadata.get("labels"), metadata.get("deletionTimestamp"), node["spec"], *resources, is_ready(node)
+
+    return facts(old) == facts(new)
+
+
 def is_ready(node: Json) -> bool:
     """Whether the kubelet says so."""
     conditions = (node.get("status") or {}).get("conditions") or []

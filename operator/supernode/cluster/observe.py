@@ -88,7 +88,8 @@ class Observer:
 
     # --- noting changes --------------------------------------------------------------------------------------------
     def _on_node(self, old: Json | None, new: Json | None) -> None:
-        self._nodes.add(((new or old) or {})["metadata"]["name"])
+        if old is None or new is None or not nodes.same(old, new):
+            self._nodes.add(((new or old) or {})["metadata"]["name"])
 
     def _on_job(self, old: Json | None, new: Json | None) -> None:
         metadata = ((new or old) or {})["metadata"]

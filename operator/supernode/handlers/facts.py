@@ -23,6 +23,7 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
     wanted = model.spec.workers if model is not None else 0
     return JobFacts(
         workers=len(placed) or wanted,
+        wanted=wanted,
         policy=run_policy(obj, model),
         deleting="deletionTimestamp" in obj["metadata"],
         accepted=accepted,

@@ -14,8 +14,8 @@ from supernode.api.job import TrainingJob
 from supernode.api.read import job_from
 from supernode.api.rules import Problem
 from supernode.api.validate import validate_job
+from supernode.cluster import nodes, translate
 from supernode.cluster import status as statuses
-from supernode.cluster import translate
 from supernode.cluster.cache import Key
 from supernode.cluster.client import JOBS, Json
 from supernode.cluster.manifests import GangPlan
@@ -101,7 +101,7 @@ class Jobs:
     def _on_node(self, old: Json | None, new: Json | None) -> None:
         if old is None or new is None:
             self.touch_all()  # pods on a node that is gone are lost
-        else:
+        elif not nodes.same(old, new):
             self._context.wake.set()
 
     def touch(self, key: Key) -> None:

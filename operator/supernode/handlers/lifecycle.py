@@ -88,9 +88,14 @@ class PodFacts:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """The job as the API has it. `placed_attempt` is the attempt that `status.placement` belongs to, None if none."""
+    """The job as the API has it.
+
+    `workers`: of the gang as it is placed, else as wanted. `wanted`: by the spec, 0 where that can't be read.
+    `placed_attempt`: the attempt that `status.placement` belongs to, None if there is none.
+    """
 
     workers: int
+    wanted: int = 0
     policy: RunPolicy = field(default_factory=RunPolicy)
     deleting: bool = False
     accepted: bool = True
@@ -207,6 +212,9 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     failure = _failure(job, current)
     if failure is not None:
         return _failed(keep, job, failure, now)
+    if job.wanted and job.wanted != job.workers:
+        message = f"spec.workers is {job.wanted} and the gang has {job.workers}: it starts again with {job.wanted}"
+        return replace(keep, state=State.RESTARTING, reason="Resized", message=message)
     missing = tuple(rank for rank in range(job.workers) if rank not in current)
     if stale or missing:
         waiting = f"{job.workers - len(missing)} of {job.workers} pods are made"

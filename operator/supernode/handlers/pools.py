@@ -69,12 +69,17 @@ class Pools:
         self._dirty = True
         # node -> resources that a pool of this operator's lifetime made it offer
         self._offered: dict[str, set[str]] = {}
-        for store in (context.stores.pools, context.stores.groups, context.stores.nodes):
-            store.listen(self._on_change)
+        context.stores.pools.listen(self._on_change)
+        context.stores.groups.listen(self._on_change)
+        context.stores.nodes.listen(self._on_node)
 
     def _on_change(self, old: Json | None, new: Json | None) -> None:
         self._dirty = True
         self._context.wake.set()
+
+    def _on_node(self, old: Json | None, new: Json | None) -> None:
+        if old is None or new is None or not nodes.same(old, new):
+            self._on_change(old, new)
 
     async def reconcile(self, snapshot: Snapshot) -> None:
         """Bring everything up to date; nothing is done when nothing has changed."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import kopf
 from prometheus_client import CollectorRegistry
 
-from supernode.cluster import pods
+from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Cache, Store
 from supernode.cluster.client import GROUPS, JOBS, NODES, PODS, POOLS, Client, Kind
 from supernode.cluster.events import Events
@@ -125,7 +125,7 @@ class Operator:
     async def _work(self, client: Client, lease: Lease) -> int:
         """Everything that runs while leading; returns when the first part ends."""
         settings = self._settings
-        stores = Stores(Store(), Store(), Store(), Store(), Store(trim=pods.trim))
+        stores = Stores(Store(), Store(), Store(), Store(trim=nodes.trim), Store(trim=pods.trim))
         events = Events(client, settings.identity)
         context = Context(client, stores, Observer(stores), events, self._metrics, settings.image)
         reports = Reports()

@@ -96,6 +96,13 @@ def test_a_node_that_is_gone_loses_its_worker_and_its_pod_is_forced_away() -> No
     assert [(ref.name, ref.force) for ref in decision.delete] == [("j-worker-1", True)]
 
 
+def test_a_gang_of_another_size_starts_again_and_that_is_no_failure() -> None:
+    running = replace(PLACED, state=State.RUNNING, wanted=3)
+    decision = decide(running, [a_pod(0), a_pod(1)], NOW)
+    assert (decision.state, decision.reason, decision.restarts) == (State.RESTARTING, "Resized", 0)
+    assert decide(replace(running, wanted=2), [a_pod(0), a_pod(1)], NOW).state is State.RUNNING
+
+
 def test_suspend_holds_the_claim_until_every_pod_is_gone() -> None:
     job = replace(PLACED, state=State.RUNNING, policy=RunPolicy(suspend=True))
     first = decide(job, [a_pod(0), a_pod(1)], NOW)

@@ -197,6 +197,20 @@ async def test_suspend_gives_devices_back_and_resume_runs_again(lab: Lab) -> Non
     assert condition(obj, "Suspended")["status"] == "False"
 
 
+async def test_a_scaled_job_starts_again_with_the_new_size(lab: Lab) -> None:
+    lab.operator()
+    await lab.add_job("train", workers=2)
+    await lab.until_state("train", "Running")
+    await lab.client.patch(JOBS, "train", {"spec": {"replicas": 3}}, lab.namespace, subresource="scale")
+
+    async def resized() -> bool:
+        status = (await lab.job("train"))["status"]
+        return status["state"] == "Running" and status["ready"] == "3/3"
+
+    await lab.until("three workers run", resized)
+    assert (await lab.job("train"))["status"]["restarts"] == 0
+
+
 async def test_a_finished_job_is_deleted_after_its_ttl(lab: Lab) -> None:
     lab.operator()
     await lab.add_job("train", runPolicy={"ttlSecondsAfterFinished": 1, "cleanPodPolicy": "All"})
