@@ -84,6 +84,14 @@ ENV_TOPOLOGY: Final = "SUPERNODE_TOPOLOGY"
 # Seconds that a collective waits for a rank before it fails with that rank's name.
 ENV_FABRIC_TIMEOUT: Final = "SUPERNODE_FABRIC_TIMEOUT"
 
+# --- variables of the local cluster -----------------------------------------------------------------------------
+# Directory of all local clusters of a user, instead of /tmp/supernode-UID; short, because Unix sockets lie below it.
+ENV_LOCAL_DIRECTORY: Final = "SUPERNODE_LOCAL_DIR"
+# Set in every process of a local cluster, so that none is left behind when it ends.
+ENV_LOCAL_MARK: Final = "SUPERNODE_LOCAL_MARK"
+# File for a container's termination message, set in every container of a local cluster.
+ENV_TERMINATION_LOG: Final = "TERMINATION_LOG"
+
 # --- ports and files in a pod ---------------------------------------------------------------------------------
 # TCP port of the sidecar's fabric (collectives between pods).
 PORT_FABRIC: Final = 29400

@@ -20,9 +20,8 @@ from typing import Final
 from supernode.errors import LocalError
 from supernode.local.agent.volumes import memory_root
 from supernode.local.agent.warden import kill_marked
+from supernode.names import ENV_LOCAL_DIRECTORY
 
-# Directory of all local clusters of this user, instead of one in the machine's directory for temporary files.
-DIRECTORY_VARIABLE: Final = "SUPERNODE_LOCAL_DIR"
 # A Unix socket's path has at most 107 bytes on Linux; pods' volumes need some 40 of them below this directory.
 _LONGEST: Final = 64
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
@@ -75,7 +74,7 @@ class StateDirectory:
         if len(os.fsencode(self.path)) > _LONGEST:
             raise LocalError(
                 f"{self.path} is too long for Unix sockets below it ({len(os.fsencode(self.path))} bytes, at most "
-                f"{_LONGEST}); set {DIRECTORY_VARIABLE} to a shorter directory"
+                f"{_LONGEST}); set {ENV_LOCAL_DIRECTORY} to a shorter directory"
             )
         self._lock: int | None = None
 
@@ -195,7 +194,7 @@ class StateDirectory:
 
 def default_root() -> Path:
     """Directory of all local clusters of this user."""
-    chosen = os.environ.get(DIRECTORY_VARIABLE)
+    chosen = os.environ.get(ENV_LOCAL_DIRECTORY)
     # A fixed short path, not tempfile's, which may be long: sockets lie below it.
     return Path(chosen).absolute() if chosen else Path(f"/tmp/supernode-{os.getuid()}")  # noqa: S108
 
@@ -205,6 +204,6 @@ def _private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     figures = directory.lstat()
     if figures.st_uid != os.getuid() or not directory.is_dir() or directory.is_symlink():
-        raise LocalError(f"{directory} belongs to somebody else; set {DIRECTORY_VARIABLE} to a directory of yours")
+        raise LocalError(f"{directory} belongs to somebody else; set {ENV_LOCAL_DIRECTORY} to a directory of yours")
     if figures.st_mode & 0o077:
         directory.chmod(0o700)

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +120,19 @@ def test_memory_volumes_have_a_place(tmp_path: Path) -> None:
     assert memory_root(tmp_path, "x") in (Path("/dev/shm/x"), tmp_path / "m")
 
 
-def test_a_cluster_runs_once_and_a_killed_ones_remains_go(tmp_path: Path) -> None:
-    first = StateDirectory("a", tmp_path / "r")
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short path, as a state directory needs."""
+    with tempfile.TemporaryDirectory(prefix="sn", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_cluster_runs_once_and_a_killed_ones_remains_go(short: Path) -> None:
+    first = StateDirectory("a", short / "r")
     first.acquire()
     record = Record("a", os.getpid(), "embedded", "http://x", "k", 5, "T", True, "o", "l", "ready")
     first.write(record)
-    second = StateDirectory("a", tmp_path / "r")
+    second = StateDirectory("a", short / "r")
     assert second.running()
     assert second.read() == record
     with pytest.raises(LocalError, match=r"already running \(process \d+, http://x\).*local down --name a"):
@@ -132,7 +141,7 @@ def test_a_cluster_runs_once_and_a_killed_ones_remains_go(tmp_path: Path) -> Non
     first.clear()
     assert [entry.name for entry in first.path.iterdir()] == ["lock"]
     first.remove()
-    assert not (tmp_path / "r").exists()
+    assert not (short / "r").exists()
     assert not second.running()
 
 

@@ -22,12 +22,10 @@ from supernode.local.agent.images import ImageTable, resolve_program
 from supernode.local.agent.substitute import PathMap, expand_references
 from supernode.local.agent.supervise import Warden
 from supernode.local.agent.volumes import SERVICE_ACCOUNT_PATH, mounts_of, path_map
+from supernode.names import ENV_TERMINATION_LOG
 
 Object = dict[str, Any]
 
-# Variable with the path of the file for the termination message, for programs that would otherwise write to
-# /dev/termination-log, which is not theirs on a shared machine.
-TERMINATION_VARIABLE: Final = "TERMINATION_LOG"
 _TERMINATION_PATH: Final = "/dev/termination-log"
 # Variables of the agent that its pods' processes need to run the same interpreter and libraries.
 _INHERITED: Final = ("PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TZ")
@@ -144,7 +142,8 @@ async def prepare(container: Object, sandbox: Sandbox, services: Services) -> La
         "TMPDIR": str(temporary),
         "LANG": "C.UTF-8",
         "HOSTNAME": sandbox.hostname,
-        TERMINATION_VARIABLE: str(termination_file(home)),
+        # For programs that would write to /dev/termination-log, which is not theirs on a shared machine.
+        ENV_TERMINATION_LOG: str(termination_file(home)),
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **image.environment,
     }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 # Variable that marks a process as one of a local cluster; its value is the cluster's mark.
+# Also in `supernode.names`, which cannot be imported here (no site packages).
 MARK_VARIABLE: Final = "SUPERNODE_LOCAL_MARK"
 _PROC: Final = Path("/proc")
 
