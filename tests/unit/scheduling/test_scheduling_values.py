@@ -13,6 +13,7 @@ from supernode.scheduling.cycle import Reservations
 from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.place import pick_devices, place
 from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.score import Option, rank_options
 from supernode.scheduling.topology import Level, build_topology
 from supernode.scheduling.unplaceable import Unplaceable
 from supernode.steptime.model import Parallelism
@@ -252,3 +253,23 @@ def test_demand_keeps_its_own_copy() -> None:
     request["cpu"] = 2
     assert dict(demand.request) == {"pods": 1, "cpu": 1}
     assert demand.namespace == "a"
+
+
+def test_order_of_keys() -> None:
+    """Step time first, if it differs by more than 0.1 %; then preferred levels; then the name."""
+    (pool,) = a_state().snapshot().pools
+    rows = np.asarray([0], dtype=np.int64)
+
+    def option(name: str, seconds: float, missed: int) -> Option:
+        return Option(pool, 0, None, rows, rows, rows + 1, seconds, None, "", missed, (name,))
+
+    first = option("a", 1.0, 1)
+    for other, wins in (
+        (option("b", 1.0, 1), "a"),
+        (option("b", 1.0, 0), "b"),
+        (option("b", 1.0005, 0), "b"),
+        (option("b", 1.01, 0), "a"),
+        (option("b", 0.98, 2), "b"),
+    ):
+        assert rank_options([first, other], with_model=True)[0].path == (wins,)
+        assert rank_options([other, first], with_model=True)[0].path == (wins,)
