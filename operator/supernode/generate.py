@@ -1,7 +1,8 @@
 """Writes every generated file of the repository, or checks that they are up to date: `python -m supernode.generate`.
 
-Generated are the CRDs in `crds/`, the chart's copy of them, the field reference `docs/reference/api.md` and the list
-of names `docs/names.md`. With `--check` nothing is written: a file that differs, is missing or is left over is named.
+Generated are the CRDs in `crds/`, the chart's copy of them, the field reference `docs/reference/api.md`, the kernel
+table `docs/reference/kernels.md` and the list of names `docs/names.md`. With `--check` nothing is written: a file that
+differs, is missing or is left over is named.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from supernode import names
 from supernode.api.crd import KINDS, Kind, crd
 from supernode.commands.crds import to_yaml
+from supernode.emulator.kernels import TABLE
+from supernode.emulator.kernels.reference import markdown
 from supernode.names import GROUP, VERSION
 
 _HEADER = "# Generated from operator/supernode/api by `make generate`; change it there.\n"
@@ -57,6 +60,7 @@ def generated() -> dict[str, str]:
         for folder in _CRD_FOLDERS:
             files[f"{folder}/{GROUP}_{kind.plural}.yaml"] = text
     files["docs/reference/api.md"] = api_reference()
+    files["docs/reference/kernels.md"] = kernel_reference()
     files["docs/names.md"] = names_reference(inspect.getsource(names))
     return files
 
@@ -81,6 +85,20 @@ def api_reference() -> str:
         lines += ["### rules", ""]
         lines += [f"- `{path or kind.name}`: {message}" for path, message in _rules(schema, "")]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def kernel_reference() -> str:
+    """The emulator's kernel table as Markdown."""
+    lines = [
+        "# Kernels of the emulated device",
+        "",
+        "<!-- Generated from operator/supernode/emulator/kernels by `make generate`. -->",
+        "`supernode emulator kernels` prints the same; [emulator.md](../emulator.md) says how they are launched and "
+        "rounded. `[x]` may be left out; `x=` must be given.",
+        "",
+        markdown(TABLE),
+    ]
+    return "\n".join(lines)
 
 
 def names_reference(source: str) -> str:

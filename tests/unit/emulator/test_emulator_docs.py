@@ -1,0 +1,59 @@
+"""Every flag, variable and metric of the sidecar is in docs/emulator.md, and nothing else is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from supernode import names
+from supernode.commands import emulator
+from supernode.emulator import client
+from supernode.emulator.kernels import TABLE
+from supernode.emulator.metrics import METRICS
+
+TEXT = (Path(__file__).parents[3] / "docs/emulator.md").read_text()
+
+
+def section(title: str) -> str:
+    return TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_flags() -> None:
+    parser = argparse.ArgumentParser()
+    emulator._add_settings(parser)
+    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", section("Settings"), re.MULTILINE)) == flags
+
+
+def test_variables() -> None:
+    written = set(re.findall(r"`((?:SUPERNODE|HIP)_[A-Z_]+)`", TEXT))
+    known = {value for name, value in vars(names).items() if name.startswith("ENV_")}
+    used = {
+        *(names.ENV_CHIP, names.ENV_DEVICES, names.ENV_SOCKET, names.ENV_RANK, names.ENV_WORKERS, names.ENV_ATTEMPT),
+        *(names.ENV_RENDEZVOUS, names.ENV_POD_IP, names.ENV_FABRIC_TIMEOUT, names.ENV_FABRIC_SECRET),
+        *(names.ENV_TOPOLOGY, names.ENV_VISIBLE_DEVICES),
+    }
+    assert written == used <= known
+
+
+def test_metrics() -> None:
+    shown = {f"{name}_total" if figure.kind == "counter" else name for name, figure in METRICS.items()}
+    assert set(re.findall(r"^\| `(supernode_[a-z_]+)`", section("Metrics"), re.MULTILINE)) == shown
+
+
+def test_the_clients_help_names_every_kernel_a_gpt_needs() -> None:
+    words = set(re.findall(r"[a-z_]+", client.__doc__ or ""))
+    families = (
+        "activation",
+        "matmul",
+        "normalise",
+        "attention",
+        "loss",
+        "embedding",
+        "optimizer",
+        "creation",
+        "layout",
+    )
+    named = {kernel.name for family in families for kernel in TABLE.families[family]}
+    assert named - words <= {"relu_backward", "tanh_backward", "rms_norm", "rms_norm_backward", "sgd"}
