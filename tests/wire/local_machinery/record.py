@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders.machinery import KINDS, RECORDED, Json, Scenario, Step, normal, path_of, widget_crd
+from tests.builders.machinery_crds import CRD_ANSWERS, WRONG, a_wrong_crd
 from tests.builders.machinery_scenarios import SCENARIOS
 from tests.wire.controlplane import control_plane
 
@@ -71,6 +72,16 @@ class RealServer:
         )
         return [self.put(step, scenario.kind, namespace) for step in scenario.steps]
 
+    def refusals(self, name: str) -> list[list[str]]:
+        """Field and reason of each cause for which a wrong CRD is refused."""
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?dryRun=All&fieldValidation=Strict"
+        crd = a_wrong_crd(name)
+        crd["metadata"]["name"] = crd["metadata"]["name"].replace("widgets", "gadgets")
+        crd["spec"]["names"].update(plural="gadgets", singular="gadget", shortNames=["gd"], listKind="GadgetList")
+        _, answer = self.call("POST", path, crd)
+        causes = (answer.get("details") or {}).get("causes") or ()
+        return sorted([cause["field"], cause["reason"]] for cause in causes)
+
     def put(self, step: Step, kind: str, namespace: str) -> Json:
         """The answer to one step."""
         body = step.body
@@ -91,8 +102,10 @@ def main() -> None:
         rows = {}
         for number, scenario in enumerate(SCENARIOS):
             rows[scenario.name] = server.play(scenario, f"machinery-{number}")
+        refusals = {name: server.refusals(name) for name in WRONG}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row, sort_keys=True)}" for name, row in rows.items())
     RECORDED.write_text("{\n" + lines + "\n}\n")
+    CRD_ANSWERS.write_text(json.dumps(refusals, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

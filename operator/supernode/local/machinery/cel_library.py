@@ -24,6 +24,11 @@ Text = celtypes.StringType
 Listed = celtypes.ListType
 
 
+# re2 would write broken patterns to standard error.
+QUIET: Final = re2.Options()
+QUIET.log_errors = False
+
+
 class Namespace:
     """Stands for `sets` in `sets.contains(a, b)`: functions know by it that no list was the receiver."""
 
@@ -170,7 +175,7 @@ def _find_all(text: Any, pattern: Any, limit: Any = -1) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Any:
-    return re2.compile(pattern)
+    return re2.compile(pattern, QUIET)
 
 
 def _pattern(pattern: Any) -> Any:

@@ -93,8 +93,8 @@ class Rule:
         return Cause(self.reason, REASONS[self.reason] + message, path + self.field_path)
 
 
-def compile_rule(facts: Any, path: str) -> tuple[Rule | None, list[Cause]]:
-    """A rule and what is wrong with it (then the rule is None)."""
+def compile_rule(facts: Any, path: str, schema: Schema) -> tuple[Rule | None, list[Cause]]:
+    """A rule at a value of `schema`, and what is wrong with it (then the rule is None)."""
     if not isinstance(facts, dict) or not str(facts.get("rule", "")).strip():
         return None, [Cause(REQUIRED, "Required value: rule is not specified", f"{path}.rule")]
     causes = []
@@ -106,18 +106,19 @@ def compile_rule(facts: Any, path: str) -> tuple[Rule | None, list[Cause]]:
         )
     message = str(facts.get("message") or "").strip()
     if "\n" in message:
-        causes.append(
-            Cause(INVALID, f"Invalid value: {message!r}: message must not contain line breaks", f"{path}.message")
-        )
+        why = f"Invalid value: {json.dumps(message)}: must not contain line breaks"
+        causes.append(Cause(INVALID, why, f"{path}.message"))
     text = facts["rule"]
     run = say = None
     try:
+        _require_fields(text, schema)
         run = _program(text)
     except ValueError as exc:
         causes.append(Cause(INVALID, f"Invalid value: {_shown(facts)}: compilation failed: {exc}", f"{path}.rule"))
     expression = facts.get("messageExpression")
     if expression:
         try:
+            _require_fields(expression, schema)
             say = _program(expression)
         except ValueError as exc:
             why = f"Invalid value: {_shown(facts)}: messageExpression compilation failed: {exc}"
@@ -160,7 +161,35 @@ def _union(trees: list[Reads | None]) -> Reads | None:
 
 
 def _shown(facts: dict[str, Any]) -> str:
-    return '{"Rule":' + repr(facts["rule"]) + "}"
+    """A rule as the real server shows it."""
+    shown = {
+        "Rule": facts["rule"],
+        "Message": facts.get("message", ""),
+        "MessageExpression": facts.get("messageExpression", ""),
+        "Reason": facts.get("reason"),
+        "FieldPath": facts.get("fieldPath", ""),
+        "OptionalOldSelf": facts.get("optionalOldSelf"),
+    }
+    return json.dumps(shown, separators=(",", ":"))
+
+
+def _require_fields(text: str, schema: Schema) -> None:
+    """Refuse an expression that names a field of self which the schema does not declare.
+
+    Raises:
+        ValueError: an undefined field.
+    """
+
+    def visit(reads: Reads | None, at: Schema) -> None:
+        known = {escaped(name): child for name, child in at.properties.items()}
+        for name, below in (reads or {}).items():
+            child = known.get(name) or at.additional
+            if child is None and at.type == "object":
+                raise ValueError(f"ERROR: undefined field '{name}' in: {text}")
+            if child is not None and not (child.source and child.open):
+                visit(below, child)
+
+    visit(_reads(text), schema)
 
 
 # Levels of the grammar that only pass on the value of their one child.

@@ -12,12 +12,21 @@ from typing import Any, Final
 from supernode.local.machinery import check, decode, schemas
 from supernode.local.machinery.fieldset import text
 from supernode.local.machinery.kinds import Kind
-from supernode.local.machinery.refusals import DUPLICATE, INVALID, NOT_SUPPORTED, REQUIRED, Cause, InvalidError
+from supernode.local.machinery.metadata import NAME_RULES
+from supernode.local.machinery.refusals import (
+    DUPLICATE,
+    FORBIDDEN,
+    INVALID,
+    NOT_SUPPORTED,
+    REQUIRED,
+    Cause,
+    InvalidError,
+)
 from supernode.local.machinery.schema import NOTHING, Schema
 from supernode.local.machinery.structural import Reader
 
 _VERSION: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_COLUMN_TYPES: Final = ("integer", "number", "string", "boolean", "date")
+_COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 
 
 def with_defaults(crd: dict[str, Any]) -> dict[str, Any]:
@@ -95,14 +104,14 @@ def _names(crd: dict[str, Any], old: dict[str, Any] | None) -> list[Cause]:
     if not versions:
         causes.append(Cause(REQUIRED, "Required value", "spec.versions"))
     elif len(storage) != 1:
-        why = "Invalid value: must have exactly one version marked as storage version"
+        why = f"Invalid value: {text(versions)}: must have exactly one version marked as storage version"
         causes.append(Cause(INVALID, why, "spec.versions"))
     seen: set[str] = set()
     for index, version in enumerate(versions):
         label = version.get("name", "")
         if not _VERSION.fullmatch(label):
-            why = f"Invalid value: {text(label)}: has to be a DNS-1035 label, such as v1 or v1alpha1"
-            causes.append(Cause(INVALID, why, f"spec.versions[{index}].name"))
+            for why in NAME_RULES["service"](label):
+                causes.append(Cause(INVALID, f"Invalid value: {text(label)}: {why}", f"spec.versions[{index}].name"))
         if label in seen:
             causes.append(Cause(DUPLICATE, f"Duplicate value: {text(label)}", f"spec.versions[{index}].name"))
         seen.add(label)
@@ -117,21 +126,28 @@ def _names(crd: dict[str, Any], old: dict[str, Any] | None) -> list[Cause]:
 
 def _version(crd: dict[str, Any], version: dict[str, Any], index: int, *, single: bool) -> list[Cause]:
     path = f"spec.versions[{index}]"
+    # What the only version says is reported as if it stood in the spec itself, as in the API's first version.
+    top = "spec" if single else path
     raw = (version.get("schema") or {}).get("openAPIV3Schema")
     where = "spec.validation.openAPIV3Schema" if single else f"{path}.schema.openAPIV3Schema"
     causes: list[Cause] = []
     if raw is None:
-        return [Cause(REQUIRED, "Required value: schemas are required", f"{path}.schema.openAPIV3Schema")]
+        return [Cause(REQUIRED, "Required value", f"{path}.schema.openAPIV3Schema")]
     reader = Reader(schemas.builtin().metadata())
     schema = reader.read(raw, where, root=True)
     causes.extend(reader.causes)
     if isinstance(raw, dict) and raw.get("type", "object") != "object":
         why = f"Invalid value: {text(raw.get('type'))}: must be object at the root"
         causes.append(Cause(INVALID, why, f"{where}.type"))
+    described = raw.get("properties", {}).get("metadata", {}) if isinstance(raw, dict) else {}
+    if set(described.get("properties") or {}) - {"name", "generateName"}:
+        why = "Forbidden: must not specify anything other than name and generateName, "
+        why += "but metadata is implicitly specified"
+        causes.append(Cause(FORBIDDEN, why, f"{where}.properties[metadata]"))
     if not causes:
         _defaults(schema, where, causes)
     for place, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        at = f"{path}.additionalPrinterColumns[{place}]"
+        at = f"{top}.additionalPrinterColumns[{place}]"
         _required(column.get("name"), f"{at}.name", causes)
         if column.get("type") not in _COLUMN_TYPES:
             listed = ",".join(_COLUMN_TYPES)
@@ -140,13 +156,13 @@ def _version(crd: dict[str, Any], version: dict[str, Any], index: int, *, single
             )
         if not str(column.get("jsonPath", "")).startswith("."):
             why = f"Invalid value: {text(column.get('jsonPath'))}: must be a simple json path starting with ."
-            causes.append(Cause(INVALID, why, f"{at}.jsonPath"))
+            causes.append(Cause(INVALID, why, f"{at}.{'JSONPath' if single else 'jsonPath'}"))
     scale = (version.get("subresources") or {}).get("scale")
     if scale is not None:
         for field, root in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
             if not str(scale.get(field, "")).startswith(root):
                 why = f"Invalid value: {text(scale.get(field))}: should be a json path under {root[:-1]}"
-                causes.append(Cause(INVALID, why, f"{path}.subresources.scale.{field}"))
+                causes.append(Cause(INVALID, why, f"{top}.subresources.scale.{field}"))
     return causes
 
 
@@ -159,14 +175,9 @@ def _defaults(schema: Schema, path: str, causes: list[Cause]) -> None:
         if child.default is not NOTHING:
             unknown: list[str] = []
             decode.prune(child, child.default, "", unknown.append)
-            for extra in unknown:
-                causes.append(
-                    Cause(
-                        INVALID,
-                        f"Invalid value: {text(child.default)}: must not have unknown field {extra}",
-                        f"{place}.default",
-                    )
-                )
+            if unknown:
+                why = f"Invalid value: {text(child.default)}: must not have unknown fields"
+                causes.append(Cause(INVALID, why, f"{place}.default"))
             bare = Schema(type="object", properties={"default": child})
             filled = decode.fill_defaults(child, child.default)
             if not (child.default is None and child.nullable):

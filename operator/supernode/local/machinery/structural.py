@@ -7,11 +7,12 @@ this is not.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import re2
 
-from supernode.local.machinery import cel_rules
+from supernode.local.machinery import cel_library, cel_rules
 from supernode.local.machinery.refusals import FORBIDDEN, INVALID, NOT_SUPPORTED, REQUIRED, Cause
 from supernode.local.machinery.schema import NOTHING, Bounds, Schema
 
@@ -102,7 +103,7 @@ class Reader:
                 FORBIDDEN,
             )
         if "$ref" in facts:
-            self._wrong(f"{path}.$ref", "Forbidden: must be empty to be structural", FORBIDDEN)
+            self._wrong(f"{path}.$ref", "Forbidden: $ref is not supported", FORBIDDEN)
         if junctor:
             for word in _STRUCTURE:
                 if facts.get(word) and not (word == "type" and path.rpartition(".")[2].startswith(("anyOf", "allOf"))):
@@ -113,11 +114,17 @@ class Reader:
         if kind and kind not in TYPES:
             listed = ", ".join(f'"{name}"' for name in TYPES)
             self._wrong(f"{path}.type", f'Unsupported value: "{kind}": supported values: {listed}', NOT_SUPPORTED)
-        elif not kind and not junctor and not schema.int_or_string and not schema.preserve_unknown:
+        elif not (kind or junctor or schema.int_or_string or schema.preserve_unknown or "$ref" in facts):
             self._wrong(f"{path}.type", "Required value: must not be empty for specified object fields", REQUIRED)
         if schema.embedded and kind != "object" and not junctor:
+            why = f'Invalid value: "{kind}": must be object if x-kubernetes-embedded-resource is true'
+            self._wrong(f"{path}.type", why)
+        if schema.embedded and not schema.preserve_unknown and not facts.get("properties"):
             self._wrong(
-                f"{path}.type", f'Invalid value: "{kind}": must be object if x-kubernetes-embedded-resource is true'
+                f"{path}.properties",
+                "Required value: must not be empty if x-kubernetes-embedded-resource is true without "
+                "x-kubernetes-preserve-unknown-fields",
+                REQUIRED,
             )
 
     def _children(self, facts: dict[str, Any], schema: Schema, path: str, junctor: bool) -> None:
@@ -136,10 +143,6 @@ class Reader:
             schema.additional = self.read(additional, f"{path}.additionalProperties", junctor=junctor)
         elif additional is True:
             schema.additional = Schema(preserve_unknown=True)
-        elif additional is False:
-            self._wrong(
-                f"{path}.additionalProperties", "Forbidden: additionalProperties cannot be set to false", FORBIDDEN
-            )
         items = facts.get("items")
         if items is not None:
             schema.items = self.read(items, f"{path}.items", junctor=junctor)
@@ -152,7 +155,7 @@ class Reader:
         if schema.list_type not in ("atomic", "set", "map"):
             self._wrong(
                 f"{path}.x-kubernetes-list-type",
-                f'Unsupported value: "{schema.list_type}": supported values: "atomic", "map", "set"',
+                f'Unsupported value: "{schema.list_type}": supported values: "atomic", "set", "map"',
                 NOT_SUPPORTED,
             )
             schema.list_type = "atomic"
@@ -165,7 +168,8 @@ class Reader:
             if schema.map_keys:
                 self._wrong(
                     f"{path}.x-kubernetes-list-type",
-                    "Invalid value: null: must be map if x-kubernetes-list-map-keys is non-empty",
+                    "Required value: must be map if x-kubernetes-list-map-keys is non-empty",
+                    REQUIRED,
                 )
             return
         if not schema.map_keys:
@@ -174,15 +178,18 @@ class Reader:
                 "Required value: must not be empty if x-kubernetes-list-type is map",
                 REQUIRED,
             )
-        items = schema.items or Schema()
-        for index, key in enumerate(schema.map_keys):
-            child = items.properties.get(key)
-            if child is None:
-                self._wrong(
-                    f"{path}.x-kubernetes-list-map-keys[{index}]",
-                    f'Invalid value: "{key}": entries must all be names of item properties',
-                )
-            elif key not in items.required and child.default is NOTHING:
+        items = schema.items
+        if items is None:
+            why = "Required value: must have a schema if x-kubernetes-list-type is map"
+            self._wrong(f"{path}.items", why, REQUIRED)
+            return
+        if any(key not in items.properties for key in schema.map_keys):
+            shown = json.dumps(schema.map_keys, separators=(",", ":"))
+            why = f"Invalid value: {shown}: entries must all be names of item properties"
+            self._wrong(f"{path}.x-kubernetes-list-map-keys", why)
+            return
+        for key in schema.map_keys:
+            if key not in items.required and items.properties[key].default is NOTHING:
                 self._wrong(
                     f"{path}.items.properties[{key}].default",
                     "Required value: this property is in x-kubernetes-list-map-keys, so it must have a default "
@@ -203,7 +210,7 @@ class Reader:
         if facts.get("pattern"):
             bounds.pattern = facts["pattern"]
             try:
-                bounds.matcher = re2.compile(bounds.pattern)
+                bounds.matcher = re2.compile(bounds.pattern, cel_library.QUIET)
             except re2.error as exc:
                 text = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
                 self._wrong(
@@ -224,7 +231,7 @@ class Reader:
         rules = []
         for index, rule in enumerate(found):
             place = f"{path}.x-kubernetes-validations[{index}]"
-            compiled, causes = cel_rules.compile_rule(rule, place)
+            compiled, causes = cel_rules.compile_rule(rule, place, schema)
             self.causes.extend(causes)
             if compiled is not None:
                 rules.append(compiled)
