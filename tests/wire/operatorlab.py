@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 from tests.wire.controlplane import ControlPlane
 
-from supernode.cluster.client import GROUPS, JOBS, NODES, PODS, POOLS, Client, Json, Kind
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Json, Kind
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False)

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from supernode.cluster.client import Client, Json, Kind
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import Json, Kind
 from supernode.errors import ClusterError, GoneError
 
 logger = logging.getLogger(__name__)

@@ -26,19 +26,10 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from supernode.errors import (
-    BadRequestError,
-    ClusterError,
-    ConflictError,
-    ForbiddenError,
-    GoneError,
-    NotFoundError,
-    UnavailableError,
-)
-from supernode.names import FIELD_MANAGER, GROUP, VERSION
-
-# A raw Kubernetes object.
-Json = dict[str, Any]
+from supernode.cluster.kinds import Json, Kind
+from supernode.cluster.refusals import error_from
+from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
+from supernode.names import FIELD_MANAGER
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -51,61 +42,6 @@ ATTEMPTS: Final = 5
 LONGEST_PAUSE: Final = 5.0
 # Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
 CONNECTIONS: Final = 96
-
-_ERRORS: Final[dict[int, type[ClusterError]]] = {
-    400: BadRequestError,
-    401: ForbiddenError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    405: BadRequestError,
-    406: BadRequestError,
-    409: ConflictError,
-    410: GoneError,
-    413: BadRequestError,
-    415: BadRequestError,
-    422: BadRequestError,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of object: where it lives in the API."""
-
-    group: str
-    version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        """Such as ``v1`` or ``supernode.dev/v1alpha1``."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """URL path of the collection, of an object, or of its subresource."""
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [root]
-        if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(name)
-        if subresource is not None:
-            parts.append(subresource)
-        return "/".join(parts)
-
-
-NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
-PODS: Final = Kind("", "v1", "pods", "Pod")
-SERVICES: Final = Kind("", "v1", "services", "Service")
-SECRETS: Final = Kind("", "v1", "secrets", "Secret")
-CONFIG_MAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
-EVENTS: Final = Kind("", "v1", "events", "Event")
-LEASES: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-JOBS: Final = Kind(GROUP, VERSION, "trainingjobs", "TrainingJob")
-POOLS: Final = Kind(GROUP, VERSION, "acceleratorpools", "AcceleratorPool", namespaced=False)
-GROUPS: Final = Kind(GROUP, VERSION, "supernodegroups", "SuperNodeGroup", namespaced=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,26 +375,6 @@ async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[J
                 status = event.get("object") or {}
                 raise error_from("WATCH", path, int(status.get("code") or 500), json.dumps(status).encode(), None)
             yield event
-
-
-def error_from(method: str, path: str, status: int, body: bytes, retry_after: str | None) -> ClusterError:
-    """The one place where an HTTP answer becomes an error of ours."""
-    reason, said, seconds = "", "", None
-    try:
-        parsed = json.loads(body)
-        if isinstance(parsed, dict):
-            reason = str(parsed.get("reason") or "")
-            said = str(parsed.get("message") or "")
-            details = parsed.get("details")
-            if isinstance(details, dict) and isinstance(details.get("retryAfterSeconds"), int):
-                seconds = float(details["retryAfterSeconds"])
-    except ValueError:
-        said = body[:200].decode(errors="replace")
-    if retry_after is not None:
-        with contextlib.suppress(ValueError):
-            seconds = float(retry_after)
-    kind = _ERRORS.get(status, UnavailableError if status == 429 or status >= 500 else ClusterError)
-    return kind(f"{method} {path}: {status} {said or reason}", status=status, reason=reason, retry_after=seconds)
 
 
 def _check_kubeconfig(path: str) -> None:

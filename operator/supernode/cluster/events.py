@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from supernode.cluster.client import EVENTS, Client, Json, Kind
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import EVENTS, Json, Kind
 from supernode.errors import ClusterError, NotFoundError
 
 logger = logging.getLogger(__name__)

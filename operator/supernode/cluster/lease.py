@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from supernode.cluster.client import LEASES, Client, Json
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import LEASES, Json
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode import names
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.cluster.rendezvous import MPI_DIRECTORY, PORT_MASTER, Gang, hostfile, variables
 from supernode.quantity import parse_bytes, parse_cpu
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.errors import InputError
 from supernode.quantity import parse_resource
 

@@ -20,7 +20,7 @@ from supernode.api.rules import Problem
 from supernode.api.validate import validate_group, validate_pool
 from supernode.cluster import nodes, pods, translate
 from supernode.cluster.cache import Key, Store
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.errors import InputError
 from supernode.names import LABEL_JOB
 from supernode.scheduling.placement import Placement, WorkerPlacement

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.names import ANNOTATION_DEVICES, EMULATOR_CONTAINER, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_RANK
 from supernode.quantity import parse_resource
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supernode.cluster.client import NODES, Client, Json
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import NODES, Json
 from supernode.errors import NotFoundError
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supernode.cluster.client import Client, Json, Kind
-from supernode.errors import ConflictError
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import Json, Kind
 
 
 def difference(old: Json, new: Json) -> Json:
@@ -50,22 +50,6 @@ async def write(client: Client, kind: Kind, obj: Json, status: Json) -> Json:
     return await client.patch(kind, metadata["name"], body, metadata.get("namespace"), subresource="status")
 
 
-async def write_again(client: Client, kind: Kind, obj: Json, status: Json, attempts: int = 4) -> Json:
-    """As `write`, but on a conflict read again and write the same: for what only this process knows and writes.
-
-    Never for a claim on devices: that must be decided again.
-    """
-    for _ in range(attempts - 1):
-        try:
-            return await write(client, kind, obj, status)
-        except ConflictError:
-            fresh = await client.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace"))
-            if fresh["metadata"].get("uid") != obj["metadata"].get("uid"):
-                raise
-            obj = fresh
-    return await write(client, kind, obj, status)
-
-
 async def set_finalizer(client: Client, kind: Kind, obj: Json, finalizer: str, *, present: bool) -> Json:
     """Add or remove our finalizer; others' stay as they are.
 
@@ -88,35 +72,6 @@ async def set_finalizer(client: Client, kind: Kind, obj: Json, finalizer: str, *
     return await client.patch(kind, metadata["name"], body, metadata.get("namespace"))
 
 
-def set_condition(
-    conditions: list[Json], kind: str, status: bool, reason: str, message: str, *, generation: int, now: str
-) -> list[Json]:
-    """A copy of `conditions` with one set; its transition time changes only when its status does.
-
-    Conditions of other writers are kept; order is kept, a new one comes last.
-    """
-    word = "True" if status else "False"
-    new = {
-        "type": kind,
-        "status": word,
-        "observedGeneration": generation,
-        "reason": reason,
-        "message": message[:LONGEST_MESSAGE],
-        "lastTransitionTime": now,
-    }
-    result: list[Json] = []
-    found = False
-    for condition in conditions:
-        if condition.get("type") == kind:
-            found = True
-            if condition.get("status") == word:
-                new["lastTransitionTime"] = condition.get("lastTransitionTime", now)
-            result.append(new)
-        else:
-            result.append(condition)
-    return result if found else [*result, new]
-
-
 def condition(obj: Json, kind: str) -> Json | None:
     """The condition of that type in an object's status, or None."""
     for entry in (obj.get("status") or {}).get("conditions") or []:
@@ -124,10 +79,6 @@ def condition(obj: Json, kind: str) -> Json | None:
             found: Json = entry
             return found
     return None
-
-
-# Longest message of a condition; the API allows 32,768.
-LONGEST_MESSAGE = 2048
 
 
 def _without_none(value: Any) -> Any:

@@ -21,7 +21,7 @@ from supernode.api.job import TrainingJob, TrainingJobSpec
 from supernode.api.pool import AcceleratorPool
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, WorkerPlacement

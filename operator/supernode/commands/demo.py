@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from supernode.cluster.client import EVENTS, JOBS, PODS, Client, Json, Kind
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import EVENTS, JOBS, PODS, Json, Kind
 from supernode.commands.demo_cluster import DemoCluster
 from supernode.demo import verdict
 from supernode.errors import BadRequestError, ClusterError, InputError, NotFoundError

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 from supernode.cluster import pods, translate
 from supernode.cluster.cache import Key
-from supernode.cluster.client import JOBS, PODS, Json
-from supernode.errors import ClusterError, InputError, NotFoundError
+from supernode.cluster.kinds import JOBS, PODS, Json
+from supernode.errors import ClusterError, InputError, NotFoundError, SupernodeError
 from supernode.handlers.context import Context
 from supernode.handlers.jobs import Candidate, Jobs
 from supernode.handlers.jobstatus import Placed, Wait
 from supernode.handlers.pools import Pools
 from supernode.names import LABEL_JOB
-from supernode.scheduling.cycle import plan_cycle, with_claim
+from supernode.scheduling.cycle import Decision, plan_cycle, with_claim
+from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.explain import explain
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
@@ -139,7 +140,9 @@ class Cycle:
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
             else:
                 demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw)))
-        for decision in plan_cycle(snapshot, demands):
+        decisions, refused = _plan(snapshot, demands)
+        answers += [(by_key[key], Wait(str(Reason.MISCONFIGURED), why)) for key, why in refused.items()]
+        for decision in decisions:
             candidate, result = by_key[decision.demand.key], decision.result
             sentence = explain(result, snapshot, decision.demand)
             if isinstance(result, Unplaceable):
@@ -218,3 +221,20 @@ class Cycle:
             await self._context.client.delete(PODS, metadata["name"], namespace, uid=metadata["uid"])
         except ClusterError as exc:
             logger.warning("pod %s/%s: %s", namespace, metadata["name"], exc)
+
+
+def _plan(snapshot: Snapshot, demands: list[GangDemand]) -> tuple[tuple[Decision, ...], dict[str, str]]:
+    """Decide about all; a gang that can't even be asked about is left out, with the reason, for the others' sake."""
+    try:
+        return plan_cycle(snapshot, demands), {}
+    except SupernodeError as exc:
+        logger.warning("looking for the gang that can't be planned: %s", exc)
+    good: list[GangDemand] = []
+    refused: dict[str, str] = {}
+    for demand in demands:
+        try:
+            plan_cycle(snapshot, [demand])
+            good.append(demand)
+        except SupernodeError as exc:
+            refused[demand.key] = str(exc)
+    return plan_cycle(snapshot, good), refused

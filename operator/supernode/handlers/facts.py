@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
 from supernode.cluster import pods, translate
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State
 
 

@@ -11,10 +11,12 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from supernode.cluster import manifests, pods
-from supernode.cluster.client import CONFIG_MAPS, PODS, SECRETS, SERVICES, Json, Kind
+from supernode.api.job import TrainingJob
+from supernode.cluster import manifests, pods, translate
+from supernode.cluster.cache import Key
+from supernode.cluster.kinds import CONFIG_MAPS, PODS, SECRETS, SERVICES, Json, Kind
 from supernode.cluster.manifests import GangPlan, WorkerPlan
-from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, NotFoundError
+from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.handlers.lifecycle import PodRef
 from supernode.names import LABEL_JOB, LABEL_JOB_UID
@@ -29,6 +31,35 @@ class Refusal:
 
     sentence: str
     permanent: bool
+
+
+def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) -> GangPlan | str:
+    """All that a placed job's objects are made of, or why that can't be told."""
+    observer = context.observer
+    status = obj["status"]["placement"]
+    if model is None:
+        return "the job's spec is no longer valid"
+    missing = {worker.get("pool") for worker in status["workers"]} - observer.view.pools.keys()
+    if missing:
+        return f"AcceleratorPool {', '.join(sorted(map(str, missing)))} is gone"
+    try:
+        placement = translate.placement_of(f"{key[0]}/{key[1]}", status)
+    except InputError as exc:
+        return str(exc)
+    snapshot = observer.snapshot()
+    pool = snapshot.pool(placement.pool)
+    if pool is None:
+        return f"AcceleratorPool {placement.pool} is gone"
+    return translate.gang_plan(
+        model,
+        translate.template_of(obj),
+        placement,
+        attempt=status.get("attempt", 0),
+        pools=observer.view.pools,
+        specs=observer.view.specs,
+        topology=translate.wiring(placement, snapshot, pool),
+        emulator_image=context.image,
+    )
 
 
 async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refusal | None:

@@ -17,8 +17,7 @@ from supernode.api.validate import validate_job
 from supernode.cluster import nodes, translate
 from supernode.cluster import status as statuses
 from supernode.cluster.cache import Key
-from supernode.cluster.client import JOBS, Json
-from supernode.cluster.manifests import GangPlan
+from supernode.cluster.kinds import JOBS, Json
 from supernode.errors import ClusterError, ConflictError, InputError, NotFoundError
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
@@ -35,6 +34,8 @@ logger = logging.getLogger(__name__)
 # Seconds before a gang that the API server refused is tried again: the first time, and at most.
 FIRST_PENALTY: Final = 5.0
 LONGEST_PENALTY: Final = 300.0
+# Seconds before a job that met an unexpected error is looked at again.
+UNEXPECTED_PAUSE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,11 @@ class Jobs:
                 self._context.metrics.count("supernode_reconcile_errors", "TrainingJob")
                 logger.warning("will be tried again: %s", exc)
                 self._wake_at(key, self._context.now() + 1.0)
+            except Exception:
+                # A fault of ours with this one job must not stop the others: it is told, counted and tried again.
+                self._context.metrics.count("supernode_reconcile_errors", "TrainingJob")
+                logger.exception("unexpected, will be tried again")
+                self._wake_at(key, self._context.now() + UNEXPECTED_PAUSE)
 
     async def _reconcile(self, key: Key) -> None:
         self._waiting.pop(key, None)
@@ -210,7 +216,7 @@ class Jobs:
             await self._create(key, obj, read, decision)
 
     async def _create(self, key: Key, obj: Json, read: _Read, decision: Decision) -> None:
-        plan = self._plan(key, obj, read)
+        plan = gang.plan_of(self._context, key, obj, read.model)
         if isinstance(plan, str):
             refusal: gang.Refusal | None = gang.Refusal(plan, permanent=False)
         else:
@@ -339,34 +345,6 @@ class Jobs:
             except InputError as exc:
                 return read, Problem(exc.field, exc.message)
         return read, problems[0] if problems else None
-
-    def _plan(self, key: Key, obj: Json, read: _Read) -> GangPlan | str:
-        """The gang's objects, or why they can't be made."""
-        observer = self._context.observer
-        status = obj["status"]["placement"]
-        if read.model is None:
-            return "the job's spec is no longer valid"
-        missing = {worker.get("pool") for worker in status["workers"]} - observer.view.pools.keys()
-        if missing:
-            return f"AcceleratorPool {', '.join(sorted(map(str, missing)))} is gone"
-        try:
-            placement = translate.placement_of(f"{key[0]}/{key[1]}", status)
-        except InputError as exc:
-            return str(exc)
-        snapshot = observer.snapshot()
-        pool = snapshot.pool(placement.pool)
-        if pool is None:
-            return f"AcceleratorPool {placement.pool} is gone"
-        return translate.gang_plan(
-            read.model,
-            translate.template_of(obj),
-            placement,
-            attempt=status.get("attempt", 0),
-            pools=observer.view.pools,
-            specs=observer.view.specs,
-            topology=translate.wiring(placement, snapshot, pool),
-            emulator_image=self._context.image,
-        )
 
     def _known(self, obj: Json, read: _Read, problem: Problem | None) -> Known:
         progress, mfu = self._reports.latest(obj, read.model, self._context.observer)

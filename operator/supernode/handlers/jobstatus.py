@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from supernode.api.conditions import Condition, ConditionType, find_condition, set_condition, timestamp
+from supernode.api.conditions import MESSAGE_LIMIT, Condition, ConditionType, find_condition, set_condition, timestamp
 from supernode.api.rules import Problem
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.handlers.lifecycle import Decision, PodFacts, State
 from supernode.names import LABEL_JOB
 
@@ -80,7 +80,7 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
         status["progress"] = {**(status.get("progress") or {}), **known.progress}
     if known.mfu is not None:
         status["mfu"] = known.mfu
-    status["message"] = _message(status, decision, known)
+    status["message"] = _message(status, decision, known)[:MESSAGE_LIMIT]
     status["conditions"] = _conditions(obj, state, decision, known, now)
     return {name: value for name, value in status.items() if value is not None}
 

@@ -19,7 +19,7 @@ from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
 from supernode.cluster import pods, translate
 from supernode.cluster.cache import Key
-from supernode.cluster.client import Json
+from supernode.cluster.kinds import Json
 from supernode.cluster.observe import Observer
 from supernode.errors import InputError
 from supernode.handlers.context import Context

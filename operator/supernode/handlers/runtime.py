@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Cache, Store
-from supernode.cluster.client import GROUPS, JOBS, NODES, PODS, POOLS, Client, Kind
+from supernode.cluster.client import Client
 from supernode.cluster.events import Events
+from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Kind
 from supernode.cluster.lease import Lease, LeaseSettings
 from supernode.cluster.observe import Observer, Stores
 from supernode.errors import ClusterError, NotFoundError

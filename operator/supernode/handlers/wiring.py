@@ -2,6 +2,7 @@
 
 Only raw events are handled (`on.event`): kopf then keeps no state in the objects' annotations and sets no finalizer
 of its own. What an event means is decided from the stores, level-triggered (docs/decisions/2026-11-22-kopf.md).
+All are coroutines: kopf runs plain functions in threads, and the stores belong to the loop.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ def wire(stores: Stores, credentials: Callable[[], Awaitable[Credentials]]) -> k
         return connection(await credentials())
 
     @kopf.on.event(GROUP, VERSION, "trainingjobs", registry=registry)  # type: ignore[untyped-decorator]
-    def on_job(event: kopf.RawEvent, **_: Any) -> None:
+    async def on_job(event: kopf.RawEvent, **_: Any) -> None:
         stores.jobs.apply(event["type"], _plain(event["object"]))
 
     @kopf.on.event(GROUP, VERSION, "acceleratorpools", registry=registry)  # type: ignore[untyped-decorator]
-    def on_pool(event: kopf.RawEvent, **_: Any) -> None:
+    async def on_pool(event: kopf.RawEvent, **_: Any) -> None:
         stores.pools.apply(event["type"], _plain(event["object"]))
 
     @kopf.on.event(GROUP, VERSION, "supernodegroups", registry=registry)  # type: ignore[untyped-decorator]
-    def on_group(event: kopf.RawEvent, **_: Any) -> None:
+    async def on_group(event: kopf.RawEvent, **_: Any) -> None:
         stores.groups.apply(event["type"], _plain(event["object"]))
 
     return registry

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Store
-from supernode.cluster.client import error_from
+from supernode.cluster.refusals import error_from
 from supernode.cluster.resources import missing
 from supernode.cluster.status import difference
 from supernode.errors import (

@@ -11,8 +11,9 @@ import pytest
 from tests.wire.controlplane import ControlPlane
 
 from supernode.cluster.cache import Cache, Store
-from supernode.cluster.client import CONFIG_MAPS, NODES, PODS, Client, Json, Kind
+from supernode.cluster.client import Client
 from supernode.cluster.events import Events
+from supernode.cluster.kinds import CONFIG_MAPS, NODES, PODS, Json, Kind
 from supernode.cluster.lease import Lease, LeaseLostError, LeaseSettings
 from supernode.cluster.resources import advertise
 from supernode.cluster.status import set_finalizer

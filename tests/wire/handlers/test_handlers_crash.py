@@ -11,7 +11,7 @@ import pytest
 from tests.wire.controlplane import ControlPlane
 from tests.wire.operatorlab import Lab, laboratory
 
-from supernode.cluster.client import CONFIG_MAPS, JOBS, LEASES, PODS, SECRETS, SERVICES, Json
+from supernode.cluster.kinds import CONFIG_MAPS, JOBS, LEASES, PODS, SECRETS, SERVICES, Json
 from supernode.errors import NotFoundError
 from supernode.names import FINALIZER, LEASE_NAME, LEASE_NAMESPACE
 

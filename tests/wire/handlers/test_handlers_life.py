@@ -9,7 +9,7 @@ import pytest
 from tests.wire.controlplane import ControlPlane
 from tests.wire.operatorlab import Lab, laboratory
 
-from supernode.cluster.client import CONFIG_MAPS, EVENTS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
+from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(120)]
 
