@@ -246,6 +246,20 @@ def _error(what: str, status: int, text: str, retry_after: str | None) -> Cluste
     return kind(f"{what}: {status} {message}", status=status, reason=reason, retry_after=seconds)
 
 
+async def persistently(work: Callable[[], Awaitable[None]], *, seconds: float = 60.0) -> None:
+    """Do something again until the server lets it happen: conflicts and unavailability are tried again for so long."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    wait = 0.1
+    while True:
+        try:
+            return await work()
+        except (ConflictError, UnavailableError) as exc:
+            if asyncio.get_running_loop().time() + wait > deadline:
+                raise
+            await asyncio.sleep(max(wait, min(exc.retry_after or 0.0, 5.0)))
+            wait = min(wait * 2, 5.0)
+
+
 async def mirror(
     client: KubeClient,
     path: str,

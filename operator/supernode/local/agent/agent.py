@@ -7,6 +7,7 @@ with their status. It knows nothing of the server behind the connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from supernode.local.agent.pod import PodRunner
 from supernode.local.agent.sandbox import BackOff, Services
 from supernode.local.agent.substitute import replace_pod_names
 from supernode.local.agent.supervise import Warden
-from supernode.local.client import Connection, KubeClient, mirror
+from supernode.local.client import Connection, KubeClient, mirror, persistently
 from supernode.local.kubeconfig import kubeconfig
 
 Object = dict[str, Any]
@@ -231,7 +232,13 @@ class NodeAgent:
         """A pod that had ended before this agent began, and is being deleted."""
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        await self._client.delete(path, {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}})
+        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
+
+        async def delete() -> None:
+            with contextlib.suppress(NotFoundError):
+                await self._client.delete(path, options)
+
+        await persistently(delete)
 
     def _rewrite(self, text: str) -> str:
         return replace_pod_names(

@@ -17,7 +17,7 @@ from typing import Any, Final
 from supernode import __version__
 from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
 from supernode.local.agent.container import timestamp
-from supernode.local.client import MERGE_PATCH, STRATEGIC_PATCH, KubeClient
+from supernode.local.client import MERGE_PATCH, STRATEGIC_PATCH, KubeClient, persistently
 
 Object = dict[str, Any]
 
@@ -59,7 +59,7 @@ class NodeKeeper:
 
         async def one(name: str) -> None:
             async with gate:
-                await self._register(name)
+                await persistently(lambda: self._register(name))
 
         async with asyncio.TaskGroup() as group:
             for name in self._nodes:
