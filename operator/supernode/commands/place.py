@@ -247,18 +247,22 @@ def _human(answer: Object) -> str:
     lines = [answer["message"], "", table(rows)]
     prediction = answer["prediction"]
     if prediction is not None:
-        parts = ", ".join(f"{name} {seconds * 1e3:.3g} ms" for name, seconds in prediction["parts"].items() if seconds)
-        lines += ["", f"step {answer['predicted_step_s'] * 1e3:.4g} ms: {parts}"]
+        parts = ", ".join(f"{name} {_time(seconds)}" for name, seconds in prediction["parts"].items() if seconds)
+        lines += ["", f"step {_time(answer['predicted_step_s'])}: {parts}"]
         lines.append(f"memory {prediction['memory_gib']:.1f} GiB a device; MFU {prediction['mfu']:.1%}")
         lines += [f"note: {note}" for note in prediction["notes"]]
     if answer["runners_up"]:
         rivals = [("NEXT BEST", "LEVEL", "POOL", "STEP")]
         for rival in answer["runners_up"]:
             step = rival["predicted_step_s"]
-            shown = "-" if step is None else f"{step * 1e3:.4g} ms"
+            shown = "-" if step is None else _time(step)
             rivals.append((rival["domain"] or "-", rival["level"] or "-", rival["pool"], shown))
         lines += ["", table(rivals)]
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.4g} s" if seconds >= 1 else f"{seconds * 1e3:.4g} ms"
 
 
 def _runs(workers: list[Object]) -> list[tuple[int, int, str, list[int]]]:

@@ -160,7 +160,7 @@ def rank_options(options: Sequence[Option], with_model: bool) -> list[Option]:
         [names[option.path] for option in options],
         [option.order for option in options],
     ]
-    near = [option.seconds <= best * 1.5 for option in options]
+    near = [option.seconds <= best * (1 + EQUAL) for option in options]  # only ties need the columns below
     losses = [_losses(option) if close else () for option, close in zip(options, near, strict=True)]
     for level in range(max(map(len, losses)) - 1, -1, -1):
         columns.append([loss[level] if level < len(loss) else 0.0 for loss in losses])
