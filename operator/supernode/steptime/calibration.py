@@ -105,7 +105,7 @@ _AMPERE: Final = Family(
     calibrated=True,
     sources=MappingProxyType(
         {
-            "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure for A100; not fitted to step times",
+            "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; not fitted to step times",
             "gemm_small": "as default, with half the depth: asynchronous copies hide part of the fill",
             "memory": "1.7 of 2.04 TB/s in streaming kernels, a usual figure for A100-80GB",
             "launch": "usual figure for CUDA on A100",
