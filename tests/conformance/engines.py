@@ -85,6 +85,8 @@ def embedded(directory: Path) -> Iterator[Engine]:
         yield Engine("embedded", url, token, write_kubeconfig(directory / "embedded.kubeconfig", url, token), True)
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
+        # Closed TLS connections still say goodbye: a loop that ends before leaves their sockets open.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.3), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
         loop.close()

@@ -156,9 +156,13 @@ async def test_the_operator_does_its_work_under_these_rights(cluster: Cluster, t
         await lab.add_nodes(2)
         await lab.add_pool()
         await lab.add_group()
+        # The workers of the examples, emulator included, pass the restricted profile.
+        cluster.kubectl("label", "namespace", lab.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        example = yaml.safe_load((ROOT / "kind/examples/30-job-gpt.yaml").read_text())
         process = lab.operator(kubeconfig=kubeconfig)
         # A job that runs, is restarted after a failure, ends, and is taken away by its time to live.
-        await lab.add_job("train", runPolicy={"backoffLimit": 1, "ttlSecondsAfterFinished": 1})
+        policy = {"backoffLimit": 1, "ttlSecondsAfterFinished": 1}
+        await lab.add_job("train", runPolicy=policy, template=example["spec"]["template"])
         await lab.until_state("train", "Running")
         lab.kubelet.endings["train-worker-0"] = 1
 
