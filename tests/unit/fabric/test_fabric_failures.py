@@ -44,6 +44,30 @@ def test_a_group_that_failed_stays_failed_on_every_pod_and_others_work():
         at_once([part(fabrics, rank, summing((0, 1), channel=1)) for rank in (0, 1)])
 
 
+def test_an_abort_wakes_a_pod_that_would_wait_much_longer():
+    with a_job(3, 1, timeouts=[0.5, 3000.0, 3000.0]) as fabrics:
+        results = outcomes([part(fabrics, rank, summing((0, 1, 2))) for rank in (0, 1)])
+        assert [type(result) for result in results] == [CollectiveTimeoutError] * 2
+        assert str(results[0]) == str(results[1])
+        assert "waited 0.5 s for rank 2" in str(results[0])
+
+
+def test_a_loss_wakes_those_who_wait_for_somebody_else():
+    """Rank 1 waits for rank 0, which has not come; rank 2 goes. Rank 1 need not wait for rank 0's verdict."""
+    fabrics = listening(3, 1, timeouts=[3000.0] * 3)
+    at_once([fabric.start for fabric in fabrics])
+
+    def close_soon() -> None:
+        time.sleep(0.3)
+        fabrics[2].close()
+
+    results = outcomes([part(fabrics, 1, summing((0, 1, 2))), close_soon])
+    assert isinstance(results[0], PeerLostError)
+    assert "rank 2 lost (worker 2 at" in str(results[0])
+    for fabric in fabrics:
+        fabric.close()
+
+
 def test_a_late_device_of_the_same_pod_is_named():
     with a_job(1, 3, timeouts=[0.3]) as fabrics:
         results = outcomes([part(fabrics, rank, summing((0, 1, 2))) for rank in (0, 2)])

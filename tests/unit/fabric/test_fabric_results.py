@@ -135,16 +135,15 @@ def test_large_buffers_take_the_ring(job, kind, dtype):
     together(job, CollectiveCall(kind, (4, 1, 5, 0, 2), 0, dtype, 300_001, "sum", 5), 7)
 
 
-def test_sum_of_16_bit_values_is_rounded_once(job):
-    """1 + 5 times 2^-8: each addition in bf16 would lose the small part (the gap above 1 is 2^-7)."""
+@pytest.mark.parametrize("count", [4, 100_000])
+def test_sum_of_16_bit_values_is_rounded_once(job, count):
+    """1 and five times 1.875/1024: any sum of two in bf16 (gap 8/1024 above 1) loses the small part."""
     group = tuple(range(WORLD))
-    sends = [np.full(4, 1.0 if rank == 0 else 1 / 256, dtype=ml_dtypes.bfloat16) for rank in group]
+    sends = [np.full(count, 1.0 if rank == 0 else 1.875 / 1024, dtype=ml_dtypes.bfloat16) for rank in group]
     receives = [np.empty_like(send) for send in sends]
-    call = CollectiveCall("all_reduce", group, 0, "bf16", 4)
+    call = CollectiveCall("all_reduce", group, 0, "bf16", count)
     at_once([lambda r=r: run(job, r, call, sends[r], receives[r]) for r in group])
-    exact = ml_dtypes.bfloat16(1 + 5 / 256)
-    assert all((received == exact).all() for received in receives)
-    assert exact != ml_dtypes.bfloat16(1)
+    assert all((received == ml_dtypes.bfloat16(1 + 8 / 1024)).all() for received in receives)
 
 
 @pytest.mark.parametrize("kind", ["all_reduce", "broadcast", "reduce"])
