@@ -25,12 +25,27 @@ class Figure(NamedTuple):
     help: str
 
 
+class ServerCounts(NamedTuple):
+    """What the server counts itself; `turned_away` by reason."""
+
+    clients: int
+    refused: int
+    connected: bool
+    lost_workers: int
+    turned_away: Mapping[str, int]
+
+
 _DEVICE: Final = ("device",)
 #: name -> what it is. Counters get `_total` when they are shown.
 METRICS: Final[Mapping[str, Figure]] = {
     "supernode_emulator_info": Figure("gauge", ("chip", "rank"), "Chip and worker rank; always 1"),
     "supernode_emulator_clients": Figure("gauge", (), "Clients connected now"),
     "supernode_emulator_refused_connections": Figure("counter", (), "Connections closed for speaking another protocol"),
+    "supernode_emulator_fabric_connected": Figure("gauge", (), "1 once all pods of the job have found each other"),
+    "supernode_emulator_fabric_lost_workers": Figure("gauge", (), "Workers of the job that are gone"),
+    "supernode_emulator_fabric_refused_connections": Figure(
+        "counter", ("reason",), "Connections to the fabric that were turned away"
+    ),
     "supernode_emulator_kernels_launched": Figure("counter", ("device", "kernel"), "Kernels that ran"),
     "supernode_emulator_collectives": Figure("counter", ("device", "kind"), "Collectives that were completed"),
     "supernode_emulator_flops": Figure("counter", _DEVICE, "Floating-point operations of the kernels that ran"),
@@ -55,11 +70,11 @@ class RuntimeCollector(Collector):
         devices: of the sidecar.
         rank: of the worker.
         progress: of the training.
-        counts: gives `clients` and `refused` of the server.
+        counts: gives the counts of the server.
     """
 
     def __init__(
-        self, devices: Sequence[Device], rank: int, progress: Progress, counts: Callable[[], Mapping[str, int]]
+        self, devices: Sequence[Device], rank: int, progress: Progress, counts: Callable[[], ServerCounts]
     ) -> None:
         self._devices = devices
         self._rank = rank
@@ -75,8 +90,12 @@ class RuntimeCollector(Collector):
                 families[f"supernode_{name}"].add_metric(labels, value)
 
         counts = self._counts()
-        put("emulator_clients", counts["clients"])
-        put("emulator_refused_connections", counts["refused"])
+        put("emulator_clients", counts.clients)
+        put("emulator_refused_connections", counts.refused)
+        put("emulator_fabric_connected", int(counts.connected))
+        put("emulator_fabric_lost_workers", counts.lost_workers)
+        for reason, count in sorted(counts.turned_away.items()):
+            put("emulator_fabric_refused_connections", count, reason)
         if self._devices:
             put("emulator_info", 1, self._devices[0].chip.name, str(self._rank))
         for device in self._devices:

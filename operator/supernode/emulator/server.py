@@ -24,7 +24,7 @@ from supernode.emulator.answer import Reply, answer
 from supernode.emulator.dispatch import execute
 from supernode.emulator.fabric import CollectiveCall, Fabric, FabricConfig
 from supernode.emulator.kernels.table import AnyArray
-from supernode.emulator.metrics import RuntimeCollector, registry
+from supernode.emulator.metrics import RuntimeCollector, ServerCounts, registry
 from supernode.emulator.observe import ObserveServer, Views
 from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.device import Device
@@ -67,7 +67,7 @@ class _FabricDoor:
     """The fabric while it still looks for its peers: a collective waits until that has come to an end."""
 
     def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
+        self.fabric = fabric
         self._settled = threading.Event()
         self._error: FabricError | None = None
         self._thread = threading.Thread(target=self._start, name="fabric start", daemon=True)
@@ -75,18 +75,16 @@ class _FabricDoor:
 
     def _start(self) -> None:
         try:
-            self._fabric.start()
+            self.fabric.start()
         except FabricError as exc:
             self._error = exc
         finally:
             self._settled.set()
 
     @property
-    def state(self) -> str:
-        """`connecting`, `connected`, or what went wrong."""
-        if not self._settled.is_set():
-            return "connecting"
-        return "connected" if self._error is None else str(self._error)
+    def connected(self) -> bool:
+        """All pods have found each other."""
+        return self._settled.is_set() and self._error is None
 
     def run(
         self,
@@ -99,15 +97,15 @@ class _FabricDoor:
         self._settled.wait()
         if self._error is not None:
             raise type(self._error)(str(self._error))
-        return self._fabric.run(call, local_device, send, recv, ready_seconds)
+        return self.fabric.run(call, local_device, send, recv, ready_seconds)
 
     def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
         self._settled.wait()
         if self._error is None:
-            self._fabric.withdraw(call, local_device, reason)
+            self.fabric.withdraw(call, local_device, reason)
 
     def close(self) -> None:
-        self._fabric.close()
+        self.fabric.close()
         self._thread.join(timeout=5)
 
 
@@ -173,8 +171,12 @@ class Server:
         if self.http is not None:
             self.http.close()
 
-    def _counts(self) -> dict[str, int]:
-        return {"clients": len(self._clients), "refused": self._refused}
+    def _counts(self) -> ServerCounts:
+        door = self._fabric
+        if door is None:
+            return ServerCounts(len(self._clients), self._refused, False, 0, {})
+        fabric = door.fabric
+        return ServerCounts(len(self._clients), self._refused, door.connected, len(fabric.lost), fabric.turned_away)
 
     def _not_ready(self) -> str:
         if self._stopping.is_set():

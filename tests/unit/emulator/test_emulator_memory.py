@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supernode.emulator.runtime.host import available_bytes
 from supernode.emulator.runtime.memory import GRANULE, Memory, human_bytes
 from supernode.errors import InputError, OutOfDeviceMemoryError
 
@@ -66,3 +69,17 @@ def test_a_device_has_memory() -> None:
 
 def test_human_bytes() -> None:
     assert [human_bytes(n) for n in (0, 1536, 64 << 30, 3 << 41)] == ["0 B", "1.5 KiB", "64 GiB", "6 TiB"]
+
+
+def test_room_on_the_host(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert available_bytes(meminfo, tmp_path) is None
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert available_bytes(meminfo, tmp_path) == 5000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    assert available_bytes(meminfo, tmp_path) == 5000 * 1024
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert available_bytes(meminfo, tmp_path) == 300_000
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200\n")
+    assert available_bytes(meminfo, tmp_path) == 300_200

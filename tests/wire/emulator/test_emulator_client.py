@@ -113,10 +113,10 @@ def test_out_of_memory_is_asynchronous_and_names_the_call(emulator: Emulator) ->
     with pytest.raises(OutOfDeviceMemoryError) as caught:
         device.synchronize()
     for words in (
-        "call 2, full(shape=[262144]",
+        "call 2, zeros(shape=[262144]",
         "asked 1 MiB",
         "512 KiB of 1 MiB are in use",
-        "full f32[131072] 512 KiB",
+        "zeros f32[131072] 512 KiB",
     ):
         assert words in str(caught.value)
     # Told once; what depended on it stays unusable, the rest goes on.
@@ -126,6 +126,18 @@ def test_out_of_memory_is_asynchronous_and_names_the_call(emulator: Emulator) ->
             array.numpy()
     held.free()
     assert device.zeros(1 << 18).numpy().size == 1 << 18
+
+
+def test_a_card_may_be_larger_than_the_host(sidecar: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.emulator.runtime.host.available_bytes", lambda: 1 << 30)
+    with connect(sidecar(memory_bytes=1 << 40).config.socket, environment={}) as emulator:
+        device = emulator.devices[0]
+        x = device.zeros(1 << 29)  # 2 GiB that nobody has touched
+        y = device.launch("add", x, 1.0)
+        with pytest.raises(OutOfDeviceMemoryError, match=r"call 2, add.*the host has 1 GiB left .* needs 2 GiB"):
+            device.synchronize()
+        assert device.memory().in_use == 2 << 31
+        assert y.size == x.size
 
 
 def test_a_kernel_that_fails_names_its_call_and_number(emulator: Emulator) -> None:

@@ -56,7 +56,8 @@ Kernels (attributes with defaults; 16-bit floats compute in f32 and round once, 
   equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor -> bool
   negative absolute sign square sqrt rsqrt reciprocal exp log tanh sigmoid relu floor ceil round ... (x)
   where(condition, a, b)   scale(x, factor=1.0, offset=0.0)   clip(x, low=None, high=None)
-  cast(x, dtype=)   copy(x)   full(shape=, value=, dtype=)   arange(start=0, stop=, step=1, dtype="i32")
+  cast(x, dtype=)   copy(x)   full(shape=, value=, dtype=)   zeros(shape=, dtype=)
+  arange(start=0, stop=, step=1, dtype="i32")
   random_normal(shape=, dtype=, seed=, mean=0.0, deviation=1.0)   random_uniform(shape=, dtype=, seed=, low=0, high=1)
   sum mean max min prod (x, axis=None, keepdims=False; sum and mean also dtype=None)   argmax argmin (axis=None) -> i64
   sum_of_squares(x, axis=None, keepdims=False) -> f32

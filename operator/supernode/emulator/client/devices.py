@@ -175,7 +175,8 @@ class Device:
 
     def zeros(self, shape: int | Sequence[int], dtype: object = "f32") -> Array:
         """An array of zeros, made on the device."""
-        return self.full(shape, 0, dtype)
+        made: Array = self.launch("zeros", shape=_shape(shape), dtype=dtype)
+        return made
 
     def empty(self, shape: int | Sequence[int], dtype: object = "f32") -> Array:
         """An array to be written (into, in place or by a collective)."""

@@ -35,14 +35,11 @@ def _full_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
 
 
 def _full(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    value, dtype = attributes["value"], DTYPES[outputs[0].dtype]
-    if value == 0 and math.copysign(1.0, value) > 0:
-        return (np.zeros(outputs[0].shape, dtype),)  # the host gives zero pages only when they are touched
-    return (np.full(outputs[0].shape, value, dtype),)
+    return (np.full(outputs[0].shape, attributes["value"], DTYPES[outputs[0].dtype]),)
 
 
-def _empty(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    # Zeros, not whatever was there: nothing of another client's data can be read.
+def _zeros(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    # The host gives zero pages, and only when they are touched.
     return (np.zeros(outputs[0].shape, DTYPES[outputs[0].dtype]),)
 
 
@@ -112,9 +109,21 @@ KERNELS: Final = (
         ALL,
         _shape,
         streaming(0),
-        _empty,
+        _zeros,
         "an array to be written; it holds zeros, never another's data",
         {"shape": REQUIRED, "dtype": "f32"},
+        lazy=True,
+    ),
+    Kernel(
+        "zeros",
+        (),
+        ALL,
+        _shape,
+        streaming(0),
+        _zeros,
+        "an array of zeros",
+        {"shape": REQUIRED, "dtype": "f32"},
+        lazy=True,
     ),
     Kernel(
         "arange",

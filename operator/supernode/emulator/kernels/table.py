@@ -95,6 +95,7 @@ class Kernel:
         optional: how many of the last inputs may be left out.
         writes: indices of inputs that are updated in place.
         backward: name of the kernel that gives the gradients, or empty.
+        lazy: the result takes host memory only when it is written to.
         elementwise: each output element depends on the input elements at the same place only (may be fused).
     """
 
@@ -109,6 +110,7 @@ class Kernel:
     optional: int = 0
     writes: tuple[int, ...] = ()
     backward: str = ""
+    lazy: bool = False
     elementwise: bool = False
 
     @property

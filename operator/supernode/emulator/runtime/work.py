@@ -18,6 +18,7 @@ from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.kernels import Plan, Spec, describe
 from supernode.emulator.kernels.table import AnyArray
 from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.host import check_room
 from supernode.emulator.runtime.stream import Stream
 from supernode.errors import EmulatorError, KernelError, OutOfDeviceMemoryError, SupernodeError
 
@@ -157,6 +158,9 @@ class Launch:
             if buffer.storage.ready_seconds > start:
                 start = buffer.storage.ready_seconds
         try:
+            if not kernel.lazy:
+                for spec in self.plan.outputs:
+                    check_room(spec.nbytes)
             attributes = {**kernel.attributes, **self.call.attributes}
             results = kernel.run([buffer.data for buffer in inputs], attributes, self.plan.outputs)  # type: ignore[misc]
             if self.into:
@@ -236,8 +240,9 @@ class CopyAcross:
             poison([self.target], self.source.error or EmulatorError("the copied array was never written"))
             return
         try:
+            check_room(self.target.spec.nbytes)
             self.target.data = self.source.data.copy()
-        except MemoryError as exc:
+        except (MemoryError, OutOfDeviceMemoryError) as exc:
             poison([self.target], self.call.failed(exc, stream.device.name))
             return
         start = max(self.issued, self.source.storage.ready_seconds)
@@ -340,6 +345,7 @@ class Collective:
         try:
             if self.receive is not None and self.receive.data is None:
                 spec = self.receive.spec
+                check_room(spec.nbytes)
                 self.receive.data = np.empty(spec.shape, DTYPES[spec.dtype])
             send = None if self.send is None else self.send.data
             receive = None if self.receive is None else self.receive.data
