@@ -31,6 +31,19 @@ class ControlPlane:
     url: str
     admin: Path
     operator: Path
+    audit: Path
+
+    def used(self, user: str) -> set[tuple[str, str, str]]:
+        """(verb, API group, resource[/subresource]) of every request that this user has made, refused ones too."""
+        found = set()
+        for line in self.audit.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                event = json.loads(line)
+                what = event.get("objectRef")
+                if what and event["user"]["username"] == user:
+                    name = what["resource"] + (f"/{what['subresource']}" if "subresource" in what else "")
+                    found.add((event["verb"], what.get("apiGroup", ""), name))
+        return found
 
 
 def write_kubeconfig(path: Path, url: str, token: str, authority: Path | None = None) -> Path:
@@ -106,6 +119,11 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
     server += ["--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}"]
     server += [f"--service-account-signing-key-file={key}", f"--token-auth-file={tokens}"]
     server += ["--service-cluster-ip-range=10.96.0.0/16"]
+    policy, audit = directory / "audit.yaml", directory / "audit.log"
+    rules = [{"level": "Metadata", "users": [OPERATOR_USER]}, {"level": "None"}]
+    policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
+    audit.touch()
+    server += [f"--audit-policy-file={policy}", f"--audit-log-path={audit}", "--audit-log-mode=blocking-strict"]
     server += ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]
     with contextlib.ExitStack() as stack:
         log = directory / "etcd.log"
@@ -119,4 +137,5 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
             url,
             write_kubeconfig(directory / "admin.kubeconfig", url, admin, authority),
             write_kubeconfig(directory / "operator.kubeconfig", url, operator, authority),
+            audit,
         )
