@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,17 +21,16 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import Tree
 from supernode.scheduling.snapshot import Int64, PoolInfo
 from supernode.scheduling.spread import Spread, spread_domain
-from supernode.scheduling.topology import NODE_LEVEL, Level
+from supernode.scheduling.topology import NODE_LEVEL, Int32, Level
 from supernode.steptime.calibration import ASSUMED_NETWORK_BANDWIDTH, ASSUMED_NETWORK_LATENCY
 from supernode.steptime.collectives import LinkLevel, collective_seconds, levels_for
 from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import StepTime, predict
 from supernode.steptime.wiring import runs, wiring_of
 
-#: Domains per level that are scored; the rest are worse by room in their children, or equal but for the name.
-PER_LEVEL: Final = 6
-#: Levels that are scored, from the innermost on which the gang fits outwards.
-LEVELS: Final = 2
+#: Domains that are scored on the innermost level where the gang fits, and on the next one outwards; the rest are worse
+#: by room in their children, or equal but for the name.
+PER_LEVEL: Final = (6, 2)
 #: Predicted times that differ by less than this share count as equal.
 EQUAL: Final = 1e-3
 #: Without a model, places are compared by an all-reduce of this many bytes over the whole gang.
@@ -87,19 +86,61 @@ def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, wor
         fitting = np.flatnonzero(caps >= workers)
         if not fitting.size:
             continue
-        if fitting.size > PER_LEVEL:
-            fitting = _most_promising(tree, level, fitting, workers)
+        most = PER_LEVEL[found]
+        if fitting.size > most:
+            fitting = _most_promising(tree, level, fitting, workers, most)
+        shapes: dict[bytes, tuple[int, list[Option]]] = {}
         for domain in fitting.tolist():
-            filled = spread_domain(tree, level, domain, workers, even=False)
-            options.append(tree_option(tree, pool, order, demand, filled))
-            if filled.nodes.size > 1:
-                evenly = spread_domain(tree, level, domain, workers, even=True)
-                if not (_same(evenly.nodes, filled.nodes) and _same(evenly.takes, filled.takes)):
-                    options.append(tree_option(tree, pool, order, demand, evenly))
+            start, shape = _shape(tree, level, domain)
+            known = shapes.get(shape)
+            if known is None:
+                scored = _domain_options(tree, pool, order, demand, (level, domain, workers))
+                shapes[shape] = (start, scored)
+                options += scored
+            else:
+                options += [_moved(option, tree, start - known[0]) for option in known[1]]
         found += 1
-        if found == LEVELS:
+        if found == len(PER_LEVEL):
             break
     return options
+
+
+def _domain_options(
+    tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, where: tuple[int, int, int]
+) -> list[Option]:
+    """Ways to spread the gang over one domain; `where`: level, domain, workers."""
+    filled = spread_domain(tree, *where, even=False)
+    options = [tree_option(tree, pool, order, demand, filled)]
+    if filled.nodes.size > 1:
+        evenly = spread_domain(tree, *where, even=True)
+        if not (_same(evenly.nodes, filled.nodes) and _same(evenly.takes, filled.takes)):
+            options.append(tree_option(tree, pool, order, demand, evenly))
+    return options
+
+
+def _shape(tree: Tree, level: int, domain: int) -> tuple[int, bytes]:
+    """First node of a domain, and its wiring and room as bytes: equal bytes, equal options but for their place."""
+    if level == tree.depth:
+        return domain, int(tree.caps[level][domain]).to_bytes(8, "little")
+    start, end = tree.topology.starts[level][domain : domain + 2].tolist()
+    inside = tree.topology.node_domain[start:end, level + 1 :]
+    return start, tree.caps[-1][start:end].tobytes() + (inside - inside[:1]).tobytes()
+
+
+def _moved(option: Option, tree: Tree, shift: int) -> Option:
+    """The same option in a domain of the same shape, `shift` nodes further on in wiring order."""
+    positions = option.positions + shift
+    rows = tree.topology.node_rows[positions].astype(np.int64)
+    return replace(option, positions=positions, rows=rows, path=_path(tree, positions)[1])
+
+
+def _path(tree: Tree, positions: Int64) -> tuple[int, tuple[str, ...]]:
+    """Innermost level that holds these nodes (-1: none), and the names that order equal options."""
+    topology = tree.topology
+    whole = tree.depth if positions.size == 1 else innermost(topology.node_domain[positions].T)
+    level = min(whole, tree.depth - 1)
+    path = topology.path(level, int(topology.node_domain[positions[0], level])) if level >= 0 else ()
+    return whole, (topology.name, *path)
 
 
 def tree_option(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, spread: Spread) -> Option:
@@ -109,11 +150,8 @@ def tree_option(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, spre
     domains[:-1] = topology.node_domain[spread.nodes].T
     domains[-1] = spread.nodes
     seconds, predicted, note = _seconds(pool, topology.levels, domains, spread.takes, demand)
-    whole = innermost(domains)
+    whole, path = _path(tree, spread.nodes)
     missed = sum(1 for c in demand.constraints if not c.required and topology.level_index(c.level) > whole)
-    path = topology.path(whole, int(domains[whole, 0])) if 0 <= whole < tree.depth else ()
-    if whole == tree.depth:
-        path = topology.path(whole - 1, int(domains[whole - 1, 0]))
     return Option(
         pool=pool,
         order=order,
@@ -125,7 +163,7 @@ def tree_option(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, spre
         predicted=predicted,
         note=note,
         missed=missed,
-        path=(topology.name, *path),
+        path=path,
     )
 
 
@@ -140,7 +178,7 @@ def loose_option(pool: PoolInfo, order: int, demand: GangDemand, rows: Int64, ta
     return Option(pool, order, None, rows, rows, takes, seconds, predicted, note, missed, ())
 
 
-def innermost(domains: Int64) -> int:
+def innermost(domains: Int64 | Int32) -> int:
     """Innermost level (row of `domains`) on which all columns are in one domain; -1 if there is none."""
     whole = -1
     for level in range(domains.shape[0]):
@@ -193,7 +231,7 @@ def _losses(option: Option) -> tuple[float, ...]:
     return (*losses, spare)
 
 
-def _most_promising(tree: Tree, level: int, fitting: Int64, workers: int) -> Int64:
+def _most_promising(tree: Tree, level: int, fitting: Int64, workers: int, most: int) -> Int64:
     """The domains that need the fewest children, then those that are filled best, then by name."""
     caps = tree.caps[level][fitting]
     if level == tree.depth:
@@ -201,7 +239,7 @@ def _most_promising(tree: Tree, level: int, fitting: Int64, workers: int) -> Int
     else:
         largest = np.maximum.reduceat(tree.caps[level + 1], tree.children[level][:-1])[fitting]
         order = np.lexsort((fitting, caps, -np.minimum(largest, workers)))
-    return fitting[order[:PER_LEVEL]]
+    return fitting[order[:most]]
 
 
 def _seconds(
