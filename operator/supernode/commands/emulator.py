@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,17 +89,19 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Dispatch to the sidecar, `exec` or `kernels`."""
-    _limit_threads(getattr(args, "threads", "1"))
+    ours = _limit_threads(getattr(args, "threads", "1"))
     if args.emulator_command == "kernels":
         return _kernels()
     if args.emulator_command == "exec":
-        return _exec(args)
+        return _exec(args, ours)
     return _serve(args)
 
 
-def _limit_threads(threads: str) -> None:
-    for variable in _THREAD_VARIABLES:
-        os.environ.setdefault(variable, threads)
+def _limit_threads(threads: str) -> list[str]:
+    """Limit the BLAS of this process; gives the variables that were not set before."""
+    unset = [variable for variable in _THREAD_VARIABLES if variable not in os.environ]
+    os.environ.update(dict.fromkeys(unset, threads))
+    return unset
 
 
 def _number(args: argparse.Namespace, flag: str, low: int, high: int) -> int:
@@ -229,7 +231,7 @@ def _on_signals(action: Callable[[int], None]) -> None:
         signal.signal(number, lambda received, frame: action(received))
 
 
-def _exec(args: argparse.Namespace) -> int:
+def _exec(args: argparse.Namespace, ours: Sequence[str] = ()) -> int:
     """Start an emulator in a temporary directory, run a command beside it, give the command's exit status."""
     program = args.program[1:] if args.program[:1] == ["--"] else args.program
     if not program:
@@ -248,7 +250,7 @@ def _exec(args: argparse.Namespace) -> int:
         server.start()
         try:
             _on_signals(pass_on)
-            child = subprocess.Popen(program, env=_environment(args, server))
+            child = subprocess.Popen(program, env=_environment(args, server, ours))
             status = child.wait()
         except OSError as exc:
             print(f"supernode emulator exec: cannot run {program[0]}: {exc}", file=sys.stderr)
@@ -260,17 +262,18 @@ def _exec(args: argparse.Namespace) -> int:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _environment(args: argparse.Namespace, server: Server) -> dict[str, str]:
-    environment = {
-        **os.environ,
+def _environment(args: argparse.Namespace, server: Server, ours: Sequence[str]) -> dict[str, str]:
+    """Variables of the command: the caller's, without those that were set for the sidecar's own arithmetic (`ours`)."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    return {
+        **inherited,
         names.ENV_SOCKET: str(server.config.socket),
         names.ENV_DEVICES: str(len(server.devices)),
         names.ENV_CHIP: str(args.chip),
         names.ENV_RANK: "0",
         names.ENV_WORKERS: "1",
+        names.ENV_VISIBLE_DEVICES: ",".join(str(number) for number in range(len(server.devices))),
     }
-    environment.setdefault(names.ENV_VISIBLE_DEVICES, ",".join(str(number) for number in range(len(server.devices))))
-    return environment
 
 
 def _kernels() -> int:

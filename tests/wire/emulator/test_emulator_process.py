@@ -226,6 +226,19 @@ def test_exec() -> None:
     assert "no command" in run_exec("--chip", "hygon-bw1000").stderr
 
 
+def test_exec_does_not_change_the_commands_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "7")
+    program = (
+        "import os; print([os.environ.get(n) for n in "
+        "('OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'OMP_NUM_THREADS', 'HIP_VISIBLE_DEVICES')])"
+    )
+    done = run_exec("--chip", "hygon-bw1000", "--devices", "2", "--", sys.executable, "-c", program)
+    assert done.stdout == "[None, None, '3', '0,1']\n"
+
+
 def test_kernel_table_is_printed() -> None:
     done = subprocess.run([sys.executable, "-m", "supernode", "emulator", "kernels"], capture_output=True, text=True)
     assert done.returncode == 0
