@@ -222,6 +222,13 @@ def test_events_order_and_time(emulator: Emulator) -> None:
     assert side.synchronize() >= end.seconds
 
 
+def test_events_nobody_holds_are_forgotten(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.emulator.dispatch.MAX_EVENTS", 200)
+    for _ in range(1000):
+        event = emulator.devices[0].record()
+    assert event.seconds == 0
+
+
 def test_device_time_does_not_depend_on_the_host(sidecar: Callable[..., Server]) -> None:
     def run(pause: bool) -> list[Any]:
         server = sidecar()

@@ -37,7 +37,7 @@ class Connection:
 
     Attributes:
         hello: what the sidecar says about itself.
-        dead: handles of arrays that were garbage-collected; any thread may append.
+        dead, forgotten: handles of arrays and events that were garbage-collected; any thread may append.
     """
 
     def __init__(self, path: Path, *, timeout: float) -> None:
@@ -76,7 +76,7 @@ class Connection:
     def record(self, command: list[Any]) -> int:
         """Add a command to the batch; gives its number, the one that error messages name."""
         with self._lock:
-            if self.dead:
+            if self.dead or self.forgotten:
                 self._free()
             self._commands.append(command)
             self._number += 1
@@ -101,7 +101,7 @@ class Connection:
     def flush(self) -> None:
         """Send what is recorded."""
         with self._lock:
-            if self.dead:
+            if self.dead or self.forgotten:
                 self._free()
             if self._commands:
                 self._send()
@@ -113,7 +113,7 @@ class Connection:
             SupernodeError: the earliest failure of an earlier call, or of this one.
         """
         with self._lock:
-            if self.dead:
+            if self.dead or self.forgotten:
                 self._free()
             self._send(list(request))
             try:
@@ -141,17 +141,13 @@ class Connection:
         return bool(self._closed)
 
     def _free(self) -> None:
-        handles = []
-        while self.dead:
-            handles.append(self.dead.popleft())
-        self._commands.append(["free", handles])
-        self._number += 1
-        if self.forgotten:
-            events = []
-            while self.forgotten:
-                events.append(self.forgotten.popleft())
-            self._commands.append(["forget", events])
-            self._number += 1
+        for name, gone in (("free", self.dead), ("forget", self.forgotten)):
+            handles = []
+            while gone:
+                handles.append(gone.popleft())
+            if handles:
+                self._commands.append([name, handles])
+                self._number += 1
 
     def _send(self, request: list[Any] | None = None) -> None:
         if self._closed:
