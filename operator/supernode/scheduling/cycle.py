@@ -127,7 +127,7 @@ def with_claim(snapshot: Snapshot, placement: Placement, demand: GangDemand) -> 
     device_free[rows] &= ~masks
     free.setflags(write=False)
     device_free.setflags(write=False)
-    holding = Holding(demand.key, placement.pool, placement.nodes, masks, workers, demand.request)
+    holding = Holding.of(demand.key, placement.pool, placement.nodes, masks, workers, demand.request)
     holders = MappingProxyType({**snapshot.holders, demand.key: holding})
     return replace(snapshot, free=free, device_free=device_free, holders=holders)
 

@@ -14,7 +14,7 @@ import numpy as np
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.search import anchor_level
-from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
 
@@ -213,8 +213,7 @@ def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
 
 def _who(refusal: PoolRefusal, snapshot: Snapshot, namespace: str = "") -> str:
     """`; default/gpt holds 4`."""
-    pool: PoolInfo | None = snapshot.pool(refusal.pool)
-    holders = {} if pool is None else snapshot.holders_on(pool.rows)
+    holders = snapshot.holders_in(refusal.pool)
     if namespace:
         holders = {key: count for key, count in holders.items() if key.startswith(f"{namespace}/")}
     named = [f"{key} holds {count}" for key, count in list(holders.items())[:_LISTED]]

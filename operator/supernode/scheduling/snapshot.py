@@ -84,6 +84,7 @@ class Holding:
         masks: uint64 (nodes,) devices held on each, bit i = device i.
         workers: int32 (nodes,) pods on each.
         request: per worker, resource name -> amount, without the accelerators.
+        devices: held on all nodes together.
     """
 
     key: str
@@ -92,11 +93,15 @@ class Holding:
     masks: UInt64
     workers: Int32
     request: Mapping[str, int]
+    devices: int
 
-    @property
-    def devices(self) -> int:
-        """Devices held."""
-        return int(np.bitwise_count(self.masks).sum())
+    @classmethod
+    def of(
+        cls, key: str, pool: str, nodes: tuple[str, ...], masks: UInt64, workers: Int32, request: Mapping[str, int]
+    ) -> Holding:
+        """A holding with its devices counted."""
+        devices = int(np.bitwise_count(masks).sum())
+        return cls(key, pool, nodes, masks, workers, MappingProxyType({"pods": 1, **request}), devices)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -138,16 +143,10 @@ class Snapshot:
         prefix = f"{namespace}/"
         return sum(h.devices for h in self.holders.values() if h.pool == pool and h.key.startswith(prefix))
 
-    def holders_on(self, rows: Int32) -> dict[str, int]:
-        """Gangs that hold devices on these nodes -> how many there; the largest first, then by key."""
-        names = {self.node_names[row] for row in rows.tolist()}
-        found: dict[str, int] = {}
-        for key, holding in self.holders.items():
-            counts = np.bitwise_count(holding.masks)
-            total = sum(int(c) for node, c in zip(holding.nodes, counts.tolist(), strict=True) if node in names)
-            if total:
-                found[key] = total
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    def holders_in(self, pool: str) -> dict[str, int]:
+        """Gangs that hold devices of a pool -> how many; the largest first, then by key."""
+        found = [(-h.devices, key) for key, h in self.holders.items() if h.pool == pool]
+        return {key: -count for count, key in sorted(found)}
 
 
 def resource_vector(resources: tuple[str, ...], request: Mapping[str, int]) -> tuple[Int64, tuple[str, ...]]:

@@ -200,14 +200,7 @@ class State:
                 f"holds {self._holdings[key].devices} devices already; release them first", obj=f"TrainingJob {key}"
             )
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
-        holding = Holding(
-            key=key,
-            pool=placement.pool,
-            nodes=placement.nodes,
-            masks=placement.masks(),
-            workers=workers,
-            request=frozen_mapping({"pods": 1, **request}),
-        )
+        holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, request)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
