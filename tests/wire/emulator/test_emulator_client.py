@@ -222,6 +222,31 @@ def test_events_order_and_time(emulator: Emulator) -> None:
     assert side.synchronize() >= end.seconds
 
 
+def test_what_another_stream_writes_is_ready_when_it_is_written(emulator: Emulator) -> None:
+    a, b = emulator.devices
+    x = a.full((256, 256), 0.001)
+    for _ in range(10):
+        x = a.launch("matmul", x, x)
+    written = a.record()
+    side = a.stream()
+    seen = a.launch("add", x, 1.0, stream=side)
+    moved = b.launch("add", x.to(b), 1.0)
+    # Neither stream was told to wait, but the data they read did not exist any earlier.
+    assert side.record().seconds > written.seconds
+    assert b.record().seconds > written.seconds
+    assert (seen.numpy() == moved.numpy()).all()
+
+
+def test_a_program_that_waits_sees_time_pass(emulator: Emulator) -> None:
+    a, b = emulator.devices
+    for _ in range(10):
+        a.full((256, 256), 1.0)
+    reached = a.synchronize()
+    # The program knew the result before it launched this: it cannot have run earlier on the other device.
+    b.full((2,), 1.0)
+    assert b.record().seconds > reached
+
+
 def test_events_nobody_holds_are_forgotten(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supernode.emulator.dispatch.MAX_EVENTS", 200)
     for _ in range(1000):
