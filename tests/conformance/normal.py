@@ -26,6 +26,7 @@ class Normal:
         """A string."""
         value = _TIME.sub("TIME", _UID.sub("UID", value.replace(self._namespace, "NAMESPACE")))
         value = re.sub(r"(resource version: )\d+( \(\d+\))?", r"\1N", value)
+        value = re.sub(r"(ResourceVersion in record )\(\d+\)", r"\1(N)", value)
         # What a decoder says about text that it cannot read is its own; that it refuses, and which kind, is not.
         value = re.sub(
             r'(json: cannot unmarshal|json parse error: |illegal base64 data|converting |no kind ").*',

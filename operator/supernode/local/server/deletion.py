@@ -49,7 +49,7 @@ def parse_options(body: Object, query: Mapping[str, str]) -> DeleteOptions:
     orphan = body.get("orphanDependents", query.get("orphanDependents"))
     policy = body.get("propagationPolicy") or query.get("propagationPolicy")
     if policy is not None and policy not in _POLICIES:
-        text = statuses.not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan", "nil"))
+        text = statuses.not_supported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil"))
         details: Object = {"group": "meta.k8s.io", "kind": "DeleteOptions", "causes": [text.as_dict()]}
         raise statuses.StatusError(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: {text}', details)
     if policy is None and orphan is not None:
@@ -103,13 +103,16 @@ class Deletion:
 
     def _check(self, target: Target, stored: Stored, options: DeleteOptions) -> None:
         meta = stored.obj["metadata"]
-        for wanted, name, word in (
-            (options.uid, "uid", "UID"),
-            (options.version, "resourceVersion", "ResourceVersion"),
+        for wanted, name, word, tail in (
+            (options.uid, "uid", "UID", "deleted and then recreated"),
+            (options.version, "resourceVersion", "ResourceVersion", "modified"),
         ):
             if wanted is not None and wanted != meta[name]:
-                why = f"Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {meta[name]}"
-                raise statuses.conflict(target.served.group, target.served.plural, target.name, why)
+                why = (
+                    f"the {word} in the precondition ({wanted}) does not match the {word} in record ({meta[name]}). "
+                    f"The object might have been {tail}"
+                )
+                raise statuses.conflict(target.served.group, target.served.kind, target.name, why)
 
     def _set_policy(self, target: Target, meta: Object, options: DeleteOptions) -> None:
         policy = options.policy or ("Orphan" if target.served.traits.orphans else None)
@@ -144,9 +147,10 @@ class Deletion:
         meta = new["metadata"]
         if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds", 0) == grace:
             return
+        first = "deletionTimestamp" not in meta
         meta["deletionTimestamp"] = self._objects.clock.timestamp(grace)
         meta["deletionGracePeriodSeconds"] = grace
-        if target.served.traits.generation:
+        if target.served.traits.generation and first:
             meta["generation"] = int(meta.get("generation") or 0) + 1
         if target.served.store == ("", "namespaces"):
             new["status"] = {**(new.get("status") or {}), "phase": "Terminating"}

@@ -74,7 +74,7 @@ class Served:
     @property
     def selectable(self) -> Selectable:
         """What field selectors may name."""
-        return Selectable(self.api_version, self.plural, self.traits.fields, self.traits.readers)
+        return Selectable(self.traits.fields, self.traits.readers)
 
 
 def _builtin(resource: Resource) -> Served:

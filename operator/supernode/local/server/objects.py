@@ -266,6 +266,11 @@ class Objects:
     def _keep(self, target: Target, new: Object, old: Object) -> Object:
         """What the endpoint leaves alone: status on the main one, everything else on `status`."""
         if target.subresource == "status":
+            if target.served.custom is None:
+                # Built-in kinds take metadata through this endpoint too, custom resources do not.
+                status = {"status": new["status"]} if "status" in new else {}
+                kept = {name: value for name, value in old.items() if name not in ("metadata", "status")}
+                return clone({**kept, "metadata": new["metadata"], **status})
             return clone(target.served.definition.only_status(new, old))
         if not target.subresource and target.served.has("status"):
             new.pop("status", None)

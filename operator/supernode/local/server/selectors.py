@@ -39,8 +39,6 @@ class Selector:
 class Selectable:
     """What a resource can be selected by."""
 
-    api_version: str
-    plural: str
     fields: frozenset[str]
     readers: Mapping[str, Reader]
 
@@ -54,10 +52,7 @@ class Selectable:
         plain, read = [], []
         for path, sign, value in selectors.fields(fields).requirements:
             if path not in self.fields:
-                raise statuses.bad_request(
-                    f'Unable to find "{self.api_version}, Resource={self.plural}" that match label selector '
-                    f'"{labels}", field selector "{fields}": field label not supported: {path}'
-                )
+                raise statuses.bad_request(f"field label not supported: {path}")
             if path in self.readers:
                 read.append((self.readers[path], sign, value))
             else:

@@ -168,6 +168,8 @@ def evict(objects: Objects, deletion: Deletion, target: Target, eviction: Object
     Raises:
         StatusError: 429, a budget is used up.
     """
+    if (eviction.get("metadata") or {}).get("name") != target.name:
+        raise statuses.bad_request("name in URL does not match name in Eviction object")
     stored = objects.find(target)
     pod = stored.obj
     finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed", "Pending")

@@ -16,8 +16,9 @@ from supernode.local.server.rules.small import (
     ClaimRules,
     ConfigMapRules,
     EventRules,
+    NetworkPolicyRules,
     PriorityClassRules,
-    QuotaRules,
+    StatusRules,
 )
 from supernode.local.server.rules.workloads import (
     ControllerRules,
@@ -41,7 +42,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "persistentvolumeclaims"): ClaimRules(),
     ("", "pods"): PodRules(),
     ("", "replicationcontrollers"): ControllerRules(),
-    ("", "resourcequotas"): QuotaRules(),
+    ("", "resourcequotas"): StatusRules({}),
     ("", "secrets"): SecretRules(),
     ("", "services"): ServiceRules(),
     ("apps", "daemonsets"): DaemonSetRules(),
@@ -50,6 +51,11 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("apps", "statefulsets"): StatefulSetRules(),
     ("batch", "cronjobs"): CronJobRules(),
     ("batch", "jobs"): JobRules(),
+    ("networking.k8s.io", "ingresses"): StatusRules({"loadBalancer": {}}),
+    ("networking.k8s.io", "networkpolicies"): NetworkPolicyRules(),
+    ("policy", "poddisruptionbudgets"): StatusRules(
+        dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
+    ),
     ("rbac.authorization.k8s.io", "rolebindings"): BindingRules(),
     ("rbac.authorization.k8s.io", "clusterrolebindings"): BindingRules(),
     ("scheduling.k8s.io", "priorityclasses"): PriorityClassRules(),

@@ -56,15 +56,18 @@ class NodeRules(Rules):
             spec.pop("taints", None)
 
     def default(self, new: Object) -> None:
-        """Allocatable follows capacity."""
+        """Allocatable follows capacity; times are always written, even empty."""
         _allocatable(new)
+        for condition in new["status"].get("conditions") or ():
+            condition.setdefault("lastHeartbeatTime", None)
+            condition.setdefault("lastTransitionTime", None)
 
 
 def _allocatable(node: Object) -> None:
     status = node.setdefault("status", {})
     status.setdefault("daemonEndpoints", {}).setdefault("kubeletEndpoint", {}).setdefault("Port", 0)
-    for name, value in (status.get("capacity") or {}).items():
-        status.setdefault("allocatable", {}).setdefault(name, value)
+    if status.get("capacity") and "allocatable" not in status:
+        status["allocatable"] = dict(status["capacity"])
 
 
 def check_keys(data: Object | None, field: str) -> list[Cause]:

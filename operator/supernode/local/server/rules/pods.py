@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,12 @@ from supernode.local.server.statuses import Object
 
 _FILE_MODE: Final = 420  # 0644
 _LISTS: Final = ("initContainers", "containers")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_NAME_RULE: Final = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    f"'{_NAME.pattern}')"
+)
 _SYSTEM_PRIORITIES: Final = {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
 # What an update of a pod may change.
 _MUTABLE: Final = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
@@ -154,6 +161,13 @@ class PodRules(Rules):
         spec = new.setdefault("spec", {})
         default_spec(spec)
         spec.setdefault("enableServiceLinks", True)
+        status = new.get("status") or {}
+        for condition in status.get("conditions") or ():
+            condition.setdefault("lastProbeTime", None)
+            condition.setdefault("lastTransitionTime", None)
+        for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            if (each.get("state") or {}).get("running") is not None:
+                each["state"]["running"].setdefault("startedAt", None)
 
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
         """Account, priority and tolerations; the first status."""
@@ -206,6 +220,8 @@ def _check_spec(spec: Object, path: str) -> list[Cause]:
         name = str(container.get("name", ""))
         if not container.get("image"):
             causes.append(statuses.required(f"{where}.image"))
+        if not _NAME.fullmatch(name) or len(name) > 63:
+            causes.append(statuses.invalid_value(f"{where}.name", name, _NAME_RULE))
         if name in names:
             causes.append(statuses.duplicate(f"{where}.name", name))
         names.add(name)
@@ -229,6 +245,10 @@ def _check_resources(resources: Object, path: str) -> list[Cause]:
     """Extended resources: whole numbers, and limits that equal the requests."""
     causes = []
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    for field, amounts in (("limits", limits), ("requests", requests)):
+        for name, value in amounts.items():
+            if "/" in name and not str(value).isdigit():
+                causes.append(statuses.invalid_value(f"{path}.{field}[{name}]", str(value), "must be an integer"))
     for name, value in requests.items():
         if "/" not in name or name.startswith("kubernetes.io/"):
             continue

@@ -9,6 +9,7 @@ from supernode.local.server import statuses
 from supernode.local.server.rules.core import check_keys
 from supernode.local.server.rules.plain import Cluster, Rules
 from supernode.local.server.statuses import Object
+from supernode.local.server.tree import clone
 
 
 class ConfigMapRules(Rules):
@@ -88,13 +89,29 @@ class PriorityClassRules(Rules):
         return ()
 
 
-class QuotaRules(Rules):
-    """Resource quotas: kept, not enforced."""
+class StatusRules(Rules):
+    """A kind that is kept and not acted upon: it only gets its first status.
+
+    Args:
+        status: what it is.
+    """
+
+    def __init__(self, status: Object) -> None:
+        self._status = status
 
     def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """The status starts empty."""
+        """The first status."""
         if old is None:
-            new["status"] = {}
+            new["status"] = clone(self._status)
+
+
+class NetworkPolicyRules(Rules):
+    """Network policies: kept, not enforced."""
+
+    def default(self, new: Object) -> None:
+        """Which directions a policy is about."""
+        spec = new.setdefault("spec", {})
+        spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
 
 
 class ClaimRules(Rules):
