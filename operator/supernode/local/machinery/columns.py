@@ -41,6 +41,11 @@ _AGE: Final[Row] = ("Age", "string", created, 0)
 _NAME: Final[Row] = ("Name", "string", at("metadata.name"), 0)
 
 
+def _kernel(obj: Obj, _now: datetime) -> str:
+    version, architecture = get(obj, "status.nodeInfo.kernelVersion"), get(obj, "status.nodeInfo.architecture")
+    return f"{version} ({architecture})" if version and architecture else version or UNKNOWN
+
+
 def _service_ports(obj: Obj, _now: datetime) -> str:
     texts = []
     for port in get(obj, "spec.ports", ()):
@@ -83,8 +88,8 @@ def _event_first(obj: Obj, now: datetime) -> str:
     return since(next((get(obj, path) for path in times if get(obj, path)), None), now)
 
 
-def _event_count(obj: Obj, _now: datetime) -> str:
-    return str(get(obj, "series.count") or get(obj, "count") or get(obj, "deprecatedCount") or 1)
+def _event_count(obj: Obj, _now: datetime) -> int:
+    return int(get(obj, "series.count") or get(obj, "count") or get(obj, "deprecatedCount") or 1)
 
 
 def _event(target: str, message: str) -> tuple[Row, ...]:
@@ -191,7 +196,7 @@ CELLS: Final[dict[tuple[str, str], tuple[Row, ...]]] = {
         ("Internal-IP", "string", cells.address("InternalIP"), 1),
         ("External-IP", "string", cells.address("ExternalIP"), 1),
         ("OS-Image", "string", lambda o, now: get(o, "status.nodeInfo.osImage") or UNKNOWN, 1),
-        ("Kernel-Version", "string", lambda o, now: get(o, "status.nodeInfo.kernelVersion") or UNKNOWN, 1),
+        ("Kernel-Version", "string", _kernel, 1),
         ("Container-Runtime", "string", lambda o, now: get(o, "status.nodeInfo.containerRuntimeVersion") or UNKNOWN, 1),
     ),
     ("", "Pod"): (

@@ -39,6 +39,7 @@ KEYS: Final = {
     "x-kubernetes-list-map-keys": "k",
     "x-kubernetes-patch-merge-key": "m",
     "x-kubernetes-patch-strategy": "s",
+    "x-kubernetes-map-type": "a",
     "default": "d",
 }
 

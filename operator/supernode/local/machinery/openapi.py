@@ -33,11 +33,13 @@ _KEYS: Final = {
     "k": "x-kubernetes-list-map-keys",
     "m": "x-kubernetes-patch-merge-key",
     "s": "x-kubernetes-patch-strategy",
+    "a": "x-kubernetes-map-type",
 }
 _WRITE: Final = ("dryRun", "fieldManager", "fieldValidation")
 _PATCHES: Final = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 _STRATEGIC: Final = "application/strategic-merge-patch+json"
-_ACTIONS: Final = {"get": "get", "post": "post", "put": "put", "patch": "patch", "delete": "delete"}
+# Subresources that are a connection to somewhere else.
+_CONNECTED: Final = ("attach", "exec", "portforward", "proxy")
 
 
 def version_info() -> dict[str, str]:
@@ -197,10 +199,10 @@ class _Writer:
         if name == "object":
             return {"type": "object"}
         if name in ("int-or-string", "quantity"):
-            other = "integer" if name == "int-or-string" else "number"
             if not self._modern:
                 return {"type": "string"} | ({"format": name} if name == "int-or-string" else {})
-            result: dict[str, Any] = {"oneOf": [{"type": other}, {"type": "string"}]}
+            kinds = ("integer", "string") if name == "int-or-string" else ("string", "number")
+            result: dict[str, Any] = {"oneOf": [{"type": kind} for kind in kinds]}
             return result | ({"format": name} if name == "int-or-string" else {})
         if name in _TYPES:
             return {"type": _TYPES[name], "format": name}
@@ -209,12 +211,32 @@ class _Writer:
 
 def _custom(raw: dict[str, Any], writer: _Writer) -> dict[str, Any]:
     """A CRD's schema with the fields that every object has."""
-    properties = dict(raw.get("properties") or {})
+    properties = {name: _spelled(child, writer) for name, child in (raw.get("properties") or {}).items()}
     for name in ("apiVersion", "kind"):
         properties[name] = {"type": "string"} | properties.get(name, {})
     described = {"description": properties.get("metadata", {}).get("description", "Standard object's metadata.")}
     properties["metadata"] = described | writer.wrapped(writer.reference(f"{META}ObjectMeta"))
     return {**raw, "type": "object", "properties": dict(sorted(properties.items()))}
+
+
+def _spelled(node: Any, writer: _Writer) -> Any:
+    """A structural schema with what its Kubernetes words mean spelled out."""
+    if not isinstance(node, dict):
+        return node
+    result = dict(node)
+    if "properties" in node:
+        result["properties"] = {name: _spelled(child, writer) for name, child in node["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if name in node:
+            result[name] = _spelled(node[name], writer)
+    if node.get("x-kubernetes-int-or-string") and "anyOf" not in node:
+        result["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    if node.get("x-kubernetes-embedded-resource"):
+        own = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+        meta = {"metadata": writer.wrapped(writer.reference(f"{META}ObjectMeta"))}
+        result["properties"] = {**own, **meta, **result.get("properties", {})}
+        result["required"] = sorted({"kind", "apiVersion", *node.get("required", ())}, reverse=True)
+    return result
 
 
 def _parameter(name: str, place: str, kind: str, *, modern: bool) -> dict[str, Any]:
@@ -259,11 +281,14 @@ def _paths(resource: Resource, writer: _Writer, *, modern: bool) -> dict[str, An
         result[f"{root}/{resource.plural}"] = {"get": _operation(resource, "get", own, body, "list", modern=modern)}
     for sub in resource.subresources:
         gvk = {"group": sub.group, "version": sub.version, "kind": sub.kind}
+        if resource.definition is not None and resource.definition.custom:
+            gvk = own  # also for scale, as the real server has it
         prefix = f"{sub.group}/{sub.version}" if sub.group else sub.version
         name = schemas.builtin().kinds.get(f"{prefix}/{sub.kind}")
         schema = body if sub.kind == resource.kind else writer.reference(name) if name else {"type": "object"}
         methods = {"get": "get", "create": "post", "update": "put", "patch": "patch", "delete": "delete"}
-        wanted = {methods[verb]: methods[verb] for verb in sub.verbs if verb in methods}
+        connects = sub.name in _CONNECTED
+        wanted = {methods[verb]: "connect" if connects else methods[verb] for verb in sub.verbs if verb in methods}
         if wanted:
             result[f"{base}/{{name}}/{sub.name}"] = operations(wanted, gvk, schema, named=True)
     return result

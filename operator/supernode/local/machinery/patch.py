@@ -31,13 +31,26 @@ def json_patch(obj: Any, operations: Any) -> Any:
         raise BadRequestError("a JSON patch is a list of operations")
     if len(operations) > MAX_OPERATIONS:
         raise BadRequestError(f"a JSON patch may have {MAX_OPERATIONS} operations, found {len(operations)}")
+    result = copy.deepcopy(obj)
     try:
-        patch = jsonpatch.JsonPatch(operations)
-        return patch.apply(copy.deepcopy(obj), in_place=True)
+        for step in operations:
+            result = jsonpatch.JsonPatch([_forgiving(result, step)]).apply(result, in_place=True)
+        return result
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as exc:
         raise UnprocessableError(f"the server rejected our request due to an error in our request: {exc}") from exc
     except (TypeError, KeyError, IndexError) as exc:
         raise UnprocessableError(f"the JSON patch does not fit the object: {exc}") from exc
+
+
+def _forgiving(obj: Any, step: dict[str, Any]) -> dict[str, Any]:
+    """The real server's `replace` also sets a field of an object that is not there; RFC 6902 would refuse."""
+    if step.get("op") != "replace" or not isinstance(step.get("path"), str):
+        return step
+    pointer = jsonpointer.JsonPointer(step["path"])
+    if not pointer.parts:
+        return step
+    parent, name = pointer.to_last(obj)
+    return {**step, "op": "add"} if isinstance(parent, dict) and name not in parent else step
 
 
 def merge_patch(obj: Any, patch: Any) -> Any:

@@ -62,8 +62,17 @@ class Resource:
         return next((sub for sub in self.subresources if sub.name == name), None)
 
 
+# Kinds that a real server stores in another group or version than the served one.
+_STORED_AS: Final = {
+    ("events.k8s.io", "Event"): ("", "v1"),
+    ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): ("apiextensions.k8s.io", "v1beta1"),
+}
+
+
 def storage_hash(group: str, version: str, kind: str) -> str:
     """The storage version's hash, as a real server forms it."""
+    group, version = _STORED_AS.get((group, kind), (group, version))
     return base64.b64encode(hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()[:8]).decode()
 
 

@@ -75,6 +75,8 @@ class SchemaSet:
         if "l" in facts:
             changes["list_type"] = facts["l"]
             changes["map_keys"] = tuple(facts.get("k", ()))
+        if facts.get("a") == "atomic":
+            changes["atomic"] = True
         if "m" in facts:
             changes["merge_key"] = facts["m"]
         if "s" in facts:

@@ -134,6 +134,17 @@ def _compare(schema: Schema, old: Any, new: Any, nodes: _Nodes) -> None:
         nodes[2].member = True
     elif not same(old, new):
         nodes[1].member = True
+        if type(old) is not type(new):
+            # A map that becomes something else (or the other way round): its fields are gone (or new) as well.
+            _fields_of(schema, old, nodes, gone=True)
+            _fields_of(schema, new, nodes, gone=False)
+
+
+def _fields_of(schema: Schema, value: Any, nodes: _Nodes, *, gone: bool) -> None:
+    if isinstance(value, dict) and not schema.atomic:
+        for name, item in value.items():
+            before, after = (item, MISSING) if gone else (MISSING, item)
+            _descend("f:" + name, child_schema(schema, name), before, after, nodes)
 
 
 def _exists(old: Any, new: Any, nodes: _Nodes) -> None:
