@@ -44,9 +44,10 @@ def layer_passes(chip: Chip, model: ModelShape, parallelism: Parallelism) -> Pas
     timer.product(tokens, query + 2 * key_value, hidden)
     timer.product(tokens, hidden, query)
     core = _core(chip, model, parallelism)
-    # Two norms (read, write), two residual additions with dropout (read twice, write, and the mask).
-    timer.moved(2 * 2 * shared * hidden * width, flops=2 * 5 * shared * hidden)
-    timer.moved(2 * shared * hidden * (3 * width + 1), flops=2 * 3 * shared * hidden)
+    for _ in range(2):
+        _norm(timer, shared, hidden, width)
+        # Residual addition with dropout: read twice, write, and the mask.
+        timer.moved(shared * hidden * (3 * width + 1), flops=3 * shared * hidden)
     inner = _split(model.ffn, tensor)
     up = 2 * inner if model.gated else inner
     if model.experts == 1:
@@ -66,17 +67,25 @@ def layer_passes(chip: Chip, model: ModelShape, parallelism: Parallelism) -> Pas
 
 
 def output_passes(chip: Chip, model: ModelShape, parallelism: Parallelism) -> Passes:
-    """The output layer and the loss for one micro batch: logits, softmax cross-entropy in f32.
+    """What stands around the layers, for one micro batch: embedding, last norm, logits, softmax cross-entropy in f32.
 
     Raises:
         ChipError: a figure of the chip is missing.
     """
     tokens = tokens_per_device(model, parallelism)
     vocabulary = _split(model.vocabulary_size, parallelism.tensor)
+    width = dtype_bytes(model.dtype)
     timer = _Timer(chip, model.dtype)
+    timer.moved(2 * tokens * model.hidden_size * width)
+    _norm(timer, tokens, model.hidden_size, width)
     timer.product(tokens, vocabulary, model.hidden_size)
-    timer.moved(tokens * vocabulary * (dtype_bytes(model.dtype) + 3 * 4), flops=6 * tokens * vocabulary)
+    timer.moved(tokens * vocabulary * (width + 3 * 4), flops=6 * tokens * vocabulary)
     return Passes(timer.forward, timer.backward)
+
+
+def _norm(timer: _Timer, tokens: int, hidden: int, width: int) -> None:
+    """A layer norm: read and write."""
+    timer.moved(2 * tokens * hidden * width, flops=5 * tokens * hidden)
 
 
 def tokens_per_device(model: ModelShape, parallelism: Parallelism) -> int:
