@@ -12,6 +12,7 @@ from tests.unit.steptime.published import A100, V100, rows, step
 
 from supernode.chips import find_chip
 from supernode.steptime.collectives import collective_seconds, levels_for, regular_links
+from supernode.steptime.layer import layer_passes
 from supernode.steptime.memory import memory_bytes
 from supernode.steptime.model import ModelShape, Parallelism, flops_per_step
 from supernode.steptime.roofline import gemm_seconds
@@ -51,6 +52,26 @@ def test_a100_runs_of_korthikanti_within_five_percent_on_average() -> None:
         errors.append(abs(predicted.seconds / measured - 1))
         assert errors[-1] < 0.10, f"{name} {cut.recompute}: {predicted.seconds:.2f} s, measured {measured} s"
     assert sum(errors) / len(errors) < 0.05
+
+
+def test_one_layer_of_22b_within_seven_percent() -> None:
+    model = ModelShape(48, 6144, 64, 51200, 2048, "f16")
+    group = regular_links(levels_for(A100, [("node", 300e9, 2e-6)]), (8,))
+    activations = 4 * 2048 * 6144 * 2.0
+    for row in rows("korthikanti_2022_table_4.csv"):
+        name = row["experiment"]
+        sequence_parallel = "sequence" in name
+        cut = Parallelism(tensor=8, micro_batch_size=4, sequence_parallel=sequence_parallel)
+        passes = layer_passes(A100, model, cut)
+        if sequence_parallel:
+            traffic = 2 * sum(collective_seconds(k, activations, group) for k in ("all_gather", "reduce_scatter"))
+        else:
+            traffic = 2 * collective_seconds("all_reduce", activations, group)
+        forward = passes.forward + traffic
+        again = forward if "full" in name else passes.again if "selective" in name else 0.0
+        assert forward * 1e3 == pytest.approx(float(row["forward_ms"]), rel=0.07), name
+        backward = passes.backward + traffic + again
+        assert backward * 1e3 == pytest.approx(float(row["backward_ms"]), rel=0.07), name
 
 
 def test_data_parallel_530b_within_ten_percent() -> None:
