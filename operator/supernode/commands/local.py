@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -89,6 +90,9 @@ def _up(args: argparse.Namespace) -> int:
     if args.detach:
         return _detach(args, state)
     state.acquire()
+    # Every node listens, and every container has a pipe: as many open files as this user may have.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return asyncio.run(_serve(plan, state, child=args.child))
 

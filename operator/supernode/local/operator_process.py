@@ -68,7 +68,8 @@ class SupervisedProcess:
         if process is not None and process.returncode is None:
             signal_group(process.pid, signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 pass
             finally:

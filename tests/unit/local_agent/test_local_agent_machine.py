@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,9 @@ import pytest
 from supernode.errors import LocalError
 from supernode.local.agent.addresses import AddressBlock, pod_owner
 from supernode.local.agent.environment import ConfigError
+from supernode.local.agent.execute import execute
+from supernode.local.agent.sandbox import Launch
+from supernode.local.agent.substitute import PathMap
 from supernode.local.agent.supervise import Warden
 from supernode.local.agent.volumes import VolumeContext, make_volumes, memory_root, mounts_of, remove
 from supernode.local.agent.warden import MARK_VARIABLE, kill_marked, marked_processes
@@ -211,3 +215,57 @@ def test_service_account_keys_are_fresh_pem() -> None:
     first, second = new_service_account_key(), new_service_account_key()
     assert first != second
     assert first.startswith("-----BEGIN EC PRIVATE KEY-----\n")
+
+
+async def test_a_command_in_a_container_can_be_cancelled_at_any_moment(tmp_path: Path) -> None:
+    warden = Warden(str(tmp_path))
+    await warden.start()
+    environment = {"PATH": os.environ["PATH"]}
+    launch = Launch(["true"], environment, tmp_path, PathMap({}), str)
+
+    async def forever() -> None:
+        while True:
+            assert await execute(["true"], launch, warden, label="u/c", seconds=5) == (0, "")
+
+    moments = random.Random(1)
+    for _ in range(100):
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(moments.uniform(0, 0.01))
+        task.cancel()
+        async with asyncio.timeout(10):
+            assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+    assert await execute(["sh", "-c", "echo x; sleep 9"], launch, warden, label="u/c", seconds=0.2) == (None, "x\n")
+    assert (await execute(["/no/such"], launch, warden, label="u/c", seconds=1))[0] == 126
+    await warden.stop()
+    assert marked_processes(str(tmp_path)) == []
+
+
+async def test_a_cancellation_is_not_lost_when_the_command_ends_in_the_same_moment(tmp_path: Path) -> None:
+    class Ended:
+        """A process that ends when the test says so."""
+
+        def __init__(self, pid: int) -> None:
+            self.pid = pid
+            self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def wait(self) -> int:
+            return await asyncio.shield(self.end)
+
+    class Staged(Warden):
+        async def spawn(self, *arguments: Any, **options: Any) -> Any:
+            real = await asyncio.create_subprocess_exec("true")
+            await real.wait()
+            self.process = Ended(real.pid)
+            spawned.set()
+            return self.process
+
+    spawned = asyncio.Event()
+    warden = Staged(str(tmp_path))
+    launch = Launch(["true"], {}, tmp_path, PathMap({}), str)
+    task = asyncio.create_task(execute(["true"], launch, warden, label="u/c", seconds=5))
+    await spawned.wait()
+    await asyncio.sleep(0.01)
+    warden.process.end.set_result(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)

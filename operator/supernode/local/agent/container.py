@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from supernode.local.agent.execute import execute
 from supernode.local.agent.logs import LogWriter, open_pipe
 from supernode.local.agent.probes import Prober, run_probe
 from supernode.local.agent.sandbox import (
@@ -145,32 +146,8 @@ class Container:
         launch = self._launch
         if launch is None or self._process is None:
             return 1, "the container is not running"
-        reading, writing = os.pipe()
-        try:
-            process = await self._services.warden.spawn(
-                launch.command(command),
-                environment=launch.environment,
-                directory=launch.directory,
-                output=writing,
-                label=f"{self._sandbox.uid}/{self.name}",
-            )
-        except OSError as exc:
-            os.close(reading)
-            return 126, f"cannot run {command[:1]}: {exc}"
-        finally:
-            os.close(writing)
-        output = asyncio.create_task(asyncio.to_thread(_read_all, reading))
-        code: int | None = None
-        try:
-            code = await asyncio.wait_for(process.wait(), seconds)
-        except TimeoutError:
-            pass
-        finally:
-            signal_group(process.pid, signal.SIGKILL)
-            await process.wait()
-            self._services.warden.forget(process.pid)
-            text = await output
-        return code, text
+        label = f"{self._sandbox.uid}/{self.name}"
+        return await execute(command, launch, self._services.warden, label=label, seconds=seconds)
 
     # --- one run ---------------------------------------------------------------------------------------------------
 
@@ -239,7 +216,8 @@ class Container:
         with contextlib.suppress(asyncio.CancelledError):
             await companions
         try:
-            await asyncio.wait_for(asyncio.shield(pump.finished), _DRAIN_SECONDS)
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await asyncio.shield(pump.finished)
         except TimeoutError:
             transport.close()
         code = 128 - code if code < 0 else code
@@ -305,7 +283,8 @@ class Container:
                 await self._hook(hook, max(deadline - time.monotonic(), 0.1))
             _ask_to_end(process)
         try:
-            await asyncio.wait_for(self._exited.wait(), max(deadline - time.monotonic(), 0.0))
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                await self._exited.wait()
         except TimeoutError:
             signal_group(process.pid, signal.SIGKILL)
             await self._exited.wait()
@@ -314,7 +293,8 @@ class Container:
         """Run a lifecycle hook; whether it succeeded."""
         if "sleep" in hook:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._exited.wait(), min(float(hook["sleep"].get("seconds") or 0), seconds))
+                async with asyncio.timeout(min(float(hook["sleep"].get("seconds") or 0), seconds)):
+                    await self._exited.wait()
             return True
         ports = {port["name"]: int(port["containerPort"]) for port in self.spec.get("ports") or [] if "name" in port}
         prober = Prober(self._services.http, self._sandbox.address, ports, self.execute)
@@ -339,7 +319,8 @@ class Container:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _wait_state(self, reason: str, message: str) -> None:
         self.state = {"waiting": {"reason": reason, "message": message}}
@@ -385,8 +366,3 @@ def _ask_to_end(process: asyncio.subprocess.Process) -> None:
     """SIGTERM to the first process alone, as a container gets it; its end takes the others with it."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
-
-
-def _read_all(descriptor: int) -> str:
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(1 << 16).decode(errors="replace")

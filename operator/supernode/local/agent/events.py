@@ -89,7 +89,8 @@ class EventRecorder:
     async def flush(self, seconds: float = 2.0) -> None:
         """Wait until what is queued is written, but not for ever."""
         try:
-            await asyncio.wait_for(self._queue.join(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
         except TimeoutError:
             _log.debug("%d events were not written in time", self._queue.qsize())
 

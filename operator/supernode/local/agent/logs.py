@@ -161,7 +161,8 @@ async def read_log(path: Path, query: LogQuery, writer: LogWriter | None) -> Asy
             return
         if not data and not over:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), _FOLLOW_SECONDS)
+                async with asyncio.timeout(_FOLLOW_SECONDS):
+                    await changed.wait()
 
 
 def _select(path: Path, query: LogQuery, end: int) -> Iterator[bytes]:

@@ -62,7 +62,8 @@ class Prober:
 
     async def _tcp(self, spec: Object, seconds: float) -> tuple[bool, str]:
         address = (spec.get("host") or self._address, self._port(spec["port"]))
-        _, writer = await asyncio.wait_for(asyncio.open_connection(*address), seconds)
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(*address)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()

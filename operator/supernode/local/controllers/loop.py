@@ -50,7 +50,8 @@ class Controller(ABC):
             wait = 0.0
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
                 await asyncio.sleep(_SETTLE_SECONDS)
                 self._wake.clear()
                 wait = self._resync if await self._once() else _AGAIN_SECONDS

@@ -136,7 +136,8 @@ class EnvtestEngine:
             if process.returncode is None:
                 signal_group(process.pid, signal.SIGTERM)
                 try:
-                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await process.wait()
                 except TimeoutError:
                     signal_group(process.pid, signal.SIGKILL)
                     await process.wait()
