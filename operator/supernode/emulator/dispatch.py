@@ -157,8 +157,8 @@ def _start(
         elif len(handles) != len(plan.outputs):
             raise ProtocolError(f"{name} has {len(plan.outputs)} results, but {len(handles)} handles came")
         else:
-            for handle, spec in zip(handles, plan.outputs, strict=True):
-                outputs.append(session.new_array(handle, spec, stream, name))
+            for handle, spec, nbytes in zip(handles, plan.outputs, plan.nbytes, strict=True):
+                outputs.append(session.new_array(handle, spec, stream, name, nbytes))
     except ProtocolError:
         raise
     except (EmulatorError, InputError) as exc:

@@ -104,16 +104,23 @@ class Session:
             raise InvalidHandleError(f"event {handle} was never recorded, or is gone")
         return found
 
-    def new_array(self, handle: int, spec: Spec, stream: Stream, label: str) -> Buffer:
+    def new_array(self, handle: int, spec: Spec, stream: Stream, label: str, nbytes: int = -1) -> Buffer:
         """An array that `stream` will write, with its device memory.
+
+        Args:
+            handle: the client's number for it.
+            spec: dtype and shape.
+            stream: that will write it.
+            label: what makes it, for the message when memory runs out later.
+            nbytes: of the spec, if known.
 
         Raises:
             OutOfDeviceMemoryError: the device has no room.
             ProtocolError: the handle is taken.
         """
         self.check_new(handle)
-        buffer = Buffer(spec, Storage(stream, stream.device.memory.allocate(spec.nbytes, (label, spec))))
-        self.arrays[handle] = buffer
+        size = spec.nbytes if nbytes < 0 else nbytes
+        buffer = self.arrays[handle] = Buffer(spec, Storage(stream, stream.device.memory.allocate(size, (label, spec))))
         return buffer
 
     def check_new(self, handle: object) -> None:

@@ -44,7 +44,7 @@ def test_in_use_is_what_is_held(moves: list[tuple[str, int]]) -> None:
     for allocation in held:
         memory.release(allocation)
     assert memory.use().in_use == 0
-    assert not memory._by_label
+    assert memory.use().allocations == 0
 
 
 def test_the_message_has_the_numbers() -> None:

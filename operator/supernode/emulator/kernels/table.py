@@ -120,11 +120,12 @@ class Kernel:
 
 
 class Plan(NamedTuple):
-    """A launch that the table accepts."""
+    """A launch that the table accepts; `nbytes` are those of the outputs."""
 
     kernel: Kernel
     outputs: tuple[Spec, ...]
     cost: Cost
+    nbytes: tuple[int, ...]
 
 
 def describe(name: str, specs: Sequence[Spec], attributes: Attributes) -> str:
@@ -178,7 +179,7 @@ class Table:
             outputs = kernel.shape(specs, full)
             if any(spec.nbytes > MAX_BYTES or min(spec.shape, default=0) < 0 for spec in outputs):
                 raise KernelError(f"a result of {', '.join(map(str, outputs))} is not possible")
-            return Plan(kernel, outputs, kernel.cost(specs, full, outputs))
+            return Plan(kernel, outputs, kernel.cost(specs, full, outputs), tuple(s.nbytes for s in outputs))
         except KernelError as exc:
             raise KernelError(f"{describe(name, specs, attributes)}: {exc}") from None
         except EmulatorError:

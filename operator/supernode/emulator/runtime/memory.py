@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from supernode.errors import InputError, OutOfDeviceMemoryError
@@ -67,11 +66,10 @@ class Memory:
         self.name = name
         self._in_use = 0
         self._peak = 0
-        self._count = 0
-        self._by_label: Counter[object] = Counter()
+        self._live: set[Allocation] = set()
         self._lock = threading.Lock()
 
-    def allocate(self, nbytes: int, label: Hashable) -> Allocation:
+    def allocate(self, nbytes: int, label: object) -> Allocation:
         """Take memory.
 
         Args:
@@ -89,9 +87,9 @@ class Memory:
             self._in_use += size
             if self._in_use > self._peak:
                 self._peak = self._in_use
-            self._count += 1
-            self._by_label[label] += size
-        return Allocation(self, size, label)
+            allocation = Allocation(self, size, label)
+            self._live.add(allocation)
+        return allocation
 
     def release(self, allocation: Allocation) -> None:
         """Drop one reference; the last one gives the bytes back."""
@@ -100,12 +98,7 @@ class Memory:
             if allocation.references:
                 return
             self._in_use -= allocation.nbytes
-            self._count -= 1
-            left = self._by_label[allocation.label] - allocation.nbytes
-            if left > 0:
-                self._by_label[allocation.label] = left
-            else:
-                del self._by_label[allocation.label]
+            self._live.discard(allocation)
 
     def share(self, allocation: Allocation) -> Allocation:
         """Add a reference."""
@@ -116,14 +109,18 @@ class Memory:
     def use(self) -> MemoryUse:
         """The figures now."""
         with self._lock:
-            return MemoryUse(self._in_use, self._peak, self.limit, self._count)
+            return MemoryUse(self._in_use, self._peak, self.limit, len(self._live))
 
     def _explain(self, size: int, label: object) -> str:
         free = self.limit - self._in_use
-        largest = ", ".join(f"{_words(name)} {human_bytes(held)}" for name, held in self._by_label.most_common(3))
+        by_label: Counter[str] = Counter()
+        for allocation in self._live:
+            by_label[_words(allocation.label)] += allocation.nbytes
+        ranked = sorted(by_label.items(), key=lambda pair: (-pair[1], pair[0]))
+        largest = ", ".join(f"{name} {human_bytes(held)}" for name, held in ranked[:3])
         return (
             f"{self.name}: asked {human_bytes(size)} ({size} bytes) for {_words(label)}, but "
             f"{human_bytes(self._in_use)} of {human_bytes(self.limit)} are in use ({human_bytes(free)} free) in "
-            f"{self._count} allocations; largest holders: {largest or 'none'}; "
+            f"{len(self._live)} allocations; largest holders: {largest or 'none'}; "
             "use smaller batches, free arrays, or spread over more devices"
         )

@@ -18,7 +18,7 @@ from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.kernels import Plan, Spec, describe
 from supernode.emulator.kernels.table import AnyArray
 from supernode.emulator.runtime.buffer import Buffer
-from supernode.emulator.runtime.host import check_room
+from supernode.emulator.runtime.host import LARGE, check_room
 from supernode.emulator.runtime.stream import Stream
 from supernode.errors import EmulatorError, KernelError, OutOfDeviceMemoryError, SupernodeError
 
@@ -159,9 +159,11 @@ class Launch:
                 start = buffer.storage.ready_seconds
         try:
             if not kernel.lazy:
-                for spec in self.plan.outputs:
-                    check_room(spec.nbytes)
-            attributes = {**kernel.attributes, **self.call.attributes}
+                for nbytes in self.plan.nbytes:
+                    if nbytes >= LARGE:
+                        check_room(nbytes)
+            given = self.call.attributes
+            attributes = {**kernel.attributes, **given} if given else kernel.attributes
             results = kernel.run([buffer.data for buffer in inputs], attributes, self.plan.outputs)  # type: ignore[misc]
             if self.into:
                 for buffer, result in zip(outputs, results, strict=True):
