@@ -7,10 +7,16 @@ import time
 
 import numpy as np
 import pytest
-from tests.unit.fabric.pods import a_job, at_once, listening, outcomes, run
+from tests.unit.fabric.pods import SECRET, a_job, at_once, listening, outcomes, run
 
-from supernode.emulator.fabric import CollectiveCall
-from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, FabricError, PeerLostError
+from supernode.emulator.fabric import CollectiveCall, Fabric, FabricConfig
+from supernode.errors import (
+    AuthenticationError,
+    CollectiveMismatchError,
+    CollectiveTimeoutError,
+    FabricError,
+    PeerLostError,
+)
 
 
 def summing(group: tuple[int, ...], count: int = 8, **more: object) -> CollectiveCall:
@@ -150,6 +156,20 @@ def test_no_thread_and_no_socket_is_left_behind():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert threading.active_count() == before
+
+
+def test_another_secret_is_refused_and_the_rendezvous_says_who_is_missing():
+    first = Fabric(FabricConfig(0, 2, 1, listen_port=0, secret=SECRET, start_timeout=2.0))
+    host, port = first.address
+    other = {"listen_port": 0, "secret": b"another secret, as long as it needs be", "start_timeout": 60.0}
+    stranger = Fabric(FabricConfig(1, 2, 1, rendezvous=f"{host}:{port}", **other))
+    results = outcomes([first.start, stranger.start])
+    first.close()
+    stranger.close()
+    assert isinstance(results[1], AuthenticationError)
+    assert isinstance(results[0], CollectiveTimeoutError)
+    assert f"1 of 2 workers came to {host}:{port} within 2 s; missing: workers [1]" in str(results[0])
+    assert "connections turned away: {'secret': 1}" in str(results[0])
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -84,7 +84,7 @@ def test_other_groups_go_on_when_a_pod_dies():
 
 def test_a_pod_that_is_stopped_is_named_after_the_timeout():
     do = [["all_reduce", EVERYONE, 200_000, {"repeat": 1_000_000}]]
-    with a_job(4, 2, do, timeout=2) as pods:
+    with a_job(4, 2, do, timeout=4) as pods:
         for pod in pods:
             started(pod, 0)
         time.sleep(0.3)
@@ -100,13 +100,13 @@ def test_a_pod_that_is_stopped_is_named_after_the_timeout():
 
 def test_ranks_that_do_not_come_are_named():
     do = [["all_reduce", EVERYONE, 10, {"except": {"3": {"kind": "nothing"}, "6": {"kind": "nothing"}}}]]
-    with a_job(4, 2, do, timeout=2, leave=False) as pods:
+    with a_job(4, 2, do, timeout=3, leave=False) as pods:
         lines = [line for pod in pods for line in pod.results()]
     first = [line for line in lines if line["number"] == 0]
     assert {line["rank"] for line in first} == {0, 1, 2, 4, 5, 7}
     for line in first:
         assert line["error"] == "CollectiveTimeoutError"
-        assert "in the group of ranks 0-7: waited 2 s for ranks 3, 6" in line["text"]
+        assert "in the group of ranks 0-7: waited 3 s for ranks 3, 6" in line["text"]
 
 
 @pytest.mark.parametrize(
@@ -142,18 +142,8 @@ def test_a_pod_that_leaves_is_named_by_those_who_stay():
             assert "ranks 2-3 lost" in line["text"]
 
 
-def test_another_secret_is_refused_and_the_rendezvous_says_who_is_missing():
-    with a_job(2, 1, [], start_timeout=1.5, ranks={1: {"secret": "another secret, also 32 bytes lo"}}) as pods:
-        failed = pods[1].until("failed")
-        assert failed["failed"] == "AuthenticationError"
-        failed = pods[0].until("failed")
-        assert failed["failed"] == "CollectiveTimeoutError"
-        assert "1 of 2 workers came" in failed["text"]
-        assert "missing: workers [1]; connections turned away: {'secret': 1}" in failed["text"]
-
-
 def test_another_attempt_is_refused_until_the_deadline():
-    with a_job(2, 1, [], start_timeout=1, ranks={1: {"attempt": 4}}) as pods:
+    with a_job(2, 1, [], ranks={1: {"attempt": 4, "start_timeout": 1}}) as pods:
         failed = pods[1].until("failed")
         assert failed["failed"] == "CollectiveTimeoutError"
         assert "last: attempt 4 met attempt 0" in failed["text"]
