@@ -10,22 +10,20 @@ Not here: deciding, and knowing which pods are whose: pods of a gang that has a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from supernode.chips import Chip
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec
 from supernode.scheduling.snapshot import (
     FIXED_RESOURCES,
     Holding,
     Int64,
     PoolInfo,
-    Quota,
     Snapshot,
     UInt64,
     frozen_mapping,
@@ -33,61 +31,9 @@ from supernode.scheduling.snapshot import (
 )
 from supernode.scheduling.topology import NODE_LEVEL, Level, Topology, build_topology, check_levels
 
+__all__ = ["GroupSpec", "NodeInfo", "PoolSpec", "State"]
+
 _MOST_AMOUNT: Final = 2**62
-
-
-@dataclass(frozen=True, eq=False)
-class PoolSpec:
-    """An AcceleratorPool as the scheduler sees it (its nodes come with the nodes).
-
-    Attributes:
-        name: of the pool.
-        chip: data sheet.
-        resource: name that pods request, such as ``hygon.com/hcu``.
-        emulated: devices come from the sidecar: each node has `devices_per_node`, whatever it reports.
-        devices_per_node: of an emulated pool.
-        bandwidth: bytes/s of one card, one way, inside a node.
-        latency: seconds per hop inside a node.
-        quotas: per namespace.
-    """
-
-    name: str
-    chip: Chip
-    resource: str
-    emulated: bool
-    devices_per_node: int
-    bandwidth: float
-    latency: float
-    quotas: tuple[Quota, ...] = ()
-
-
-@dataclass(frozen=True)
-class GroupSpec:
-    """A SuperNodeGroup as the scheduler sees it: levels outermost first, without the node."""
-
-    name: str
-    levels: tuple[Level, ...]
-
-
-@dataclass(frozen=True)
-class NodeInfo:
-    """A node as the scheduler sees it.
-
-    Attributes:
-        name: of the node.
-        capacity: resource name -> allocatable amount, in canonical units (milli-CPU, bytes, devices, pods).
-        usable: ready and not cordoned. Taints, selectors and affinity are the job's: `GangDemand.eligible`.
-        pool: name of the one pool that selects it; empty = none.
-        groups: name of each group that selects it -> its label value per level, outermost first; None = no label.
-        unhealthy: bit i = device i exists but must not be used.
-    """
-
-    name: str
-    capacity: Mapping[str, int]
-    usable: bool = True
-    pool: str = ""
-    groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    unhealthy: int = 0
 
 
 class State:

@@ -1,0 +1,64 @@
+"""Pools, groups and nodes as `cluster` hands them to the scheduler's `State`: frozen values in canonical units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supernode.chips import Chip
+from supernode.scheduling.snapshot import Quota
+from supernode.scheduling.topology import Level
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSpec:
+    """An AcceleratorPool as the scheduler sees it (its nodes come with the nodes).
+
+    Attributes:
+        name: of the pool.
+        chip: data sheet.
+        resource: name that pods request, such as ``hygon.com/hcu``.
+        emulated: devices come from the sidecar: each node has `devices_per_node`, whatever it reports.
+        devices_per_node: of an emulated pool.
+        bandwidth: bytes/s of one card, one way, inside a node.
+        latency: seconds per hop inside a node.
+        quotas: per namespace.
+    """
+
+    name: str
+    chip: Chip
+    resource: str
+    emulated: bool
+    devices_per_node: int
+    bandwidth: float
+    latency: float
+    quotas: tuple[Quota, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """A SuperNodeGroup as the scheduler sees it: levels outermost first, without the node."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node as the scheduler sees it.
+
+    Attributes:
+        name: of the node.
+        capacity: resource name -> allocatable amount, in canonical units (milli-CPU, bytes, devices, pods).
+        usable: ready and not cordoned. Taints, selectors and affinity are the job's: `GangDemand.eligible`.
+        pool: name of the one pool that selects it; empty = none.
+        groups: name of each group that selects it -> its label value per level, outermost first; None = no label.
+        unhealthy: bit i = device i exists but must not be used.
+    """
+
+    name: str
+    capacity: Mapping[str, int]
+    usable: bool = True
+    pool: str = ""
+    groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    unhealthy: int = 0
