@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -44,6 +44,19 @@ class Spec(_Document):
     """Something that a user writes."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_server_reads(cls, value: Any) -> Any:
+        """A field that is null is a field left out, and 2.0 is the integer 2, as the API server has it."""
+        if not isinstance(value, dict):
+            return value
+        known = {field.alias for field in cls.model_fields.values()}
+        return {
+            key: int(item) if key in known and isinstance(item, float) and item.is_integer() else item
+            for key, item in value.items()
+            if item is not None or key not in known
+        }
 
 
 class Status(_Document):

@@ -83,6 +83,12 @@ def _fixed(field: str, *, optional: bool = False, path: str = "") -> Rule[Any]:
 
 JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     Rule[Any](
+        field=".pools",
+        cel="",  # the schema's list-type says it
+        message="a pool is named twice",
+        holds=lambda spec: len(set(spec.pools)) == len(spec.pools),
+    ),
+    Rule[Any](
         field=".parallelism",
         cel=f"has(self.parallelism.data) ? {_MODEL} * self.parallelism.data == {_TOTAL} : ({_TOTAL}) % ({_MODEL}) == 0",
         message="tensor x pipeline x data x context must equal workers x acceleratorsPerWorker",

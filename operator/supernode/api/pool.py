@@ -117,6 +117,12 @@ class AcceleratorPoolSpec(Spec):
             holds=lambda spec: len({quota.namespace for quota in spec.quotas}) == len(spec.quotas),
         ),
         Rule[Any](
+            field=".resourceNames",
+            cel="",  # the schema's list-type says it
+            message="a resource is named twice",
+            holds=lambda spec: len(set(spec.resource_names)) == len(spec.resource_names),
+        ),
+        Rule[Any](
             field=".mode",
             cel="self.mode == oldSelf.mode",
             message="can't change: make another pool, and delete this one when its jobs have ended",

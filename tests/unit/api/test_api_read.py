@@ -88,6 +88,12 @@ def test_the_pod_template_passes_through_untouched() -> None:
     assert job_from(spec).spec.template.as_dict() == template
 
 
+def test_null_and_whole_numbers_are_read_as_the_server_reads_them() -> None:
+    job = job_from(a_job(workers=2.0, parallelism={"data": None, "tensor": None}, runPolicy={"backoffLimit": None}))
+    assert (job.spec.workers, job.spec.parallelism.tensor, job.spec.run_policy.backoff_limit) == (2, 1, 3)
+    assert type(job.spec.workers) is int
+
+
 def test_models_are_frozen() -> None:
     with pytest.raises(ValidationError):
         job_from(a_job()).spec.workers = 3
@@ -104,6 +110,8 @@ JOBS: list[tuple[Json, str, str]] = [
     ({"parallelism": {"datas": 4}}, "spec.parallelism.datas", "did you mean data?"),
     ({"xyz": 1}, "spec.xyz", "the fields here are pools, mix, workers"),
     ({"pools": []}, "spec.pools", "at least 1"),
+    ({"pools": ["a", "a"]}, "spec.pools", "named twice"),
+    ({"workers": 2.5}, "spec.workers", "whole number, found 2.5"),
     ({"pools": ["Bad_Name"]}, "spec.pools[0]", "must match"),
     ({"framework": "Torch"}, "spec.framework", "must be one of 'PyTorch'"),
     ({"template": {"spec": {"containers": []}}}, "spec.template.spec.containers", "at least 1"),
@@ -202,6 +210,7 @@ POOLS: list[tuple[Json, str, str]] = [
     ({"devicesPerNode": 65}, "spec.devicesPerNode", "at most 64"),
     ({"nodeSelector": ...}, "spec.nodeSelector", "is required"),
     ({"resourceNames": ["not a name"]}, "spec.resourceNames[0]", "must match"),
+    ({"resourceNames": ["a.b/c", "a.b/c"]}, "spec.resourceNames", "named twice"),
     ({"interconnect": {"bandwidthGBps": 0}}, "spec.interconnect.bandwidthGBps", "more than 0"),
     ({"interconnect": {"bandwidthGBps": float("nan")}}, "spec.interconnect.bandwidthGBps", "finite"),
     (
