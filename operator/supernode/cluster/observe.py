@@ -74,12 +74,18 @@ class Observer:
         self.view = View()
         self._nodes: set[str] = set()
         self._jobs: set[Key] = set()
-        self._pods: set[Key] = set()
+        # Nodes whose pods must be counted again.
+        self._recount: set[str] = set()
         self._wiring_changed = True
         # (namespace, name) of a job or pod -> what it was claimed for, to see whether that changed.
         self._claims: dict[str, tuple[str, Json]] = {}
-        self._foreign: dict[Key, str] = {}
+        # Claims made in this cycle that the API may not show yet.
+        self._held: set[str] = set()
+        # node -> pods on it that have not ended; node -> those of them that no gang's claim covers
+        self._pods_on: dict[str, set[Key]] = {}
+        self._foreign: dict[str, set[str]] = {}
         self._pods_of_job: dict[str, set[Key]] = {}
+        self._owner: dict[str, str] = {}
         stores.nodes.listen(self._on_node)
         stores.jobs.listen(self._on_job)
         stores.pods.listen(self._on_pod)
@@ -102,13 +108,14 @@ class Observer:
             key = (pod["metadata"].get("namespace", ""), pod["metadata"]["name"])
             uid = pods.job_uid(pod)
             if uid:
-                members = self._pods_of_job.setdefault(uid, set())
-                (members.add if present else members.discard)(key)
-                if not members:
-                    del self._pods_of_job[uid]
-                job = (key[0], (pod["metadata"].get("labels") or {}).get(LABEL_JOB, ""))
-                self._jobs.add(job)
-            self._pods.add(key)
+                _index(self._pods_of_job, uid, key, present=present)
+                self._jobs.add((key[0], (pod["metadata"].get("labels") or {}).get(LABEL_JOB, "")))
+            node = _holds_on(pod)
+            if node:
+                _index(self._pods_on, node, key, present=present)
+        before, after = (("", "") if p is None else (_holds_on(p), p["metadata"].get("uid")) for p in (old, new))
+        if before != after:
+            self._recount |= {before[0], after[0]} - {""}
 
     def _on_wiring(self, old: Json | None, new: Json | None) -> None:
         if old is None or new is None or old.get("spec") != new.get("spec"):
@@ -145,9 +152,9 @@ class Observer:
         due = [job for job in jobs if self._release_if_changed(job)]
         for job in due:
             self._claim(job)
-        for key in sorted(self._pods):
-            self._apply_pod(key)
-        self._pods.clear()
+        for node in sorted(self._recount):
+            self._count_pods(node)
+        self._recount.clear()
         return self._state.snapshot()
 
     # --- the claims of this very cycle -----------------------------------------------------------------------------
@@ -160,10 +167,12 @@ class Observer:
         name = f"{key[0]}/{key[1]}"
         self._state.claim(name, placement, request)
         self._claims[name] = (uid, status)
+        self._held.add(name)
 
     def drop(self, key: Key) -> None:
         """The placement was not written after all."""
         name = f"{key[0]}/{key[1]}"
+        self._held.discard(name)
         self._state.release(name)
         self._claims.pop(name, None)
         self._jobs.add(key)
@@ -200,35 +209,60 @@ class Observer:
             self._state.remove_pool(name)
         for name in self.view.groups.keys() - view.groups.keys():
             self._state.remove_group(name)
-        for name, spec in view.specs.items():
-            if self.view.specs.get(name) != spec:
-                self._state.set_pool(spec)
+        changed = {
+            name
+            for name in view.specs.keys() | self.view.specs.keys()
+            if view.specs.get(name) != self.view.specs.get(name)
+        }
+        for name in changed & view.specs.keys():
+            self._state.set_pool(view.specs[name])
         self.view = view
+        self._claim_again(changed)
         self._wiring_changed = False
         self._nodes.update(name for _, name in self._stores.nodes.objects())
 
+    def _claim_again(self, pools: set[str]) -> None:
+        """What a gang takes depends on its pool: of pools that have changed, claim anew."""
+        for name, (_, status) in list(self._claims.items()):
+            if status.get("pool") in pools and name not in self._held:
+                self._state.release(name)
+                del self._claims[name]
+                namespace, _, job = name.partition("/")
+                self._jobs.add((namespace, job))
+        self._recount.update(self._foreign)
+
     def _apply_node(self, name: str) -> None:
         view = self.view
-        view.pool_of_node.pop(name, None)
+        before = self._owner.pop(name, None)
         view.node_problems.pop(name, None)
         for losers in view.taken.values():
             losers.pop(name, None)
         node = self._stores.nodes.get(("", name))
         if node is None:
+            view.pool_of_node.pop(name, None)
+            self._owner_changed(name, before, "")
             self._state.remove_node(name)
             return
         selecting = translate.pools_selecting(node, translate.by_age(list(view.pools.values())))
         owner = selecting[0] if selecting else ""
         for loser in selecting[1:]:
             view.taken.setdefault(loser, {})[name] = owner
+        view.pool_of_node.pop(name, None)
         if owner:
             view.pool_of_node[name] = owner
+            self._owner[name] = owner
+        self._owner_changed(name, before, owner)
         info = translate.node_info(node, view.specs.get(owner), list(view.groups.values()))
         try:
             self._state.apply_node(info)
         except InputError as exc:
             view.node_problems[name] = str(exc)
             self._state.remove_node(name)
+
+    def _owner_changed(self, node: str, before: str | None, after: str) -> None:
+        """How the pods of others hold their devices depends on the node's pool."""
+        if (before or "") != after:
+            self._recount.add(node)
 
     def _claimed(self, job: Key) -> tuple[str, Json] | None:
         """(uid, placement status) that a job holds by the API, or None."""
@@ -249,13 +283,21 @@ class Observer:
         name = f"{job[0]}/{job[1]}"
         wanted = self._claimed(job)
         held = self._claims.get(name)
+        if wanted is None and name in self._held:
+            return False  # its status is on its way
+        self._held.discard(name)
         if wanted == held:
             return False
         if held is not None:
             self._state.release(name)
             del self._claims[name]
-            self._pods.update(self._pods_of_job.get(held[0], ()))
+            self._recount |= self._touched(*held)
         return wanted is not None
+
+    def _touched(self, uid: str, status: Json) -> set[str]:
+        """Nodes of a placement and of the job's pods."""
+        found = {str(worker.get("node")) for worker in status.get("workers") or []}
+        return found | {_holds_on(pod) for pod in self.pods_of(uid)} - {""}
 
     def _claim(self, job: Key) -> None:
         wanted = self._claimed(job)
@@ -264,6 +306,10 @@ class Observer:
             return
         name = f"{job[0]}/{job[1]}"
         uid, status = wanted
+        for node in self._touched(uid, status):
+            # A pod that was counted by itself must not stand in the way of the claim that covers it.
+            self._forget_pods(node)
+            self._recount.add(node)
         try:
             placement = translate.placement_of(name, status)
             self._state.claim(name, placement, self._request(obj, placement))
@@ -272,7 +318,6 @@ class Observer:
             logger.error("the placement in the status of job %s can't be held: %s", name, exc)
             return
         self._claims[name] = wanted
-        self._pods.update(self._pods_of_job.get(uid, ()))
 
     def _request(self, obj: Json, placement: Placement) -> dict[str, int]:
         spec = self.view.specs.get(placement.pool)
@@ -284,29 +329,34 @@ class Observer:
             request.pop(spec.resource, None)
         return request
 
-    def _apply_pod(self, key: Key) -> None:
-        identity = f"{key[0]}/{key[1]}"
-        if key in self._foreign:
-            del self._foreign[key]
+    def _forget_pods(self, node: str) -> None:
+        for identity in self._foreign.pop(node, ()):
             self._state.remove_foreign(identity)
             self._state.release(f"pod {identity}")
-        pod = self._stores.pods.get(key)
-        if pod is None or pods.is_over(pod):
-            return
-        node = (pod.get("spec") or {}).get("nodeName") or ""
-        if not node:
-            return
-        labels = pod["metadata"].get("labels") or {}
-        held = self._claims.get(f"{key[0]}/{labels.get(LABEL_JOB, '')}")
-        if held is not None and held[0] == pods.job_uid(pod) and held[1].get("attempt", 0) == pods.attempt_of(pod):
-            return
-        self._foreign[key] = node
-        try:
-            request = pods.request_of(pod["spec"])
-        except InputError:
-            request = {"pods": 1}
-        if not self._hold_orphan(identity, node, pod, request):
-            self._state.add_foreign(identity, node, request)
+
+    def _count_pods(self, node: str) -> None:
+        """Count the pods on a node that no gang's claim covers, always in the same order."""
+        self._forget_pods(node)
+        counted: set[str] = set()
+        for key in sorted(self._pods_on.get(node, ())):
+            pod = self._stores.pods.get(key)
+            if pod is None or self._covered(key, pod):
+                continue
+            identity = f"{key[0]}/{key[1]}"
+            counted.add(identity)
+            try:
+                request = pods.request_of(pod["spec"])
+            except InputError:
+                request = {"pods": 1}
+            if not self._hold_orphan(identity, node, pod, request):
+                self._state.add_foreign(identity, node, request)
+        if counted:
+            self._foreign[node] = counted
+
+    def _covered(self, key: Key, pod: Json) -> bool:
+        """Whether the pod's job holds its place, and the pod is of the attempt that it holds it for."""
+        held = self._claims.get(f"{key[0]}/{(pod['metadata'].get('labels') or {}).get(LABEL_JOB, '')}")
+        return held is not None and held[0] == pods.job_uid(pod) and held[1].get("attempt", 0) == pods.attempt_of(pod)
 
     def _hold_orphan(self, identity: str, node: str, pod: Json, request: Mapping[str, int]) -> bool:
         """A pod of ours that no claim covers still holds exactly the devices that its annotation names."""
@@ -322,6 +372,18 @@ class Observer:
         except InputError:
             return False
         return True
+
+
+def _holds_on(pod: Json) -> str:
+    """The node that a pod takes room on; empty for one without a node, and for one that has ended."""
+    return "" if pods.is_over(pod) else str((pod.get("spec") or {}).get("nodeName") or "")
+
+
+def _index(index: dict[str, set[Key]], name: str, key: Key, *, present: bool) -> None:
+    members = index.setdefault(name, set())
+    (members.add if present else members.discard)(key)
+    if not members:
+        del index[name]
 
 
 def unlabelled(group: SuperNodeGroup, all_nodes: Mapping[Key, Json]) -> dict[str, str]:

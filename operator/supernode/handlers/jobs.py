@@ -186,6 +186,11 @@ class Jobs:
         if not decision.wants_placement:
             # One that wants a place gets its answer, and with it its status, in this same cycle.
             obj = await self._write(obj, facts, decision, pods, self._known(obj, read, problem))
+        if decision.release:
+            # It may want a place again: asked now, so that it is not passed over by those that come after it.
+            self._context.observer.snapshot()
+            await self._reconcile(key)
+            return
         if decision.wake_at is not None:
             self._wake_at(key, decision.wake_at)
         if decision.wants_placement:
