@@ -33,7 +33,10 @@ from supernode.scheduling.topology import NODE_LEVEL, Level, Topology, build_top
 
 __all__ = ["GroupSpec", "NodeInfo", "PoolSpec", "State"]
 
-_MOST_AMOUNT: Final = 2**62
+# Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
+# the same, and sums over a node's pods stay inside 64 bits.
+_MOST_OFFERED: Final = 2**56
+_MOST_BOOKED: Final = 2**52
 
 
 class State:
@@ -108,13 +111,15 @@ class State:
         if old == node:
             return False
         for name, amount in node.capacity.items():
-            if not 0 <= amount <= _MOST_AMOUNT:
+            if not 0 <= amount <= _MOST_OFFERED:
                 raise InputError(
-                    f"must be from 0 to 2^62, found {amount}",
+                    f"must be from 0 to 2^56, found {amount}",
                     field=f"status.allocatable.{name}",
                     obj=f"Node {node.name}",
                 )
-        self._devices(node)
+        spec = self._pools.get(node.pool)
+        if spec is not None:
+            _check_devices(self._devices(node), f"Node {node.name}", f"status.allocatable.{spec.resource}")
         same_place = old is not None and old.pool == node.pool and old.groups == node.groups
         self._nodes[node.name] = node
         if self._stale or not same_place or not set(node.capacity) <= set(self._resources):
@@ -139,14 +144,16 @@ class State:
             request: per worker, as in `GangDemand.request`.
 
         Raises:
-            InputError: the key holds something already, or another gang holds one of the devices; nothing is changed.
+            InputError: an amount below 0, the key holds something already, or another gang holds one of the devices;
+                nothing is changed.
         """
         if key in self._holdings:
             raise InputError(
                 f"holds {self._holdings[key].devices} devices already; release them first", obj=f"TrainingJob {key}"
             )
+        booked = _booked(request, f"TrainingJob {key}")
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
-        holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, request)
+        holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, booked)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
@@ -188,12 +195,9 @@ class State:
             request: the pod's requests in canonical units, accelerators included; ``pods`` defaults to 1.
 
         Raises:
-            InputError: an amount below 0 or too large.
+            InputError: an amount below 0.
         """
-        for name, amount in request.items():
-            if not 0 <= amount <= _MOST_AMOUNT:
-                raise InputError(f"must be from 0 to 2^62, found {amount}", field=f"request {name}", obj=f"Pod {key}")
-        entry = (node, frozen_mapping({"pods": 1, **request}))
+        entry = (node, _booked(request, f"Pod {key}"))
         old = self._foreign.get(key)
         if old == entry:
             return
@@ -253,18 +257,18 @@ class State:
         spec = self._pools.get(node.pool)
         if spec is None:
             return 0
-        count = spec.devices_per_node if spec.emulated else node.capacity.get(spec.resource, 0)
-        _check_devices(count, f"Node {node.name}", f"status.allocatable.{spec.resource}")
-        return count
+        return spec.devices_per_node if spec.emulated else node.capacity.get(spec.resource, 0)
 
     def _fill(self, row: int, node: NodeInfo) -> None:
         """Write what a node offers into its row."""
         self._capacity[row], _ = resource_vector(self._resources, node.capacity)
         spec = self._pools.get(node.pool)
         count = self._devices(node)
+        sound = count <= MOST_DEVICES  # a node that was applied before its pool may have more: nothing is placed there
+        count = count if sound else 0
         if spec is not None:
             self._capacity[row, self._resources.index(spec.resource)] = count
-        self._usable[row] = node.usable
+        self._usable[row] = node.usable and sound
         self._device_all[row] = ((1 << count) - 1) & ~node.unhealthy
 
     def _rebuild(self) -> None:
@@ -378,6 +382,14 @@ def _highest(mask: int, count: int) -> int:
         mask ^= bit
         count -= 1
     return result
+
+
+def _booked(request: Mapping[str, int], obj: str) -> Mapping[str, int]:
+    """What is booked for a pod: its request, one pod, and nothing so large that sums could overflow."""
+    for name, amount in request.items():
+        if amount < 0:
+            raise InputError(f"must be 0 or more, found {amount}", field=f"request {name}", obj=obj)
+    return frozen_mapping({name: min(amount, _MOST_BOOKED) for name, amount in {"pods": 1, **request}.items()})
 
 
 def _check_devices(count: int, obj: str, field: str) -> None:

@@ -14,6 +14,7 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.place import pick_devices, place
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.score import Option, rank_options
+from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.topology import Level, build_topology
 from supernode.scheduling.unplaceable import Unplaceable
 from supernode.steptime.model import Parallelism
@@ -273,3 +274,33 @@ def test_order_of_keys() -> None:
     ):
         assert rank_options([first, other], with_model=True)[0].path == (wins,)
         assert rank_options([other, first], with_model=True)[0].path == (wins,)
+
+
+def test_absurd_requests_fill_a_node_and_no_more() -> None:
+    """Amounts that would overflow 64 bits in a sum must not make room."""
+    state = a_state()
+    for index in range(4):
+        state.add_foreign(f"pod-{index}", "dcu-0", {"memory": 2**62})
+    state.claim("a/x", held("a/x", ("dcu-1", (0,)), ("dcu-1", (1,))), {"memory": 2**70})
+    column = state.snapshot().resources.index("memory")
+    assert state.snapshot().free[:2, column].tolist() == [2**39 - 4 * 2**52, 2**39 - 2 * 2**52]
+    result = place(state.snapshot(), a_gang(workers=3, request={"memory": 1}))
+    assert isinstance(result, Unplaceable)
+    with pytest.raises(InputError, match="TrainingJob b/y: request cpu"):
+        state.claim("b/y", held("b/y", ("dcu-2", (0,))), {"cpu": -1})
+
+
+def test_a_pool_that_comes_after_its_nodes() -> None:
+    """More devices than a node can have must not stop everything else when the pool appears later."""
+    state = a_state([a_node("big", capacity={HCU: 100, "pods": 9}), a_node("small", capacity={HCU: 2, "pods": 9})], [])
+    state.set_pool(a_pool(emulated=False, devices=0))
+    snapshot = state.snapshot()
+    assert snapshot.device_all.tolist() == [0, 0b11]
+    assert snapshot.usable.tolist() == [False, True]
+
+
+def test_quota_shrinks_an_elastic_gang() -> None:
+    state = a_state(pools=[a_pool(quotas=(Quota("default", 0, 5),))])
+    result = place(state.snapshot(), a_gang(workers=4, min_count=1, request={}))
+    assert isinstance(result, Placement)
+    assert len(result.workers) == 2
