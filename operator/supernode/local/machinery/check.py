@@ -357,6 +357,7 @@ _FILLED: Final = frozenset(
         ("api.batch.v1.PodFailurePolicyOnPodConditionsPattern", "status"),
         ("api.rbac.v1.PolicyRule", "verbs"),
         ("api.core.v1.ResourceFieldSelector", "divisor"),
+        ("api.core.v1.LimitRangeSpec", "limits"),
     }
 )
 
@@ -370,9 +371,8 @@ def _builtin(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None
                 child = schema.properties[name]
                 if child.type in ("integer", "boolean", "number") or path.startswith("status"):
                     continue
-                if child.type == "object" and name in value and child.properties:
-                    pass
-                else:
+                # A struct or free-form value that is there may be empty.
+                if not (name in value and child.type == "object" and (child.properties or child.open)):
                     causes.append(Cause(REQUIRED, "Required value", prefix + name))
         for name, item in value.items():
             below = schema.child(name)

@@ -50,12 +50,35 @@ _STATUS: Final = from_paths([("f:status",)])
 class Typed(Protocol):
     """What this module needs of a `kinds.Kind`."""
 
-    group: str
-    version: str
-    kind: str
-    schema: Schema
-    custom: bool
-    has_status: bool
+    @property
+    def group(self) -> str:
+        """API group."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """API version."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Kind."""
+        ...
+
+    @property
+    def schema(self) -> Schema:
+        """Schema of the whole object."""
+        ...
+
+    @property
+    def custom(self) -> bool:
+        """From a CRD."""
+        ...
+
+    @property
+    def has_status(self) -> bool:
+        """Status has an endpoint of its own."""
+        ...
 
 
 @dataclass(frozen=True, order=True)

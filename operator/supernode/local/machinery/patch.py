@@ -43,14 +43,18 @@ def json_patch(obj: Any, operations: Any) -> Any:
 
 
 def _forgiving(obj: Any, step: dict[str, Any]) -> dict[str, Any]:
-    """The real server's `replace` also sets a field of an object that is not there; RFC 6902 would refuse."""
-    if step.get("op") != "replace" or not isinstance(step.get("path"), str):
+    """As the real server: `replace` sets a field that is not there, and `copy` takes it as null; RFC 6902 refuses."""
+    place = {"replace": "path", "copy": "from"}.get(step.get("op", ""), "")
+    if not isinstance(step.get(place), str):
         return step
-    pointer = jsonpointer.JsonPointer(step["path"])
+    pointer = jsonpointer.JsonPointer(step[place])
     if not pointer.parts:
         return step
     parent, name = pointer.to_last(obj)
-    return {**step, "op": "add"} if isinstance(parent, dict) and name not in parent else step
+    if not isinstance(parent, dict) or name in parent:
+        return step
+    value = step.get("value") if place == "path" else None
+    return {"op": "add", "path": step.get("path"), "value": value}
 
 
 def merge_patch(obj: Any, patch: Any) -> Any:
