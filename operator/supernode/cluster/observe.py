@@ -152,6 +152,9 @@ class Observer:
         due = [job for job in jobs if self._release_if_changed(job)]
         for job in due:
             self._claim(job)
+        # All are forgotten before any is counted: a pod made again on another node has the same name.
+        for node in self._recount:
+            self._forget_pods(node)
         for node in sorted(self._recount):
             self._count_pods(node)
         self._recount.clear()
@@ -336,7 +339,6 @@ class Observer:
 
     def _count_pods(self, node: str) -> None:
         """Count the pods on a node that no gang's claim covers, always in the same order."""
-        self._forget_pods(node)
         counted: set[str] = set()
         for key in sorted(self._pods_on.get(node, ())):
             pod = self._stores.pods.get(key)
@@ -384,18 +386,6 @@ def _index(index: dict[str, set[Key]], name: str, key: Key, *, present: bool) ->
     (members.add if present else members.discard)(key)
     if not members:
         del index[name]
-
-
-def unlabelled(group: SuperNodeGroup, all_nodes: Mapping[Key, Json]) -> dict[str, str]:
-    """Nodes that a group selects but that lack a level's label -> the first label that is missing."""
-    result: dict[str, str] = {}
-    for (_, name), node in sorted(all_nodes.items()):
-        labels = dict(nodes.labels_of(node))
-        if group.spec.node_selector.matches(labels):
-            missing = next((level.node_label for level in group.spec.levels if not labels.get(level.node_label)), None)
-            if missing is not None:
-                result[name] = missing
-    return result
 
 
 def _without_status(obj: Json) -> Json:

@@ -109,6 +109,18 @@ def node_info(
     )
 
 
+def unlabelled(group: SuperNodeGroup, all_nodes: Mapping[tuple[str, str], Json]) -> dict[str, str]:
+    """Nodes that a group selects but that lack a level's label -> the first label that is missing."""
+    result: dict[str, str] = {}
+    for (_, name), node in sorted(all_nodes.items()):
+        labels = dict(nodes.labels_of(node))
+        if group.spec.node_selector.matches(labels):
+            missing = next((level.node_label for level in group.spec.levels if not labels.get(level.node_label)), None)
+            if missing is not None:
+                result[name] = missing
+    return result
+
+
 def worker_request(template: Json, *, emulated: bool) -> dict[str, int]:
     """What one worker takes from its node, without the accelerators; in canonical units.
 

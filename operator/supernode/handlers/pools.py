@@ -20,7 +20,7 @@ from supernode.cluster import nodes, resources
 from supernode.cluster import status as statuses
 from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import GROUPS, POOLS, Json, Kind
-from supernode.cluster.observe import unlabelled
+from supernode.cluster.translate import unlabelled
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.names import FINALIZER

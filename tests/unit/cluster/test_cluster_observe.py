@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supernode.cluster import translate
 from supernode.cluster.cache import Store
-from supernode.cluster.observe import Observer, Stores, unlabelled
+from supernode.cluster.observe import Observer, Stores
 from supernode.errors import InputError
 from supernode.scheduling.cycle import plan_cycle
 from supernode.scheduling.demand import GangDemand
@@ -240,7 +240,7 @@ def test_the_wiring_that_the_sidecars_read() -> None:
     assert wired["domains"] == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     everything.nodes.offer(a_node(1, spine="s"))
     group = observer.view.groups["g"]
-    assert unlabelled(group, everything.nodes.objects()) == {"n1": "sn"}
+    assert translate.unlabelled(group, everything.nodes.objects()) == {"n1": "sn"}
 
 
 # --- random histories -------------------------------------------------------------------------------------------------

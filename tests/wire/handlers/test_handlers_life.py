@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from tests.wire.controlplane import ControlPlane
 from tests.wire.operatorlab import Lab, laboratory
 
-from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
+from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, GROUPS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(120)]
 
@@ -264,3 +267,67 @@ async def test_devices_are_put_back_and_withdrawn(lab: Lab) -> None:
         return all(item["metadata"]["name"] != lab.pool for item in items)
 
     await lab.until("the pool is gone", pool_gone)
+
+
+async def test_a_gang_that_the_server_refuses_is_released_whole_and_stops_nobody(lab: Lab) -> None:
+    process = lab.operator()
+    container = {"name": "trainer", "image": "x", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}
+    await lab.add_job("broken", workers=4, template={"spec": {"containers": [container]}})
+
+    async def refused() -> Json | None:
+        obj = await lab.job("broken")
+        return obj if "refused" in obj.get("status", {}).get("message", "") else None
+
+    obj = await lab.until("broken is refused", refused)
+    assert "must be less than or equal to cpu limit" in obj["status"]["message"]
+    await lab.add_job("good", workers=4)
+    await lab.until_state("good", "Running")
+    assert await lab.job_pods("broken") == []
+    assert process.text().count("the gang is released") <= 2, "it is tried again with longer and longer pauses"
+
+
+async def test_unlabelled_nodes_and_nodes_of_two_pools_are_named(lab: Lab) -> None:
+    lab.operator()
+    name = lab.nodes[1]
+    await lab.client.patch(NODES, name, {"metadata": {"labels": {"supernode.dev/supernode": None}}})
+    younger = f"younger-{lab.suffix}"
+    await asyncio.sleep(1.1)  # creation times have whole seconds
+    await lab.add_pool(younger)
+
+    async def named() -> bool:
+        group = await lab.client.get(GROUPS, lab.group)
+        said = condition(group, "Ready")
+        return said.get("reason") == "NodesUnlabelled" and name in said["message"]
+
+    await lab.until("the group names the node", named)
+    group = await lab.client.get(GROUPS, lab.group)
+    assert (group["status"]["unlabelledNodes"], group["status"]["nodes"]) == (1, 3)
+
+    async def told() -> Json | None:
+        pool = await lab.client.get(POOLS, younger)
+        said = condition(pool, "Ready")
+        return said if said.get("reason") == "NodesTaken" else None
+
+    said = await lab.until("the younger pool says who has the nodes", told)
+    assert lab.pool in said["message"]
+    assert lab.nodes[0] in said["message"]
+
+
+async def test_health_and_metrics_have_their_own_ports(lab: Lab) -> None:
+    process = lab.operator()
+
+    async def ports() -> list[str]:
+        return re.findall(r"health on port (\d+), metrics on port (\d+)", process.text())
+
+    ((health, metrics),) = await lab.until("ports", ports)
+    await lab.add_job("train")
+    await lab.until_state("train", "Running")
+    async with aiohttp.ClientSession() as session:
+        for path in ("healthz", "readyz"):
+            async with session.get(f"http://127.0.0.1:{health}/{path}") as answer:
+                assert (answer.status, await answer.text()) == (200, "ok")
+        async with session.get(f"http://127.0.0.1:{metrics}/metrics") as answer:
+            text = await answer.text()
+    assert "supernode_leader 1.0" in text
+    assert f'supernode_placements_total{{pool="{lab.pool}"}} 1.0' in text
+    assert "supernode_pods_created_total 2.0" in text
