@@ -82,7 +82,6 @@ def test_initial_events_end_with_a_bookmark(wire: Wire, namespace: str) -> None:
     "asked",
     [
         {"sendInitialEvents": "true"},
-        {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"},
         {"resourceVersionMatch": "NotOlderThan"},
     ],
 )
@@ -95,7 +94,8 @@ def test_events_arrive_while_they_happen(wire: Wire, namespace: str) -> None:
     start = _make(wire, namespace, "a")["metadata"]["resourceVersion"]
     timer = threading.Timer(0.5, wire.patch, (f"{_base(namespace)}/a", {"data": {"now": "yes"}}))
     timer.start()
-    event = next(iter(wire.watch(_base(namespace) + query(resourceVersion=start), seconds=10)))
+    asked = query(resourceVersion=start, fieldSelector="metadata.name=a")
+    event = next(iter(wire.watch(_base(namespace) + asked, seconds=10)))
     timer.join()
     assert (event["type"], event["object"]["data"]) == ("MODIFIED", {"now": "yes"})
 
@@ -111,7 +111,6 @@ def test_pages_show_one_moment(wire: Wire, namespace: str) -> None:
     second = wire.get(_base(namespace) + query(**rest))
     assert [each["metadata"]["name"] for each in second.body["items"]] == ["c", "d"]
     assert second.body["metadata"]["resourceVersion"] == first.body["metadata"]["resourceVersion"]
-    assert "continue" not in second.body["metadata"]
     exact = query(resourceVersion=first.body["metadata"]["resourceVersion"], resourceVersionMatch="Exact")
     names = [each["metadata"]["name"] for each in wire.get(_base(namespace) + exact).body["items"]]
     assert {"a", "b", "c", "d"} <= set(names)
@@ -212,6 +211,6 @@ def test_discovery_in_both_forms(wire: Wire) -> None:
     answer = wire.get("/apis", Accept=f"{form},application/json")
     assert answer.body["kind"] == "APIGroupDiscoveryList"
     assert "as=APIGroupDiscoveryList" in answer.media
-    index = wire.get("/openapi/v3").body["paths"]
+    index = wire.get("/openapi/v3", Accept="application/json").body["paths"]
     document = wire.get(index["apis/apps/v1"]["serverRelativeURL"]).body
     assert document["openapi"].startswith("3.")

@@ -55,7 +55,7 @@ class Wire:
     def _answer(self, response: Any) -> Answer:
         raw = response.read()
         media = response.headers.get("Content-Type", "")
-        body = json.loads(raw) if media.startswith("application/json") and raw else raw.decode(errors="replace")
+        body = json.loads(raw) if raw.startswith(b"{") else raw.decode(errors="replace")
         return Answer(response.status, body, media, tuple(response.headers.get_all("Warning") or ()))
 
     def get(self, path: str, **headers: str) -> Answer:

@@ -357,7 +357,8 @@ class Objects:
 
     def _pruned_config(self, body: Object, decoded: Object) -> Object:
         """What the applier said, without defaults: a field it left out is not its own."""
-        return intersect(body, decoded)
+        pruned: Object = intersect(body, decoded)
+        return pruned
 
     def _as(self, target: Target, stored: Stored) -> Object:
         return {**stored.obj, "apiVersion": target.served.api_version, "kind": target.served.kind}

@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supernode.local.machinery.refusals import Cause
 from supernode.local.server import statuses
 from supernode.local.server.kinds import Served
 from supernode.local.server.selectors import Selector
-from supernode.local.server.statuses import Object
+from supernode.local.server.statuses import Object, StatusError
 from supernode.local.server.store import ObjectKey, Store, Stored
 
 _TOO_OLD = (
@@ -130,16 +131,21 @@ def _at(
 
 
 def _check(match: str, version: str, token: str) -> None:
+    field = "resourceVersionMatch"
     if match and match not in ("Exact", "NotOlderThan"):
-        text = f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
-        raise statuses.bad_request(text)
+        raise list_refusal(statuses.not_supported(field, match, ("Exact", "NotOlderThan", "")))
     if match and not version:
-        why = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise statuses.bad_request(f"resourceVersionMatch: Forbidden: {why}")
+        raise list_refusal(statuses.forbidden_value(field, f"{field} is forbidden unless resourceVersion is provided"))
     if match == "Exact" and version == "0":
-        why = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-        raise statuses.bad_request(f"resourceVersionMatch: Forbidden: {why}")
+        why = f'{field} "exact" is forbidden for resourceVersion "0"'
+        raise list_refusal(statuses.forbidden_value(field, why))
     if token and match:
-        raise statuses.bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for continue")
+        raise list_refusal(statuses.forbidden_value(field, f"{field} is forbidden when continue is provided"))
     if token and version not in ("", "0"):
         raise statuses.bad_request("specifying resource version is not allowed when using continue")
+
+
+def list_refusal(cause: Cause) -> StatusError:
+    """422 for parameters of a list or watch."""
+    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause.as_dict()]}
+    return StatusError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {cause}', details)

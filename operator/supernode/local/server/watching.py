@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from supernode.local.server import statuses
 from supernode.local.server.kinds import Served
-from supernode.local.server.reading import revision_of
+from supernode.local.server.reading import list_refusal, revision_of
 from supernode.local.server.render import Renderer
 from supernode.local.server.selectors import Selector
-from supernode.local.server.statuses import StatusError
 from supernode.local.server.store import Change, Store, Stored, Watcher, encode
 
 # Seconds between bookmarks, and how long a watch lives when the client does not say.
@@ -58,11 +57,8 @@ def parse(served: Served, namespace: str | None, selector: Selector, query: Mapp
         problem = statuses.forbidden_value(
             "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
         )
-    elif initial and not bookmarks:
-        problem = statuses.forbidden_value("allowWatchBookmarks", "sendInitialEvents requires allowWatchBookmarks")
     if problem:
-        details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [problem.as_dict()]}
-        raise StatusError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {problem}', details)
+        raise list_refusal(problem)
     seconds = query.get("timeoutSeconds", "")
     if seconds and not seconds.isdigit():
         raise statuses.bad_request(f'timeoutSeconds: Invalid value: "{seconds}": invalid syntax')
