@@ -242,7 +242,8 @@ def _exec(args: argparse.Namespace, ours: Sequence[str] = ()) -> int:
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int) -> None:
-        if child is not None:
+        # Ctrl-C reaches the command by itself: it is in the same group.
+        if child is not None and number != signal.SIGINT:
             child.send_signal(number)
 
     try:

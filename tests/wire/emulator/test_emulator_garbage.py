@@ -221,6 +221,23 @@ def test_a_shrunk_segment_is_an_error_not_a_signal(live: Server) -> None:
     still_serves(live)
 
 
+@pytest.mark.parametrize("offset", [-1, 1, 4097, 1 << 62])
+def test_copies_stay_inside_their_segment(live: Server, offset: int) -> None:
+    words = rf"4096 bytes at {offset} are not inside segment 0"
+    for command, request in (
+        (["launch", 0, "full", [], [1], {"shape": [1024], "value": 1.0}], ["read", 1, 0, offset]),
+        (["upload", 0, 1, "f32", [1024], 0, offset], ["drain"]),
+    ):
+        connection = Connection(live.config.socket, timeout=10)
+        _, _, (descriptor,) = connection.request("segment", 0, 4096, descriptors=1)
+        connection.record(command)
+        with pytest.raises(ProtocolError, match=words):
+            connection.request(*request)
+        assert os.fstat(descriptor).st_size == 4096
+        os.close(descriptor)
+        connection.close()
+
+
 def test_segments_leave_no_file(live: Server) -> None:
     connection = Connection(live.config.socket, timeout=10)
     _, _, (descriptor,) = connection.request("segment", 0, 4096, descriptors=1)

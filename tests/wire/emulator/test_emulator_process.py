@@ -226,6 +226,18 @@ def test_exec() -> None:
     assert "no command" in run_exec("--chip", "hygon-bw1000").stderr
 
 
+def test_exec_passes_sigterm_on(directory: Path) -> None:
+    program = (
+        "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(9));print('up', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "supernode", "emulator", "exec", "--chip", "hygon-bw1000", "--"]
+    with subprocess.Popen([*command, sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 9
+
+
 def test_exec_does_not_change_the_commands_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
