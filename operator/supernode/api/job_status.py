@@ -81,7 +81,7 @@ class TrainingJobStatus(Status):
         description="Accepted, Scheduled, Running, Suspended, Restarting, Succeeded and Failed.",
         json_schema_extra=CONDITIONS_EXTRA,
     )
-    ready: str = Field(default="", max_length=64, description="Workers ready of workers wanted, such as 2/2.")
+    ready: str = Field(default="", max_length=64, description="Workers ready or done, of workers wanted, such as 2/2.")
     workers: WorkerCounts | None = Field(default=None, description="Workers by what they do.")
     replicas: int = Field(default=0, description="Workers whose pod exists (for the scale subresource).")
     selector: str = Field(

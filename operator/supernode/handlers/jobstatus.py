@@ -90,14 +90,16 @@ def _count(status: Json, name: str, decision: Decision, workers: int, pods: Sequ
     current = [pod for pod in pods if pod.attempt == decision.attempt]
     ready = sum(pod.ready and not pod.over for pod in current)
     active = sum(not pod.over for pod in current)
+    succeeded = sum(pod.phase == "Succeeded" for pod in current)
     status["workers"] = {
         "desired": workers,
         "active": active,
         "ready": ready,
-        "succeeded": sum(pod.phase == "Succeeded" for pod in current),
+        "succeeded": succeeded,
         "failed": sum(pod.phase == "Failed" for pod in current),
     }
-    status["ready"] = f"{ready}/{workers}"
+    # A worker that is done counts: a job that has succeeded reads 2/2, not 0/2.
+    status["ready"] = f"{ready + succeeded}/{workers}"
     status["replicas"] = active
     status["selector"] = f"{LABEL_JOB}={name}"
 
