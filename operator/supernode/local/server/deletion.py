@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode.local.server import statuses
-from supernode.local.server.objects import Objects, Target, is_finished
+from supernode.local.server.objects import Objects
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import Stored
+from supernode.local.server.target import Target, is_finished
 from supernode.local.server.tree import clone
 
 ORPHAN: Final = "orphan"

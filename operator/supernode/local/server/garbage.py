@@ -13,9 +13,9 @@ from functools import partial
 from supernode.local.server.chores import Chores
 from supernode.local.server.deletion import FOREGROUND, ORPHAN, DeleteOptions, Deletion
 from supernode.local.server.kinds import Kinds
-from supernode.local.server.objects import Target
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import Change, ObjectKey, ResourceKey, Store
+from supernode.local.server.target import Target
 from supernode.local.server.tree import clone
 
 Place = tuple[ResourceKey, ObjectKey]

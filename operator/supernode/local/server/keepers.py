@@ -7,9 +7,10 @@ from functools import partial
 from supernode.local.server.chores import Chores
 from supernode.local.server.deletion import DeleteOptions, Deletion
 from supernode.local.server.kinds import Kinds
-from supernode.local.server.objects import Objects, Target, Write
+from supernode.local.server.objects import Objects
 from supernode.local.server.rules.crds import CLEANUP
 from supernode.local.server.store import Change, ResourceKey, Store
+from supernode.local.server.target import Target, Write
 from supernode.local.server.tree import clone
 
 _NAMESPACES: ResourceKey = ("", "namespaces")

@@ -12,7 +12,7 @@ from supernode.local.machinery import crd, resources
 from supernode.local.machinery.kinds import Kind
 from supernode.local.machinery.resources import Resource
 from supernode.local.machinery.table import Column, builtin_columns, columns
-from supernode.local.server.selectors import Selectable
+from supernode.local.server.selection import Selectable
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import ResourceKey
 from supernode.local.server.traits import ALIASES, CUSTOM, PLAIN, TRAITS, Traits

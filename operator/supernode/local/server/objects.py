@@ -10,77 +10,35 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode.local.machinery import fields, metadata, patch
 from supernode.local.machinery.refusals import Cause, InvalidError, RefusedError
 from supernode.local.server import statuses
 from supernode.local.server.clock import Clock
-from supernode.local.server.kinds import Kinds, Served
+from supernode.local.server.kinds import Kinds
 from supernode.local.server.rules import Cluster, rules_for
 from supernode.local.server.statuses import Object, StatusError
 from supernode.local.server.store import Store, Stored
+from supernode.local.server.target import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    Target,
+    Write,
+    Written,
+    check_finalizers,
+    check_namespace,
+    check_type,
+    intersect,
+    is_finished,
+    refused,
+)
 from supernode.local.server.tree import clone, same
 
 _SUFFIX: Final = "bcdfghjklmnpqrstvwxz2456789"  # what generated names end in: no vowels, no lookalikes
 # What the server alone writes; a client's value is replaced by the stored one.
 _KEPT: Final = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
-_STANDARD_FINALIZERS: Final = frozenset(
-    {"orphan", "foregroundDeletion", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"}
-)
-JSON_PATCH: Final = "application/json-patch+json"
-MERGE_PATCH: Final = "application/merge-patch+json"
-STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
-APPLY_PATCH: Final = "application/apply-patch+yaml"
-
-
-@dataclass(frozen=True)
-class Write:
-    """How a write is asked for."""
-
-    manager: str
-    validation: str = "Warn"  # fieldValidation: Strict, Warn or Ignore
-    dry_run: bool = False
-    force: bool = False  # server-side apply takes fields over
-    duplicates: tuple[str, ...] = ()  # keys that stood twice in the body
-
-
-@dataclass(frozen=True)
-class Target:
-    """One object, or the place for one."""
-
-    served: Served
-    namespace: str
-    name: str
-    subresource: str = ""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Key in the store."""
-        return (self.namespace, self.name)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a write did."""
-
-    stored: Stored
-    created: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-def refused(target: Target, error: RefusedError) -> StatusError:
-    """A refusal by the machinery, with the object it is about."""
-    status = error.status(target.served.group, target.served.kind, target.name)
-    return StatusError(status["code"], status["reason"], status["message"], status.get("details"))
-
-
-def is_finished(obj: Object) -> bool:
-    """Whether an object is being deleted and nothing holds it any more."""
-    meta = obj["metadata"]
-    held = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds")
-    return bool(meta.get("deletionTimestamp")) and not held
 
 
 class Objects:
@@ -114,8 +72,8 @@ class Objects:
 
     def create(self, target: Target, value: Object, write: Write) -> Written:
         """Store a new object; `target.name` is empty when the body names it."""
-        self._check_type(target, value)
-        self._check_namespace(target, value)
+        check_type(target, value)
+        check_namespace(target, value)
         new, warnings = self._decode(target, value, write)
         meta = self._own_metadata(target, new)
         target = Target(target.served, target.namespace, str(meta.get("name", "")), target.subresource)
@@ -174,8 +132,8 @@ class Objects:
 
     def update(self, target: Target, value: Object, write: Write) -> Written:
         """Replace an object, or its part that a subresource stands for."""
-        self._check_type(target, value)
-        self._check_namespace(target, value)
+        check_type(target, value)
+        check_namespace(target, value)
         given = (value.get("metadata") or {}).get("name")
         if given != target.name:
             if not given:
@@ -311,8 +269,8 @@ class Objects:
         return result
 
     def _check_same(self, target: Target, value: Object) -> None:
-        self._check_type(target, value)
-        self._check_namespace(target, value)
+        check_type(target, value)
+        check_namespace(target, value)
         given = (value.get("metadata") or {}).get("name")
         if given != target.name:
             text = f"the name of the object ({given}) does not match the name on the URL ({target.name})"
@@ -388,7 +346,7 @@ class Objects:
         known = {(each.reason, each.field) for each in found}
         found += [each for each in causes if (each.reason, each.field) not in known]
         if served.custom is None:
-            found += _check_finalizers(new["metadata"])
+            found += check_finalizers(new["metadata"])
         if found:
             raise refused(target, InvalidError(found))
 
@@ -401,47 +359,3 @@ class Objects:
             subresource=target.subresource,
             now=self.clock.timestamp(),
         )
-
-    def _check_type(self, target: Target, value: Object) -> None:
-        expected = (target.served.api_version, target.served.kind)
-        given = (value.get("apiVersion"), value.get("kind"))
-        value.setdefault("apiVersion", expected[0])
-        value.setdefault("kind", expected[1])
-        if given[0] and given[0] != expected[0]:
-            text = f"the API version in the data ({given[0]}) does not match the expected API version ({expected[0]})"
-            if target.served.custom is None:
-                text = (
-                    f'{given[1]} in version "{given[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: '
-                    f'no kind "{given[1]}" is registered for version "{given[0]}"'
-                )
-            raise statuses.bad_request(text)
-        if given[1] and given[1] != expected[1]:
-            text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: '
-            text += f"converting ({given[1]}) to ({expected[1]}): unknown conversion"
-            raise statuses.bad_request(text)
-
-    def _check_namespace(self, target: Target, value: Object) -> None:
-        given = (value.get("metadata") or {}).get("namespace")
-        if target.served.namespaced and given and given != target.namespace:
-            raise statuses.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-
-
-def _check_finalizers(meta: Object) -> list[Cause]:
-    """Finalizers of built-in kinds are the standard ones, or carry their owner's domain."""
-    why = "name is neither a standard finalizer name nor is it fully qualified"
-    return [
-        statuses.invalid_value(f"metadata.finalizers[{index}]", each, why)
-        for index, each in enumerate(meta.get("finalizers") or ())
-        if "/" not in each and each not in _STANDARD_FINALIZERS
-    ]
-
-
-def intersect(said: Any, kept: Any) -> Any:
-    """`said` without what decoding took out (unknown fields), and with decoded values."""
-    if isinstance(said, dict) and isinstance(kept, dict):
-        return {key: intersect(value, kept[key]) for key, value in said.items() if key in kept}
-    if isinstance(said, list) and isinstance(kept, list) and len(said) == len(kept):
-        return [intersect(left, right) for left, right in zip(said, kept, strict=True)]
-    return kept

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from supernode.local.server import statuses
+
 
 @dataclass(frozen=True)
 class Place:
@@ -47,3 +49,25 @@ def parse(path: str) -> Place | None:
     name = more[0] if more else ""
     subresource = more[1] if len(more) > 1 else ""
     return Place(group, version, namespace, plural, name, subresource, tuple(more[2:]), watch)
+
+
+def verb_of(method: str, place: Place, *, watch: bool) -> str:
+    """What a request wants with a place, in the words of roles.
+
+    Raises:
+        StatusError: 405, the method means nothing here.
+    """
+    match method:
+        case "GET" | "HEAD":
+            if place.watch or (watch and not place.subresource):
+                return "watch"
+            return "get" if place.name else "list"
+        case "POST":
+            return "create"
+        case "PUT":
+            return "update"
+        case "PATCH":
+            return "patch"
+        case "DELETE":
+            return "delete" if place.name else "deletecollection"
+    raise statuses.method_not_allowed()

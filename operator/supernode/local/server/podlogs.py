@@ -12,8 +12,9 @@ import aiohttp
 from aiohttp import web
 
 from supernode.local.server import statuses
-from supernode.local.server.objects import Objects, Target
+from supernode.local.server.objects import Objects
 from supernode.local.server.statuses import Object
+from supernode.local.server.target import Target
 
 # Parameters that a kubelet knows; `container` becomes part of the path.
 _PASSED = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")

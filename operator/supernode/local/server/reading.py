@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from supernode.local.machinery.refusals import Cause
 from supernode.local.server import statuses
 from supernode.local.server.kinds import Served
-from supernode.local.server.selectors import Selector
+from supernode.local.server.selection import Selector
 from supernode.local.server.statuses import Object, StatusError
 from supernode.local.server.store import ObjectKey, Store, Stored
 

@@ -17,11 +17,12 @@ from supernode.local.server.garbage import Garbage
 from supernode.local.server.identity import Identities
 from supernode.local.server.keepers import Keepers
 from supernode.local.server.kinds import Kinds
-from supernode.local.server.objects import Objects, Target, Write
+from supernode.local.server.objects import Objects
 from supernode.local.server.pages import Pages
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import HISTORY, Store
 from supernode.local.server.surface import LARGEST_BODY, Surface
+from supernode.local.server.target import Target, Write
 
 _NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
 _STOP_SECONDS: Final = 1.0

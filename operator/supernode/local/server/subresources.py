@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supernode.local.server import selectors, statuses
+from supernode.local.server import selection, statuses
 from supernode.local.server.deletion import Deleted, Deletion, parse_options
 from supernode.local.server.identity import Identities
-from supernode.local.server.objects import Objects, Target, Write, Written
+from supernode.local.server.objects import Objects
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import Stored
+from supernode.local.server.target import Target, Write, Written
 from supernode.local.server.tree import clone
 
 _SHORTEST_TOKEN: Final = 600  # seconds
@@ -176,12 +177,12 @@ def evict(objects: Objects, deletion: Deletion, target: Target, eviction: Object
     if not finished and not pod["metadata"].get("deletionTimestamp"):
         for each in objects.store.items(("policy", "poddisruptionbudgets"), target.namespace):
             chosen = each.obj["spec"].get("selector")
-            if not selectors.chooses(chosen, pod):
+            if not selection.chooses(chosen, pod):
                 continue
             pods = [
                 other.obj
                 for other in objects.store.items(("", "pods"), target.namespace)
-                if selectors.chooses(chosen, other.obj)
+                if selection.chooses(chosen, other.obj)
             ]
             if _ready(pod) and _room(each.obj, pods) <= 0:
                 raise _budget_refusal(each.obj, pods)

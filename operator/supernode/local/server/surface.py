@@ -17,39 +17,27 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from supernode.local.machinery import documents, fields
-from supernode.local.machinery.refusals import Cause, RefusedError
-from supernode.local.server import podlogs, protobuf, reviews, statuses, subresources, watching
+from supernode.local.machinery import patch
+from supernode.local.machinery.refusals import RefusedError
+from supernode.local.server import podlogs, reviews, statuses, subresources, watching
 from supernode.local.server.access import Access, Action
+from supernode.local.server.bodies import PATCHES, read_body, truth, with_duplicates, write_options
 from supernode.local.server.deletion import Deleted, DeleteOptions, Deletion, parse_options
 from supernode.local.server.faults import Faults
 from supernode.local.server.identity import Identities, User
 from supernode.local.server.kinds import Kinds, Served
-from supernode.local.server.negotiation import JSON, PROTOBUF, YAML, negotiate
-from supernode.local.server.objects import (
-    APPLY_PATCH,
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
-    Objects,
-    Target,
-    Write,
-    Written,
-)
+from supernode.local.server.negotiation import JSON, YAML, negotiate
+from supernode.local.server.objects import Objects
 from supernode.local.server.pages import Pages
-from supernode.local.server.paths import Place, parse
+from supernode.local.server.paths import Place, parse, verb_of
 from supernode.local.server.reading import list_page
 from supernode.local.server.render import Renderer
 from supernode.local.server.statuses import Object, StatusError
 from supernode.local.server.store import encode
+from supernode.local.server.target import APPLY_PATCH, JSON_PATCH, Target, Write, Written
 
 LARGEST_BODY: Final = 3 * 1024 * 1024
-_PATCHES: Final = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _LOG = logging.getLogger(__name__)
-
-
-def _truth(text: str | None) -> bool:
-    return text is not None and text.lower() in ("true", "1", "")
 
 
 class Surface:
@@ -112,7 +100,7 @@ class Surface:
             if request.method not in ("GET", "HEAD"):
                 raise statuses.method_not_allowed()
             return self._page(request)
-        verb = self._verb(request, place)
+        verb = verb_of(request.method, place, watch=truth(request.query.get("watch")))
         if (verb in ("update", "patch") and not place.name) or (
             verb == "create" and place.name and not place.subresource
         ):
@@ -151,22 +139,6 @@ class Surface:
         if action.path:
             raise StatusError(403, "Forbidden", f"forbidden: {why}", {})
         raise statuses.forbidden(action.group, action.resource, action.name, why)
-
-    def _verb(self, request: web.Request, place: Place) -> str:
-        match request.method:
-            case "GET" | "HEAD":
-                if place.watch or (_truth(request.query.get("watch")) and not place.subresource):
-                    return "watch"
-                return "get" if place.name else "list"
-            case "POST":
-                return "create"
-            case "PUT":
-                return "update"
-            case "PATCH":
-                return "patch"
-            case "DELETE":
-                return "delete" if place.name else "deletecollection"
-        raise statuses.method_not_allowed()
 
     def _spared(self, request: web.Request) -> bool:
         return self._faults is None or self._faults.spares(request.headers.get("User-Agent", ""))
@@ -224,9 +196,9 @@ class Surface:
             case "create":
                 return await self._create(request, target, user)
             case "update":
-                value, write = await self._body(request, served.kind), self._write(request)
+                value, write = await read_body(request, served.kind), write_options(request)
                 return self._written(
-                    request, served, self._objects.update(target, value.value, self._with(write, value))
+                    request, served, self._objects.update(target, value.value, with_duplicates(write, value))
                 )
             case "patch":
                 return await self._patch(request, target)
@@ -297,10 +269,10 @@ class Surface:
         return response
 
     async def _create(self, request: web.Request, target: Target, user: User) -> web.Response:
-        value, write = await self._body(request, target.served.kind), self._write(request)
+        value, write = await read_body(request, target.served.kind), write_options(request)
         if target.served.resource.definition is None or "list" not in target.served.resource.verbs:
             return self._review(request, target, value.value, user)
-        written = self._objects.create(target, value.value, self._with(write, value))
+        written = self._objects.create(target, value.value, with_duplicates(write, value))
         return self._written(request, target.served, written)
 
     def _review(self, request: web.Request, target: Target, value: Object, user: User) -> web.Response:
@@ -309,28 +281,26 @@ class Surface:
             pods = self._kinds.find("", "v1", "pods")
             if pods is None:
                 raise statuses.no_such_resource()
-            done = subresources.bind(self._objects, Target(pods, target.namespace, name), value, self._write(request))
+            done = subresources.bind(self._objects, Target(pods, target.namespace, name), value, write_options(request))
             return self._send(encode(done), 201, request=request)
         done = reviews.answer(target.served.kind, value, user, self._access, self._identities)
         return self._send(encode(done), 201, request=request)
 
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         media = request.content_type.lower()
-        if media not in _PATCHES:
-            raise statuses.unsupported_media_type(media, _PATCHES)
+        if media not in PATCHES:
+            raise statuses.unsupported_media_type(media, PATCHES)
         if media == APPLY_PATCH and not request.query.get("fieldManager"):
             cause = statuses.required("fieldManager", "is required for apply patch")
             details = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause.as_dict()]}
             raise StatusError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {cause}', details)
-        body = await self._body(request, yaml_too=media == APPLY_PATCH)
-        write = self._with(self._write(request), body)
+        body = await read_body(request, yaml_too=media == APPLY_PATCH)
+        write = with_duplicates(write_options(request), body)
         if target.subresource == "scale":
             return self._patch_scale(request, target, media, body.value, write)
         return self._written(request, target.served, self._objects.patch(target, media, body.value, write))
 
     def _patch_scale(self, request: web.Request, target: Target, media: str, body: Any, write: Write) -> web.Response:
-        from supernode.local.machinery import patch
-
         current = subresources.scale_of(target, self._objects.find(target))
         if media == JSON_PATCH:
             new = patch.json_patch(current, body)
@@ -346,7 +316,7 @@ class Surface:
 
     async def _options(self, request: web.Request) -> DeleteOptions:
         body = await request.read()
-        value = (await self._body(request)).value if body.strip() else {}
+        value = (await read_body(request)).value if body.strip() else {}
         return parse_options(value, request.query)
 
     def _deleted(self, request: web.Request, target: Target, deleted: Deleted) -> web.Response:
@@ -387,12 +357,12 @@ class Surface:
                     raise statuses.internal("the server is stopping")
                 url = podlogs.url_of(self._objects, target, request.query)
                 return await podlogs.proxy(self.session, url, request)
-        value = (await self._body(request)).value
+        value = (await read_body(request)).value
         main = Target(served, target.namespace, target.name)
         match place.subresource:
             case "binding":
                 return self._send(
-                    encode(subresources.bind(self._objects, main, value, self._write(request))), 201, request=request
+                    encode(subresources.bind(self._objects, main, value, write_options(request))), 201, request=request
                 )
             case "eviction":
                 subresources.evict(self._objects, self._deletion, main, value)
@@ -411,8 +381,8 @@ class Surface:
             return self._send(self._renderer(request, target.served).one(self._objects.find(target)), request=request)
         if verb == "patch":
             return await self._patch(request, target)
-        value = await self._body(request)
-        write = self._with(self._write(request), value)
+        value = await read_body(request)
+        write = with_duplicates(write_options(request), value)
         return self._written(request, target.served, self._objects.update(target, value.value, write))
 
     async def _scale(self, request: web.Request, target: Target, verb: str) -> web.Response:
@@ -420,57 +390,4 @@ class Surface:
             return self._send(encode(subresources.scale_of(target, self._objects.find(target))), request=request)
         if verb == "patch":
             return await self._patch(request, target)
-        return self._scaled(request, target, (await self._body(request)).value, self._write(request))
-
-    # --- bodies ------------------------------------------------------------------------------------------------------
-
-    async def _body(self, request: web.Request, kind: str = "object", *, yaml_too: bool = False) -> documents.Document:
-        media = request.content_type.lower()
-        raw = await request.read()
-        as_yaml = yaml_too or media == YAML
-        if media == PROTOBUF:
-            return documents.Document(protobuf.load(raw), ())
-        readable = (JSON, YAML, *_PATCHES, "application/octet-stream", "text/plain")
-        if media not in readable:
-            raise statuses.unsupported_media_type(media, (JSON, YAML, PROTOBUF))
-        plain = media not in _PATCHES
-        try:
-            document = documents.load(raw, yaml=as_yaml)
-        except RefusedError as exc:
-            raise (_unreadable(kind, str(exc)) if plain else exc) from exc
-        if not isinstance(document.value, dict) and media != JSON_PATCH:
-            raise _unreadable(kind, f"json: cannot unmarshal {type(document.value).__name__}")
-        return document
-
-    def _write(self, request: web.Request) -> Write:
-        query = request.query
-        dry_run = query.getall("dryRun", [])
-        if any(each != "All" for each in dry_run):
-            cause = statuses.not_supported("dryRun", dry_run, ("All",))
-            raise _bad_option(request, cause)
-        manager = fields.manager_from(query.get("fieldManager", ""), request.headers.get("User-Agent", ""))
-        validation = query.get("fieldValidation", "Warn") or "Warn"
-        if validation not in ("Strict", "Warn", "Ignore"):
-            cause = statuses.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
-            raise _bad_option(request, cause)
-        return Write(manager, validation, bool(dry_run), _truth(query.get("force")))
-
-    def _with(self, write: Write, document: documents.Document) -> Write:
-        return Write(write.manager, write.validation, write.dry_run, write.force, tuple(document.duplicates))
-
-
-def _unreadable(kind: str, why: str) -> StatusError:
-    """400 for a body that is no object."""
-    return statuses.bad_request(
-        f"the object provided is unrecognized (must be of type {kind}): "
-        f"couldn't get version/kind; json parse error: {why}"
-    )
-
-
-def _bad_option(request: web.Request, cause: Cause) -> StatusError:
-    """422 for a parameter of a write."""
-    kind = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(
-        request.method, "DeleteOptions"
-    )
-    details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause.as_dict()]}
-    return StatusError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {cause}', details)
+        return self._scaled(request, target, (await read_body(request)).value, write_options(request))

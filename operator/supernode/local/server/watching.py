@@ -14,7 +14,7 @@ from supernode.local.server import statuses
 from supernode.local.server.kinds import Served
 from supernode.local.server.reading import list_refusal, revision_of
 from supernode.local.server.render import Renderer
-from supernode.local.server.selectors import Selector
+from supernode.local.server.selection import Selector
 from supernode.local.server.store import Change, Store, Stored, Watcher, encode
 
 # Seconds between bookmarks, and how long a watch lives when the client does not say.

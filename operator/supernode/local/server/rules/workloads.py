@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from supernode.local.machinery.refusals import Cause
-from supernode.local.server import selectors, statuses
+from supernode.local.server import selection, statuses
 from supernode.local.server.rules.plain import Cluster, Rules
 from supernode.local.server.rules.pods import check_spec, default_spec
 from supernode.local.server.statuses import Object
@@ -55,7 +55,7 @@ class _SelectorRules(Rules):
         labels = (spec["template"].get("metadata") or {}).get("labels") or {}
         if not selector:
             causes.append(statuses.required("spec.selector"))
-        if not selector or not selectors.chooses(selector, spec["template"]):
+        if not selector or not selection.chooses(selector, spec["template"]):
             why = "`selector` does not match template `labels`"
             causes.append(statuses.invalid_value("spec.template.metadata.labels", labels, why))
         if old is not None and selector != old["spec"].get("selector"):
