@@ -64,7 +64,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             plane = stack.enter_context(control_plane(directory))
         else:
             engine = stack.enter_context(embedded(directory))
-            plane = ControlPlane(engine.url, engine.kubeconfig, engine.kubeconfig)
+            plane = ControlPlane(engine.url, engine.kubeconfig, engine.kubeconfig, directory / "no-audit.log")
         installed = Cluster(plane, directory, request.param == "real")
         installed.helm.install(helm.Chart.load(CHART), "supernode", namespace=NAMESPACE, create_namespace=True)
         yield installed
