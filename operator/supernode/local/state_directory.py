@@ -129,6 +129,7 @@ class StateDirectory:
             os.close(descriptor)
         self._lock = descriptor
         self.clear()
+        _private(self.memory)
 
     def running(self) -> bool:
         """Whether a process holds the lock."""

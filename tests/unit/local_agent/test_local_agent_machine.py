@@ -136,6 +136,7 @@ def test_a_cluster_runs_once_and_a_killed_ones_remains_go(short: Path) -> None:
     first.acquire()
     record = Record("a", os.getpid(), "embedded", "http://x", "k", 5, "T", True, "o", "l", "ready")
     first.write(record)
+    assert first.path.stat().st_mode & 0o077 == first.memory.stat().st_mode & 0o077 == 0
     second = StateDirectory("a", short / "r")
     assert second.running()
     assert second.read() == record
@@ -146,6 +147,7 @@ def test_a_cluster_runs_once_and_a_killed_ones_remains_go(short: Path) -> None:
     assert [entry.name for entry in first.path.iterdir()] == ["lock"]
     first.remove()
     assert not (short / "r").exists()
+    assert not first.memory.exists()
     assert not second.running()
 
 

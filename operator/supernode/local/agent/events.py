@@ -86,14 +86,6 @@ class EventRecorder:
             finally:
                 self._queue.task_done()
 
-    async def flush(self, seconds: float = 2.0) -> None:
-        """Wait until what is queued is written, but not for ever."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._queue.join()
-        except TimeoutError:
-            _log.debug("%d events were not written in time", self._queue.qsize())
-
     async def _write(self, event: _Event) -> None:
         key = (event.regarding, event.kind, event.reason, event.message)
         path = f"/api/v1/namespaces/{event.namespace}/events"

@@ -47,7 +47,6 @@ class NodeKeeper:
         self._client = client
         self._nodes = {node["metadata"]["name"]: node for node in nodes}
         self._endpoints = endpoints
-        self._ready = True
 
     @property
     def _renew_seconds(self) -> float:
@@ -82,15 +81,6 @@ class NodeKeeper:
                     _log.warning("no heartbeat of node %s: %s", name, exc)
             if since_status >= _STATUS_SECONDS:
                 since_status = 0.0
-
-    async def leave(self) -> None:
-        """Say that our nodes are no longer ready, for whoever watches longer than we live."""
-        self._ready = False
-        for name in self._nodes:
-            try:
-                await self._report(name)
-            except ClusterError as exc:
-                _log.debug("node %s not reported as leaving: %s", name, exc)
 
     async def mirror(self, node: Object) -> None:
         """Extended resources that somebody put into capacity become allocatable, as a kubelet makes them."""
@@ -155,8 +145,6 @@ class NodeKeeper:
             ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             ("Ready", "True", "KubeletReady", "the node agent runs pods as processes"),
         ]
-        if not self._ready:
-            wanted[-1] = ("Ready", "False", "NodeAgentStopped", "the node agent was stopped")
         conditions = []
         for kind, status, reason, message in wanted:
             before = old.get(kind, {})

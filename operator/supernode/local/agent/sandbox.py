@@ -21,7 +21,7 @@ from supernode.local.agent.environment import ConfigError, Lookup, container_env
 from supernode.local.agent.images import ImageTable, resolve_program
 from supernode.local.agent.substitute import PathMap, expand_references
 from supernode.local.agent.supervise import Warden
-from supernode.local.agent.volumes import SERVICE_ACCOUNT_PATH, mounts_of, path_map
+from supernode.local.agent.volumes import mounts_of, path_map
 from supernode.names import ENV_TERMINATION_LOG
 
 Object = dict[str, Any]
@@ -147,9 +147,7 @@ async def prepare(container: Object, sandbox: Sandbox, services: Services) -> La
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **image.environment,
     }
-    if sandbox.kubeconfig is not None and (
-        SERVICE_ACCOUNT_PATH in mounts or sandbox.kubeconfig.is_relative_to(sandbox.directory)
-    ):
+    if sandbox.kubeconfig is not None:
         environment["KUBECONFIG"] = str(sandbox.kubeconfig)
     environment |= {name: paths.apply(sandbox.rewrite(value)) for name, value in own.items()}
     head = [expand_references(text, own) for text in container.get("command") or ()] or list(image.entrypoint)
