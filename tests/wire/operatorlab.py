@@ -22,8 +22,9 @@ import yaml
 from tests.wire.controlplane import ControlPlane
 
 from supernode.cluster.client import Client
-from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Json, Kind
+from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json, Kind
 from supernode.errors import ClusterError, ConflictError, NotFoundError
+from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 DEFINITIONS = Kind(
@@ -57,9 +58,10 @@ class Kubelet:
     stuck: bool = False
     endings: dict[str, int] = field(default_factory=dict)
     seen_devices: list[str] = field(default_factory=list)
+    stopped: bool = False
 
     async def run(self) -> None:
-        while True:
+        while not self.stopped:
             with contextlib.suppress(ClusterError):
                 await self.once()
             await asyncio.sleep(0.05)
@@ -322,14 +324,15 @@ async def laboratory(cluster: ControlPlane, directory: Path) -> AsyncIterator[La
             if process.popen.poll() is None:
                 process.kill()
         await _clean(lab)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        lab.kubelet.stopped = True
+        await task
         await client.close()
 
 
 async def _clean(lab: Lab) -> None:
-    """Take everything of the test away, finalizers too: no operator runs any more."""
+    """Take everything of the test away, finalizers too: no operator runs any more, and the next need not wait."""
+    with contextlib.suppress(NotFoundError):
+        await lab.client.delete(LEASES, LEASE_NAME, LEASE_NAMESPACE)
     nothing: Json = {"metadata": {"finalizers": None}}
     for kind, namespace in ((JOBS, lab.namespace), (POOLS, None), (GROUPS, None)):
         for obj in (await lab.client.list_page(kind, namespace))["items"]:

@@ -40,6 +40,8 @@ REQUEST_TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
 # Longest wait between two attempts, seconds.
 LONGEST_PAUSE: Final = 5.0
+# Seconds for TLS connections to close.
+GOODBYE: Final = 0.1
 # Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
 CONNECTIONS: Final = 96
 
@@ -134,6 +136,9 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            if self._host.startswith("https:"):
+                # A TLS connection says good-bye before its socket closes; the session does not wait for that.
+                await asyncio.sleep(GOODBYE)
 
     async def credentials(self) -> Credentials:
         """The credentials of now; ask again when they have expired."""

@@ -1,0 +1,40 @@
+"""Accelerators of a pool are counted once each, whatever state they are in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supernode.chips import find_chip
+from supernode.handlers.pools import Counts, count
+from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.state import NodeInfo, PoolSpec, State
+
+
+def a_state(usable: list[bool], devices: int = 4) -> State:
+    state = State()
+    state.set_pool(PoolSpec("a", find_chip("hygon-bw1000"), "hygon.com/hcu", True, devices, 1e9, 1e-6))
+    for index, good in enumerate(usable):
+        state.apply_node(NodeInfo(f"n{index}", {"cpu": 1000, "pods": 10}, usable=good, pool="a"))
+    return state
+
+
+def test_allocated_free_and_unhealthy() -> None:
+    state = a_state([True, True, False])
+    workers = [WorkerPlacement(0, "n0", "a", (0, 1)), WorkerPlacement(1, "n2", "a", (2, 3))]
+    state.claim("t/j", Placement.of("t/j", workers), {})
+    assert count(state.snapshot(), "a") == Counts(nodes=3, capacity=12, allocated=4, free=6, unhealthy=2)
+    assert count(state.snapshot(), "none") == Counts(0, 0, 0, 0, 0)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 64), st.integers(0, 64))
+def test_the_parts_make_the_whole(usable: list[bool], devices: int, held: int) -> None:
+    state = a_state(usable, devices)
+    held = min(held, devices)
+    if held:
+        worker = WorkerPlacement(0, "n0", "a", tuple(range(held)))
+        state.claim("t/j", Placement.of("t/j", [worker]), {})
+    counts = count(state.snapshot(), "a")
+    assert counts.capacity == len(usable) * devices
+    assert counts.allocated == held
+    assert counts.allocated + counts.free + counts.unhealthy == counts.capacity
