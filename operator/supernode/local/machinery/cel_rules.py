@@ -56,6 +56,11 @@ _RESERVED: Final = frozenset(
 _IDENTIFIER: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _CHAIN: Final = re.compile(r"\b(?:self|oldSelf)\b((?:\.[A-Za-z_][A-Za-z0-9_]*)*)(\()?")
 _MAX_MESSAGE: Final = 2048
+# Python's words -> CEL's.
+_ZERO_DIVISIONS: Final = {
+    "integer modulo by zero": "modulus by zero",
+    "integer division or modulo by zero": "division by zero",
+}
 
 
 # Which fields expressions read, as a tree of names; None (at any node): everything below.
@@ -255,6 +260,7 @@ def _failed(rule: Rule, schema: Schema, path: str, exc: Exception) -> Cause:
     why = str(exc.args[0]) if exc.args else str(exc)
     if len(exc.args) > 2 and isinstance(exc.args[2], tuple) and exc.args[2]:
         why = str(exc.args[2][0])  # what a function of the library said
+    why = _ZERO_DIVISIONS.get(why, why)
     kind = schema.type or "object"
     text = " ".join(rule.text.split())
     return Cause(INVALID, f'Invalid value: "{kind}": {why} evaluating rule: {rule.message or text}', path)

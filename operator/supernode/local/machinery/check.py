@@ -57,7 +57,7 @@ def _name(value: Any) -> str:
     if isinstance(value, int):
         return "integer"
     if isinstance(value, float):
-        return "integer" if value.is_integer() else "float64"
+        return "integer" if value.is_integer() else "number"
     if isinstance(value, str):
         return "string"
     if value is None:
@@ -80,8 +80,7 @@ def _value(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
         return
     if schema.int_or_string:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
-            found = "number" if isinstance(value, float) else _name(value)
-            causes.append(_type_cause(path, "integer,string", found))
+            causes.append(_type_cause(path, "integer,string", _name(value)))
             return
     elif schema.type and not _matches(schema.type, value):
         _wrong_type(schema, value, path, causes)
@@ -101,14 +100,16 @@ def _value(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
 
 def _wrong_type(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
     """Where there is a format, the real server names it instead of the type, and Go's types of numbers."""
-    number = isinstance(value, (int, float))
-    if schema.format and number and schema.type in ("integer", "string"):
-        found = "" if isinstance(value, bool) else "float64" if isinstance(value, float) else "int64"
-        causes.append(_type_cause(path, schema.format, found))
-        if schema.type == "integer" and not isinstance(value, bool):
+    kind, form = schema.type, schema.format
+    if form and kind in ("integer", "string") and isinstance(value, (int, float, dict)):
+        plain = isinstance(value, (bool, dict))
+        causes.append(_type_cause(path, form, "" if plain else "float64" if isinstance(value, float) else "int64"))
+        if kind == "integer" and not plain:
             _format_range(schema, path, causes)
     else:
-        causes.append(_type_cause(path, schema.type, _name(value)))
+        causes.append(_type_cause(path, kind, _name(value)))
+    if schema.bounds is not None and schema.bounds.enum is not None:
+        _enum(schema.bounds.enum, value, path, causes)
 
 
 def _type_cause(path: str, wanted: str, found: str) -> Cause:
@@ -161,21 +162,16 @@ def _key(schema: Schema, item: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        text(value)
-        if isinstance(value, (str, int, float, bool)) or value is None
-        else json.dumps(value, separators=(",", ":"))
-    )
+    """A value inside a message: JSON, whole numbers without a fraction."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _bounds(schema: Schema, bounds: Bounds, value: Any, path: str, causes: list[Cause]) -> None:
     if bounds.all_of or bounds.any_of or bounds.one_of or bounds.negated is not None:
         _junctors(bounds, value, path, causes)
-    if bounds.enum is not None and not any(
-        value == item and isinstance(value, bool) == isinstance(item, bool) for item in bounds.enum
-    ):
-        listed = ", ".join(_shown(item) for item in bounds.enum)
-        causes.append(Cause(NOT_SUPPORTED, f"Unsupported value: {_shown(value)}: supported values: {listed}", path))
+    if bounds.enum is not None and _enum(bounds.enum, value, path, causes):
         return
     if isinstance(value, str):
         _text_bounds(bounds, value, path, causes)
@@ -187,6 +183,15 @@ def _bounds(schema: Schema, bounds: Bounds, value: Any, path: str, causes: list[
         _size("items", len(value), bounds.min_items, bounds.max_items, path, causes)
     elif isinstance(value, dict):
         _size("properties", len(value), bounds.min_properties, bounds.max_properties, path, causes)
+
+
+def _enum(allowed: tuple[Any, ...], value: Any, path: str, causes: list[Cause]) -> bool:
+    """Whether the value is not one of the allowed ones (then a cause says so)."""
+    if any(value == item and isinstance(value, bool) == isinstance(item, bool) for item in allowed):
+        return False
+    listed = ", ".join(_shown(item) for item in allowed)
+    causes.append(Cause(NOT_SUPPORTED, f"Unsupported value: {_shown(value)}: supported values: {listed}", path))
+    return True
 
 
 def _text_bounds(bounds: Bounds, value: str, path: str, causes: list[Cause]) -> None:
@@ -303,7 +308,7 @@ def _lists(schema: Schema, value: Any, old: Any, path: str, causes: list[Cause])
     elif isinstance(value, list):
         seen: set[str] = set()
         for index, item in enumerate(value):
-            if schema.list_type == "map" and item is not None and not isinstance(item, dict):
+            if schema.list_type == "map" and item is not None and not isinstance(item, dict) and index == 0:
                 why = f"Invalid value: {_shown(item)}: must be an object for an array of list-type map"
                 causes.append(Cause(INVALID, why, f"{path}[{index}]"))
             if schema.list_type == "set":

@@ -152,7 +152,7 @@ class Kind:
         if found is not None:
             meta = decode.convert(self.schema.properties["metadata"], found, "metadata", meta_unknown.append)
         obj = decode.prune(self.schema, shallow, "", unknown.append)
-        unknown[:0] = meta_unknown
+        unknown[:] = [*meta_unknown, *sorted(unknown)]
         for name in ("apiVersion", "kind"):
             if name in obj and not isinstance(obj[name], str):
                 raise decode.DecodeError(
