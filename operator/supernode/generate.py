@@ -1,13 +1,15 @@
 """Writes every generated file of the repository, or checks that they are up to date: `python -m supernode.generate`.
 
 Generated are the CRDs in `crds/`, the chart's copy of them, the field reference `docs/reference/api.md`, the kernel
-table `docs/reference/kernels.md` and the list of names `docs/names.md`. With `--check` nothing is written: a file that
+table `docs/reference/kernels.md`, the lists of names `docs/names.md` and metrics `docs/metrics.md`, and the commands'
+options `docs/reference/cli.md`. With `--check` nothing is written: a file that
 differs, is missing or is left over is named.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import re
 import sys
@@ -17,10 +19,13 @@ from typing import Any
 
 from supernode import names
 from supernode.api.crd import KINDS, Kind, crd
+from supernode.cli import COMMANDS
 from supernode.commands.crds import to_yaml
 from supernode.emulator.kernels import TABLE
 from supernode.emulator.kernels.reference import markdown
+from supernode.emulator.metrics import METRICS
 from supernode.names import GROUP, VERSION
+from supernode.telemetry.metrics import OPERATOR_METRICS
 
 _HEADER = "# Generated from operator/supernode/api by `make generate`; change it there.\n"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +66,8 @@ def generated() -> dict[str, str]:
             files[f"{folder}/{GROUP}_{kind.plural}.yaml"] = text
     files["docs/reference/api.md"] = api_reference()
     files["docs/reference/kernels.md"] = kernel_reference()
+    files["docs/reference/cli.md"] = cli_reference()
+    files["docs/metrics.md"] = metrics_reference()
     files["docs/names.md"] = names_reference(inspect.getsource(names))
     return files
 
@@ -99,6 +106,67 @@ def kernel_reference() -> str:
         markdown(TABLE),
     ]
     return "\n".join(lines)
+
+
+def metrics_reference() -> str:
+    """Every metric of operator and emulator, from their tables."""
+    operator = [(row.name, row.kind, row.labels, row.help) for row in OPERATOR_METRICS]
+    emulator = [(name, row.kind, row.labels, row.help) for name, row in METRICS.items()]
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- Generated from the metric tables of operator and emulator by `make generate`. -->",
+        "In Prometheus' text format on `/metrics`. A counter's name ends in `_total` there.",
+    ]
+    for title, rows in (
+        (f"Operator (port {names.PORT_OPERATOR_METRICS})", operator),
+        (f"Emulator sidecar (port {names.PORT_EMULATOR_HTTP})", emulator),
+    ):
+        lines += ["", f"## {title}", "", "| name | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
+            for name, kind, labels, text in rows
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def cli_reference() -> str:
+    """Every subcommand with its options."""
+    lines = [
+        "# The command",
+        "",
+        "<!-- Generated from operator/supernode/commands by `make generate`. -->",
+        "`supernode COMMAND`, or `kubectl supernode COMMAND` where `kubectl-supernode` is on the PATH.",
+    ]
+    for name, (module, text) in COMMANDS.items():
+        parser = argparse.ArgumentParser()
+        importlib.import_module(module).configure(parser)
+        lines += ["", f"## supernode {name}", "", text[0].upper() + text[1:] + "."]
+        options = list(_options(parser, f"supernode {name}"))
+        lines += ["", *options] if options[0] else options
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _options(parser: argparse.ArgumentParser, program: str) -> Iterator[str]:
+    """The options of a parser as list items, then those of its own subcommands."""
+    nested: list[argparse._SubParsersAction[argparse.ArgumentParser]] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            nested.append(action)
+            continue
+        title = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+        if action.choices and action.option_strings:
+            title += f" {{{','.join(map(str, action.choices))}}}"
+        elif action.option_strings and action.nargs != 0:
+            title += f" {action.metavar or action.dest.upper()}"
+        yield f"- `{title}`: {(action.help or '') % {**vars(action), 'prog': program}}"
+    for group in nested:
+        for name, sub in group.choices.items():
+            yield from ("", f"### {program} {name}")
+            options = list(_options(sub, f"{program} {name}"))
+            yield from ["", *options] if options else []
 
 
 def names_reference(source: str) -> str:
