@@ -65,6 +65,9 @@ class Chores:
             except StatusError as exc:
                 # The object changed meanwhile; its next change brings the chore back.
                 _LOG.debug("chore %s: %s", key, exc)
+            except Exception:
+                # The other chores must still be done; nobody waits for this one who could be told.
+                _LOG.exception("chore %s", key)
 
     def stop(self) -> None:
         """Drop what is waiting."""
