@@ -292,7 +292,8 @@ def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str) -> Json:
     return {
         "name": names.EMULATOR_CONTAINER,
         "image": plan.emulator_image,
-        "args": ["emulator"],
+        # The volume is the pod's own: whoever runs in the pod may connect, under whatever user its image runs.
+        "args": ["emulator", "--socket-mode=666"],
         "restartPolicy": "Always",
         "env": env,
         "ports": [

@@ -91,7 +91,7 @@ def test_the_sidecar_is_as_the_emulator_expects() -> None:
     sidecar, fetch = pod["spec"]["initContainers"]
     assert fetch["name"] == "fetch"
     assert (sidecar["name"], sidecar["restartPolicy"]) == ("supernode-emulator", "Always")
-    assert (sidecar["image"], sidecar["args"]) == ("supernode:9", ["emulator"])
+    assert (sidecar["image"], sidecar["args"]) == ("supernode:9", ["emulator", "--socket-mode=666"])
     assert env_of(sidecar) == {
         "SUPERNODE_CHIP": "hygon-bw1000",
         "SUPERNODE_DEVICES": "2",
