@@ -20,6 +20,7 @@ from supernode.errors import ClusterError, InputError, NotFoundError, SupernodeE
 from supernode.handlers.context import Context
 from supernode.handlers.jobs import Candidate, Jobs
 from supernode.handlers.jobstatus import Placed, Wait
+from supernode.handlers.measure import measure_jobs
 from supernode.handlers.pools import Pools
 from supernode.names import LABEL_JOB
 from supernode.scheduling.cycle import Decision, plan_cycle, with_claim
@@ -93,7 +94,7 @@ class Cycle:
             due = self._jobs.take_due(self._context.now())
             await self._each(due)
             if due:
-                self._jobs.measure()
+                measure_jobs(self._context)
             await self._place_waiting()
             await self._sweep()
             await self._pools.reconcile(self._context.observer.snapshot())

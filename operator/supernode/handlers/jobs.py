@@ -21,7 +21,7 @@ from supernode.cluster.kinds import JOBS, Json
 from supernode.errors import ClusterError, ConflictError, InputError, NotFoundError
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
-from supernode.handlers.facts import job_facts, pod_facts, state_of
+from supernode.handlers.facts import job_facts, pod_facts
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.lifecycle import Decision, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports
@@ -124,25 +124,6 @@ class Jobs:
         due = list(self._dirty)
         self._dirty.clear()
         return due
-
-    def measure(self) -> None:
-        """Count jobs by state, and tell how fast the running ones are."""
-        metrics = self._context.metrics
-        counts = dict.fromkeys(map(str, State), 0)
-        for name in ("supernode_job_mfu", "supernode_job_step_seconds"):
-            metrics.clear(name)
-        for (namespace, name), obj in self._context.stores.jobs.objects().items():
-            status = obj.get("status") or {}
-            state = state_of(status)
-            counts[str(state)] += 1
-            if state is State.RUNNING:
-                seconds = (status.get("progress") or {}).get("stepSeconds")
-                if seconds is not None:
-                    metrics.gauge("supernode_job_step_seconds", seconds, namespace, name)
-                if status.get("mfu") is not None:
-                    metrics.gauge("supernode_job_mfu", status["mfu"], namespace, name)
-        for state_name, number in counts.items():
-            metrics.gauge("supernode_jobs", number, state_name)
 
     def next_wake(self) -> float | None:
         """When the next job must be looked at, even if nothing changes."""
