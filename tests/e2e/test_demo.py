@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +28,25 @@ def processes_of(marker: str) -> list[str]:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A state directory of this test's own; nothing that carries it may live on after the test."""
-    marker = f"SUPERNODE_LOCAL_DIR={tmp_path}"
-    yield os.environ | {"SUPERNODE_LOCAL_DIR": str(tmp_path)}
+def environment() -> Iterator[dict[str, str]]:
+    """A state directory of this test's own; nothing that carries it may live on after the test.
+
+    It is short, because paths of Unix sockets are.
+    """
+    with tempfile.TemporaryDirectory(prefix="sn-") as folder:
+        yield os.environ | {"SUPERNODE_LOCAL_DIR": f"{folder}/s"}
+        left = processes_that_stay(f"SUPERNODE_LOCAL_DIR={folder}/s")
+        files = list(Path(folder).iterdir())
+    assert not left
+    assert not files
+
+
+def processes_that_stay(marker: str) -> list[str]:
+    """Processes that still live some seconds after everything should have ended."""
     deadline = time.monotonic() + 15
     while (left := processes_of(marker)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not left
+    return left
 
 
 def demo(output: Path) -> list[str]:

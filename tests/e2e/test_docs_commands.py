@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_every_command_exists(page: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.envtest
 @pytest.mark.timeout(300)
-def test_the_readme_block_about_the_local_cluster_runs_as_written(tmp_path: Path) -> None:
+def test_the_readme_block_about_the_local_cluster_runs_as_written() -> None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if not assets or not shutil.which("kubectl", path=assets):
         pytest.skip("needs kubectl: set KUBEBUILDER_ASSETS")
@@ -60,17 +61,18 @@ def test_the_readme_block_about_the_local_cluster_runs_as_written(tmp_path: Path
     # The environment of the running interpreter stands for `.venv`; everything else is as written.
     script = "set -euo pipefail\n" + "\n".join(block.splitlines()[1:])
     bin_folder = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(bin_folder), assets, os.environ["PATH"]]),
-        "SUPERNODE_LOCAL_DIR": str(tmp_path),
-    }
-    environment.pop("KUBECONFIG", None)
-    try:
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
-        )
-    finally:
-        subprocess.run([bin_folder / "supernode", "local", "down"], cwd=ROOT, env=environment, check=False)
+    with tempfile.TemporaryDirectory(prefix="sn-") as folder:
+        environment = os.environ | {
+            "PATH": os.pathsep.join([str(bin_folder), assets, os.environ["PATH"]]),
+            "SUPERNODE_LOCAL_DIR": f"{folder}/s",
+        }
+        environment.pop("KUBECONFIG", None)
+        try:
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+            )
+        finally:
+            subprocess.run([bin_folder / "supernode", "local", "down"], cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "condition met" in done.stdout
     assert "dcu-0" in done.stdout

@@ -202,7 +202,8 @@ def _detach(args: argparse.Namespace, state: StateDirectory) -> int:
             if line.rstrip() == _READY:
                 ready = True
                 break
-            print(line, end="", flush=True)
+            # Progress is for the eye: standard output carries only the line that a shell can eval.
+            print(line, end="", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         child.wait()
@@ -217,7 +218,7 @@ def _detach(args: argparse.Namespace, state: StateDirectory) -> int:
     if record is None:
         raise LocalError(f'cluster "{args.name}" ended as it became ready')
     if record.operator_log:
-        print(f"operator log: {record.operator_log}")
+        print(f"operator log: {record.operator_log}", file=sys.stderr)
     print(_how_to_use(record))
     return 0
 

@@ -55,7 +55,8 @@ def read_report(text: str | bytes) -> Json | None:
     for name in ("firstLoss", "loss", "stepSeconds"):
         value = given.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            result[name] = float(value)
+            # Six digits are what the figure is worth, and what fits a column.
+            result[name] = float(f"{value:.6g}")
     digest = given.get("digest")
     if isinstance(digest, str) and len(digest) <= 128:
         result["digest"] = digest
