@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -126,6 +127,16 @@ class GangDemand:
     def fewest(self) -> int:
         """Fewest workers that may start."""
         return self.workers if self.min_count is None or self.parallelism is not None else self.min_count
+
+    @cached_property
+    def kind(self) -> tuple[object, ...]:
+        """What decides how many workers fit where; gangs of one kind share their counts."""
+        return (self.devices, tuple(sorted(self.request.items())), self.slices, self.constraints)
+
+    @cached_property
+    def question(self) -> tuple[object, ...]:
+        """All that the answer depends on but pools, node masks and the namespace's quota."""
+        return (self.kind, self.workers, self.fewest, self.model, self.parallelism)
 
     def with_eligible(self, eligible: Mapping[str, Mask | None]) -> GangDemand:
         """The same demand with other node masks (they belong to one snapshot's rows)."""

@@ -26,6 +26,14 @@ def explain(result: Placement | Unplaceable, snapshot: Snapshot, demand: GangDem
     """The sentence. For a gang that asked for several pools, the nearest in full and the others by their reason."""
     if isinstance(result, Placement):
         return _placed(result)
+    # A queue often holds many gangs that ask the same and are refused alike.
+    asked = ("sentence", result, demand.question, demand.pools, demand.namespace)
+    if asked not in snapshot.memo:
+        snapshot.memo[asked] = _refused(result, snapshot, demand)
+    return str(snapshot.memo[asked])
+
+
+def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str:
     nearest = result.nearest
     sentence = _WRITERS[result.code](nearest, snapshot, demand)
     if result.reserved_for:
@@ -182,6 +190,13 @@ def _pool_numbers(refusal: PoolRefusal) -> str:
 
 def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     """`: sn-0 0, sn-1 4`, free devices by domain of the innermost level that names few enough; empty if none does."""
+    asked = ("where", refusal.pool, demand.constraints, demand.slices)
+    if asked not in snapshot.memo:
+        snapshot.memo[asked] = _free_by_domain(refusal, snapshot, demand)
+    return str(snapshot.memo[asked])
+
+
+def _free_by_domain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     pool = snapshot.pool(refusal.pool)
     if pool is None:
         return ""
@@ -213,6 +228,13 @@ def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
 
 def _who(refusal: PoolRefusal, snapshot: Snapshot, namespace: str = "") -> str:
     """`; default/gpt holds 4`."""
+    asked = ("who", refusal.pool, namespace)
+    if asked not in snapshot.memo:
+        snapshot.memo[asked] = _holders(refusal, snapshot, namespace)
+    return str(snapshot.memo[asked])
+
+
+def _holders(refusal: PoolRefusal, snapshot: Snapshot, namespace: str) -> str:
     holders = snapshot.holders_in(refusal.pool)
     if namespace:
         holders = {key: count for key, count in holders.items() if key.startswith(f"{namespace}/")}

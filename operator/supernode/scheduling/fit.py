@@ -5,12 +5,13 @@ Flows in: a snapshot, a pool, a demand. Flows out: counts as arrays. Not here: w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.snapshot import Bool, Int64, PoolInfo, Snapshot, resource_vector
 from supernode.scheduling.topology import Int32, Topology
@@ -21,40 +22,44 @@ UNLIMITED = 2**40
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NodeFit:
-    """Workers that each node of a pool can take. All arrays run along `PoolInfo.rows`.
+    """Workers that each node of a pool can take, for the words of a refusal. All arrays run along `PoolInfo.rows`.
 
     Attributes:
         now: int64 (n,) all things considered.
         by_devices: int64 (n,) if accelerators were all that counted, on open nodes.
         empty: int64 (n,) if nothing ran.
-        open: bool (n,) nodes that are ready and that the job may use.
         short: name of the resource other than accelerators that costs the most workers; empty = none does.
     """
 
     now: Int64
     by_devices: Int64
     empty: Int64
-    open: Bool
     short: str
 
 
-def node_fit(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> NodeFit:
-    """Workers per node of one pool.
+def fits_on(snapshot: Snapshot, rows: Int64, devices: int, columns: Iterable[tuple[int, int]]) -> Int64:
+    """int64 (k,): workers that fit on some nodes now.
 
-    Raises:
-        InputError: a node mask that does not belong to this snapshot.
+    Args:
+        snapshot: the cluster.
+        rows: int64 (k,) of nodes that are open to the gang.
+        devices: per worker.
+        columns: resource column and amount per worker, amounts above 0.
     """
+    now = (np.bitwise_count(snapshot.device_free[rows]) // np.uint8(devices)).astype(np.int64)
+    free = snapshot.free[rows]
+    most = int(now.max(initial=0))
+    for column, amount in columns:
+        have = free[:, column]
+        if int(have.min(initial=0)) < most * amount:  # else it limits nobody; division is the dear part
+            np.minimum(now, np.maximum(have, 0) // amount, out=now)
+    return now
+
+
+def node_fit(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, open_rows: Bool) -> NodeFit:
+    """Workers per node of one pool; `open_rows`: bool (N,) nodes that it may use."""
     rows = pool.rows
-    usable = snapshot.usable[rows]
-    mask = demand.eligible.get(pool.name)
-    if mask is not None:
-        if mask.shape != snapshot.usable.shape or mask.dtype != np.bool_:
-            raise InputError(
-                f"eligible nodes of pool {pool.name} are {mask.dtype} {mask.shape}, the snapshot has "
-                f"{snapshot.usable.shape[0]} nodes",
-                obj=f"TrainingJob {demand.key}",
-            )
-        usable = usable & mask[rows]
+    usable = open_rows[rows]
     free = np.bitwise_count(snapshot.device_free[rows]).astype(np.int64) // demand.devices
     whole = np.bitwise_count(snapshot.device_all[rows]).astype(np.int64) // demand.devices
     by_devices = np.where(usable, free, 0)
@@ -63,7 +68,7 @@ def node_fit(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> NodeFit:
     vector, missing = resource_vector(snapshot.resources, demand.request)
     short, cost = "", 0
     if missing:
-        return NodeFit(np.zeros_like(now), by_devices, np.zeros_like(now), usable, missing[0])
+        return NodeFit(np.zeros_like(now), by_devices, np.zeros_like(now), missing[0])
     for column in np.flatnonzero(vector).tolist():
         amount = int(vector[column])
         fits = np.maximum(snapshot.free[rows, column], 0) // amount
@@ -72,7 +77,7 @@ def node_fit(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> NodeFit:
             short, cost = snapshot.resources[column], lost
         np.minimum(now, fits, out=now)
         np.minimum(empty, snapshot.capacity[rows, column] // amount, out=empty)
-    return NodeFit(now, by_devices, empty, usable, short)
+    return NodeFit(now, by_devices, empty, short)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,12 +89,20 @@ class Tree:
         caps: per level 0 .. L, workers that fit into each of its domains; the last entry is per node, in wiring order.
         children: per level 0 .. L-1, int64 (domains + 1,) run of each domain's children on the next level.
         units: per level 0 .. L, a domain's share of the gang must be a multiple of this.
+        quanta: level -> a domain of it takes a multiple of this many workers.
+        tops: what `top` has worked out since the last `refresh`.
+        options: per level and domain, what the search made of it (`score`) since a node in it last changed.
+        memo: per gang, what domains of a shape give (`score`); stays true whatever the room.
     """
 
     topology: Topology
     caps: tuple[Int64, ...]
     children: tuple[Int64, ...]
     units: tuple[int, ...]
+    quanta: Mapping[int, int]
+    tops: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    memo: dict[object, Any] = field(default_factory=dict)
+    options: dict[tuple[int, int], dict[object, Any]] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -100,7 +113,55 @@ class Tree:
         """Name of a level, ``node`` for the innermost."""
         return self.topology.levels[level].name if level < self.depth else "node"
 
+    def parent(self, level: int, domain: int) -> int:
+        """The domain around a domain (or, on the node level, around a node) one level further out; -1 on level 0."""
+        if level == self.depth:
+            return int(self.topology.node_domain[domain, level - 1])
+        return int(self.topology.parents[level][domain])
 
+    def memo_for(self, quanta: Mapping[int, int]) -> dict[object, Any]:
+        """The memo that trees of the same wiring share if they have these quanta."""
+        memo: dict[object, Any] = self.memo.setdefault(("quanta", tuple(sorted(quanta.items()))), {})
+        return memo
+
+    def top(self, level: int) -> tuple[int, int, int]:
+        """Of a level: the most workers that one domain takes, how many domains take that many, and the next most."""
+        known = self.tops.get(level)
+        if known is None:
+            caps = self.caps[level]
+            most = int(caps.max()) if caps.size else 0
+            at_most = caps == most
+            count = int(np.count_nonzero(at_most))
+            below = int(np.where(at_most, 0, caps).max()) if count < caps.size else 0
+            known = self.tops[level] = (most, count, below)
+        return known
+
+    def most(self, level: int) -> int:
+        """Most workers that one domain of a level takes."""
+        return self.top(level)[0]
+
+    def refresh(self, positions: Int64, workers: Int64) -> None:
+        """Take over new room on some nodes; only the owner of the tree may call it.
+
+        Args:
+            positions: int64 (k,) nodes in wiring order.
+            workers: int64 (k,) that fit there now.
+        """
+        depth = self.depth
+        self.caps[depth][positions] = _whole(workers, self.quanta.get(depth, 1))
+        for level in range(depth - 1, -1, -1):
+            caps = np.add.reduceat(self.caps[level + 1], self.children[level][:-1])
+            self.caps[level][:] = _whole(caps, self.quanta.get(level, 1))
+        self.tops.clear()
+        if self.options:
+            for level in range(depth):
+                for domain in set(self.topology.node_domain[positions, level].tolist()):
+                    self.options.pop((level, domain), None)
+            for node in positions.tolist():
+                self.options.pop((depth, node), None)
+
+
+@lru_cache(maxsize=64)
 def child_runs(topology: Topology) -> tuple[Int64, ...]:
     """Per level, where each domain's children begin on the next level; one entry more for the end."""
     runs: list[Int64] = []
@@ -114,7 +175,9 @@ def child_runs(topology: Topology) -> tuple[Int64, ...]:
     return tuple(runs)
 
 
-def roll_up(topology: Topology, per_row: Int64, quanta: Mapping[int, int]) -> Tree:
+def roll_up(
+    topology: Topology, per_row: Int64, quanta: Mapping[int, int], memo: dict[object, Any] | None = None
+) -> Tree:
     """Workers per domain of every level.
 
     Args:
@@ -122,6 +185,7 @@ def roll_up(topology: Topology, per_row: Int64, quanta: Mapping[int, int]) -> Tr
         per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
         quanta: level -> a domain of it takes a multiple of this many workers (slices); level L is the node. Of any
             two, one divides the other.
+        memo: of a tree of the same wiring and quanta; None = a new one.
     """
     depth = len(topology.levels)
     runs = child_runs(topology)
@@ -133,7 +197,7 @@ def roll_up(topology: Topology, per_row: Int64, quanta: Mapping[int, int]) -> Tr
         caps = _whole(caps, quanta.get(level, 1))
         result.append(caps)
     units = tuple(max((q for at, q in quanta.items() if at >= level), default=1) for level in range(depth + 1))
-    return Tree(topology, tuple(reversed(result)), runs, units)
+    return Tree(topology, tuple(reversed(result)), runs, units, quanta, {}, {} if memo is None else memo)
 
 
 def outside(rows: Int32, topologies: tuple[Topology, ...], nodes: int) -> Int32:

@@ -6,23 +6,29 @@ input gives the same output. Not here: the order of several gangs (`cycle`), and
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supernode.errors import ChipError, ModelError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.fit import NodeFit, node_fit
+from supernode.scheduling.fit import NodeFit, node_fit, roll_up
 from supernode.scheduling.placement import Placement, RunnerUp
-from supernode.scheduling.score import Option, innermost, rank_options
-from supernode.scheduling.search import Search, anchor_level, room
+from supernode.scheduling.score import Option, rank_options
+from supernode.scheduling.search import Search, anchor_level
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot, UInt64
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
+from supernode.scheduling.work import Room, Work
 from supernode.steptime.memory import memory_bytes
 from supernode.steptime.model import Parallelism, check
 
+T = TypeVar("T")
 #: Runner-up places that a placement names.
 RUNNERS_UP: Final = 5
 
@@ -46,10 +52,19 @@ def place(snapshot: Snapshot, demand: GangDemand) -> Placement | Unplaceable:
     Raises:
         InputError: a node mask that does not belong to this snapshot.
     """
+    return place_in(Work(snapshot), demand, closed=False)
+
+
+def place_in(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unplaceable:
+    """The same on a cycle's working copy; `closed`: on no node that is kept for another gang.
+
+    Raises:
+        InputError: a node mask that does not belong to this cluster.
+    """
     options: list[Option] = []
     refusals: list[PoolRefusal] = []
     for order, name in enumerate(demand.pools):
-        found = _in_pool(snapshot, name, order, demand)
+        found = _in_pool(work, name, order, demand, closed=closed)
         if isinstance(found, PoolRefusal):
             refusals.append(found)
         else:
@@ -58,47 +73,54 @@ def place(snapshot: Snapshot, demand: GangDemand) -> Placement | Unplaceable:
         code = min((refusal.code for refusal in refusals), key=_NEAREST.index)
         possible = any(r.code in _WAITING and r.fits_empty >= demand.fewest for r in refusals)
         return Unplaceable(code, tuple(refusals), possible)
-    # With several sizes on offer (minCount), more workers win; a pool that has room for all is not held back.
-    most = max(int(option.takes.sum()) for option in options)
-    ranked = rank_options([o for o in options if int(o.takes.sum()) == most], demand.model is not None)
-    return _placement(snapshot, demand, ranked)
+    if demand.fewest < demand.workers:
+        # With several sizes on offer, more workers win; a pool that has room for all is not held back.
+        most = max(option.workers for option in options)
+        options = [option for option in options if option.workers == most]
+    ranked = rank_options(options, demand.model is not None)
+    return _placement(work.live, demand, ranked)
 
 
-def _in_pool(snapshot: Snapshot, name: str, order: int, demand: GangDemand) -> list[Option] | PoolRefusal:
+def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: bool) -> list[Option] | PoolRefusal:
     """Ways to place the gang in one pool, or why there is none."""
-    pool = snapshot.pool(name)
+    pool = work.live.pool(name)
     if pool is None or not pool.rows.size:
         return PoolRefusal(name, Reason.NO_MATCHING_POOL, detail="" if pool is None else "no nodes")
-    barrier, allowed = _quota(snapshot, pool, demand)
-    if barrier is None:
-        barrier = _model(pool, demand)
+    allowed = demand.workers
+    if pool.quotas:
+        barrier, allowed = _quota(work, pool, demand)
+        if barrier is not None:
+            return barrier
+    barrier = _known(work.facts, ("model", name, demand.question), lambda: _model(pool, demand))
     if barrier is not None:
         return barrier
-    fit = node_fit(snapshot, pool, demand)
-    per_row = _by_row(snapshot, pool, fit.now)
-    trees, loose, most = room(snapshot, pool, demand, per_row)
+    room = work.room(pool, demand, closed=closed)
+    most = _known(room.memo, "most", lambda: room.most(demand))
     workers = min(demand.workers, most, allowed)
     if demand.slices:
         workers -= workers % demand.slices[0].size
     if workers < demand.fewest or workers < 1:
-        return _refusal(snapshot, pool, demand, fit, most)
-    return Search(pool, order, demand, workers, per_row, trees, loose).options()
+        return _known(room.memo, ("refusal", demand.fewest), lambda: _refusal(work.live, room, demand, most))
+    trees = [tree for tree, _ in room.trees]
+    return Search(pool, order, demand, workers, room.per_row, trees, room.loose).options()
 
 
-def _by_row(snapshot: Snapshot, pool: PoolInfo, values: Int64) -> Int64:
-    """int64 (N,): the values at the pool's rows, 0 elsewhere."""
-    result = np.zeros(len(snapshot.node_names), dtype=np.int64)
-    result[pool.rows] = values
+def _known(memo: dict[object, Any], key: object, work_out: Callable[[], T]) -> T:
+    """What the memo says, or what it will say from now on."""
+    if key not in memo:
+        memo[key] = work_out()
+    result: T = memo[key]
     return result
 
 
-def _quota(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> tuple[PoolRefusal | None, int]:
+def _quota(work: Work, pool: PoolInfo, demand: GangDemand) -> tuple[PoolRefusal | None, int]:
     """A refusal, or how many workers the namespace's quota still allows."""
     quota = pool.quota_of(demand.namespace)
     if quota is None or quota.limit is None:
         return None, demand.workers
     needed = demand.fewest * demand.devices
-    used = snapshot.held(pool.name, demand.namespace)
+    snapshot = work.live
+    used = work.held(pool.name, demand.namespace)
     total = int(np.bitwise_count(snapshot.device_all[pool.rows]).sum())
     code: Reason | None = None
     if needed > quota.limit:
@@ -141,10 +163,12 @@ def _model(pool: PoolInfo, demand: GangDemand) -> PoolRefusal | None:
     return PoolRefusal(pool.name, Reason.OUT_OF_DEVICE_MEMORY, nodes=int(pool.rows.size), limit=limit, used=needed)
 
 
-def _refusal(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, fit: NodeFit, most: int) -> PoolRefusal:
+def _refusal(snapshot: Snapshot, room: Room, demand: GangDemand, most: int) -> PoolRefusal:
     """Why the gang does not fit: accelerators, other resources of the nodes, or the wiring."""
-    open_rows = pool.rows[fit.open]
-    _, _, empty = room(snapshot, pool, demand, _by_row(snapshot, pool, fit.empty))
+    pool = room.pool
+    fit = node_fit(snapshot, pool, demand, room.open)
+    open_rows = pool.rows[room.open[pool.rows]]
+    empty = if_empty(snapshot, room, demand, fit).most(demand)
     required = [c.level for c in demand.constraints if c.required]
     level = required[-1] if required else ""
     served = any(anchor_level(t, demand) is not None for t in snapshot.topologies)
@@ -175,6 +199,19 @@ def _refusal(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, fit: NodeFi
     )
 
 
+def if_empty(snapshot: Snapshot, room: Room, demand: GangDemand, fit: NodeFit) -> Room:
+    """The room if nothing ran on its nodes."""
+    per_row = np.zeros(len(snapshot.node_names), dtype=np.int64)
+    per_row[room.pool.rows] = fit.empty
+    trees = []
+    for topology in snapshot.topologies:
+        anchor = anchor_level(topology, demand)
+        if anchor is not None and topology.node_rows.size:
+            quanta = {topology.level_index(item.level): item.size for item in demand.slices}
+            trees.append((roll_up(topology, per_row, quanta), anchor))
+    return replace(room, per_row=per_row, trees=trees, memo={})
+
+
 def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> Placement:
     """The best option with device indices, and the runners-up."""
     best = ranked[0]
@@ -184,44 +221,42 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
         _, other_level, other_path = _domain(snapshot, option)
         place_of = (option.pool.name, other_level, other_path)
         if place_of != (best.pool.name, level, path) and place_of not in others:
-            seconds = None if option.predicted is None else option.predicted.seconds
-            others[place_of] = RunnerUp(*place_of, seconds)
+            step = option.template.predicted
+            others[place_of] = RunnerUp(*place_of, None if step is None else step.seconds)
             if len(others) == RUNNERS_UP:
                 break
-    node_of = np.repeat(np.arange(best.rows.size, dtype=np.int32), best.takes)
-    devices = pick_devices(snapshot.device_free[best.rows], best.takes, demand.devices)
+    template = best.template
+    rows, takes = best.rows(), template.takes
+    node_of = np.repeat(np.arange(rows.size, dtype=np.int32), takes)
+    devices = pick_devices(snapshot.device_free[rows], takes, demand.devices)
     node_of.setflags(write=False)
     devices.setflags(write=False)
+    names = snapshot.node_names
+    nodes = itemgetter(*rows.tolist())(names) if rows.size > 1 else (names[int(rows[0])],)
     return Placement(
         key=demand.key,
         pool=best.pool.name,
         group=group,
         level=level,
         domain=path,
-        nodes=tuple(snapshot.node_names[row] for row in best.rows.tolist()),
+        nodes=nodes,
         node_of=node_of,
         devices=devices,
-        predicted=best.predicted,
+        predicted=template.predicted,
         runners_up=tuple(others.values()),
-        note=best.note,
+        note=template.note,
+        rows=rows,
+        names=names,
     )
 
 
 def _domain(snapshot: Snapshot, option: Option) -> tuple[str, str, tuple[str, ...]]:
     """Group, level name and path of the innermost domain that holds an option."""
-    if option.tree is None:
-        if option.rows.size == 1:
-            return "", NODE_LEVEL, (snapshot.node_names[int(option.rows[0])],)
-        return "", "", ()
-    topology, depth = option.tree.topology, option.tree.depth
-    domains: Int64 = np.vstack((topology.node_domain[option.positions].T.astype(np.int64), option.positions))
-    level = innermost(domains)
-    if level < 0:
-        return topology.name, "", ()
-    if level == depth:
-        path = topology.path(depth - 1, int(domains[depth - 1, 0]))
-        return topology.name, NODE_LEVEL, (*path, snapshot.node_names[int(option.rows[0])])
-    return topology.name, topology.levels[level].name, topology.path(level, int(domains[level, 0]))
+    group, level, path, node = option.place()
+    if node < 0:
+        return group, level, path
+    row = node if option.tree is None else int(option.tree.topology.node_rows[node])
+    return group, level, (*path, snapshot.node_names[row])
 
 
 def pick_devices(free: UInt64, takes: Int64, devices: int) -> NDArray[np.uint8]:
@@ -235,6 +270,21 @@ def pick_devices(free: UInt64, takes: Int64, devices: int) -> NDArray[np.uint8]:
     Returns:
         uint8 (workers, devices) indices, ascending in each row, workers in rank order.
     """
+    if free.size <= 4 or ((free == free[0]).all() and (takes == takes[0]).all()):
+        alike = free.size > 4  # many nodes, all the same: work out one
+        one = [
+            index
+            for mask, count in zip(free[:1].tolist() if alike else free.tolist(), takes.tolist(), strict=not alike)
+            for index in _lowest(mask, count * devices)
+        ]
+        picked = np.asarray(one, dtype=np.uint8).reshape(-1, devices)
+        return np.tile(picked, (free.size, 1)) if alike else picked
     bits = (free[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1) != 0
     first = np.cumsum(bits, axis=1) <= (takes * devices)[:, None]
     return np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
+
+
+@lru_cache(maxsize=4096)
+def _lowest(mask: int, count: int) -> tuple[int, ...]:
+    """The `count` lowest bits of a mask, ascending."""
+    return tuple(index for index in range(mask.bit_length()) if mask >> index & 1)[:count]

@@ -6,8 +6,9 @@ The columns (`node_of`, `devices`) are the truth; `workers` is the same as objec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.steptime.predict import StepTime
+
+_BITS: Final = np.uint64(1) << np.arange(MOST_DEVICES, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Placement:
         predicted: step time on these links; None = the model is not known.
         runners_up: the next best places, best first.
         note: why there is no prediction although the model is known; empty otherwise.
+        rows: int64 (nodes,) rows of `nodes` in the snapshot that it was made on; None = made elsewhere.
+        names: node names of that snapshot.
     """
 
     key: str
@@ -74,6 +79,8 @@ class Placement:
     predicted: StepTime | None = None
     runners_up: tuple[RunnerUp, ...] = ()
     note: str = ""
+    rows: NDArray[np.int64] | None = field(default=None, repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     @cached_property
     def workers(self) -> tuple[WorkerPlacement, ...]:
@@ -85,10 +92,17 @@ class Placement:
 
     def masks(self) -> NDArray[np.uint64]:
         """uint64 (nodes,): the devices taken on each of `nodes`, bit i = device i."""
-        bits = np.bitwise_or.reduce(np.uint64(1) << self.devices.astype(np.uint64), axis=1, dtype=np.uint64)
+        return self.loads()[1]
+
+    def loads(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """int64 (nodes,) workers and uint64 (nodes,) devices taken on each of `nodes`."""
+        counts = np.bincount(self.node_of, minlength=len(self.nodes))
+        bits = np.bitwise_or.reduce(_BITS[self.devices], axis=1)
+        if self.rows is not None:  # ranks of a node are neighbours
+            return counts, np.bitwise_or.reduceat(bits, np.cumsum(counts) - counts)
         result = np.zeros(len(self.nodes), dtype=np.uint64)
         np.bitwise_or.at(result, self.node_of, bits)
-        return result
+        return counts, result
 
     @classmethod
     def of(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -38,34 +39,97 @@ PROXY_BYTES: Final = float(2**30)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Template:
+    """One way to use a domain of some shape; it holds for every domain of that shape.
+
+    Attributes:
+        index: int64 (k,) its nodes in rank order, counted from the domain's first (after ordering, see `Option`).
+        takes: int64 (k,) workers on each.
+        seconds: predicted step time, or the stand-in without a prediction.
+        predicted: the prediction, if there is one.
+        note: why there is none although the model is known.
+        missed: preferred levels whose one domain does not hold it.
+        whole: innermost level of which one domain holds all; -1 = none.
+        tidy: every node takes the same, as many as the fullest can, and so does every domain that is used.
+        inside: per level further in than the domain, out of the domains used: the most room any had, how many had as
+            much, the most room that any is left with.
+        spare: workers' room left in those domains.
+    """
+
+    index: Int64
+    takes: Int64
+    seconds: float
+    predicted: StepTime | None
+    note: str
+    missed: int
+    whole: int
+    tidy: bool
+    inside: tuple[tuple[int, int, int], ...]
+    spare: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Option:
     """One way to place the gang.
 
     Attributes:
         pool: of its nodes.
         order: position of the pool in the demand.
-        tree: the group's tree; None = nodes of several groups, or of none.
-        rows: int64 (k,) rows of its nodes in the snapshot, in rank order.
-        positions: int64 (k,) the same nodes in the tree's wiring order; rows again without a tree.
-        takes: int64 (k,) workers on each.
-        seconds: predicted step time, or the stand-in without a prediction.
-        predicted: the prediction, if there is one.
-        note: why there is none although the model is known.
-        missed: preferred levels whose one domain does not hold it.
-        path: names that order equals: group, then domains.
+        tree: the group's tree; None = nodes of several groups, or of none, which the template's index names by row.
+        template: how the domain is used.
+        level: of the domain; -1 = no domain, the template's index counts from the tree's first node.
+        domain: index on that level.
+        start: first node of the domain in wiring order.
+        ordering: int64, the domain's nodes by room; None = the template counts in wiring order.
     """
 
     pool: PoolInfo
     order: int
     tree: Tree | None
-    rows: Int64
-    positions: Int64
-    takes: Int64
-    seconds: float
-    predicted: StepTime | None
-    note: str
-    missed: int
-    path: tuple[str, ...]
+    template: Template
+    level: int = -1
+    domain: int = 0
+    start: int = 0
+    ordering: Int64 | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Predicted step time, or the stand-in without a prediction."""
+        return self.template.seconds
+
+    @property
+    def workers(self) -> int:
+        """How many it places."""
+        return int(self.template.takes.sum())
+
+    def positions(self) -> Int64:
+        """int64 (k,) its nodes in the tree's wiring order, in rank order; rows without a tree."""
+        index = self.template.index
+        return self.start + (index if self.ordering is None else self.ordering[index])
+
+    def rows(self) -> Int64:
+        """int64 (k,) rows of its nodes in the snapshot, in rank order."""
+        positions = self.positions()
+        return positions if self.tree is None else self.tree.topology.node_rows[positions].astype(np.int64)
+
+    def place(self) -> tuple[str, str, tuple[str, ...], int]:
+        """Group, name of the innermost level that holds all, path of that domain (without the node), the one node's
+        position or -1."""
+        if self.tree is None:
+            index = self.template.index
+            return ("", NODE_LEVEL, (), int(index[0])) if index.size == 1 else ("", "", (), -1)
+        topology, whole = self.tree.topology, self.template.whole
+        if whole < 0:
+            return topology.name, "", (), -1
+        if whole == self.level < self.tree.depth:
+            return topology.name, topology.levels[whole].name, topology.path(whole, self.domain), -1
+        inner = int(self.template.index[0])
+        first: int = self.start + (inner if self.ordering is None else int(self.ordering[inner]))
+        level = min(whole, self.tree.depth - 1)
+        path = topology.path(level, int(topology.node_domain[first, level]))
+        if whole == self.tree.depth:
+            return topology.name, NODE_LEVEL, path, first
+        return topology.name, topology.levels[whole].name, path, -1
 
 
 def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, workers: int, anchor: int) -> list[Option]:
@@ -81,90 +145,117 @@ def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, wor
     """
     options: list[Option] = []
     found = 0
+    memo: dict[object, tuple[Template, ...]] = tree.memo.setdefault((demand.question, workers), {})
+    asked = (id(memo), order)
     for level in range(tree.depth, max(anchor, 0) - 1, -1):
-        caps = tree.caps[level]
-        fitting = np.flatnonzero(caps >= workers)
-        if not fitting.size:
+        if tree.most(level) < workers:
             continue
-        most = PER_LEVEL[found]
-        if fitting.size > most:
-            fitting = _most_promising(tree, level, fitting, workers, most)
-        shapes: dict[bytes, tuple[int, list[Option]]] = {}
-        for domain in fitting.tolist():
-            start, shape = _shape(tree, level, domain)
-            known = shapes.get(shape)
-            if known is None:
-                scored = _domain_options(tree, pool, order, demand, (level, domain, workers))
-                shapes[shape] = (start, scored)
-                options += scored
-            else:
-                options += [_moved(option, tree, start - known[0]) for option in known[1]]
+        for domain in _most_promising(tree, level, workers, PER_LEVEL[found]):
+            known = tree.options.setdefault((level, domain), {})
+            here: list[Option] | None = known.get(asked)
+            if here is None:
+                start, ordering, shape = _shape(tree, level, domain)
+                templates = memo.get((level, shape))
+                if templates is None:
+                    templates = _templates(tree, pool, demand, (level, domain, workers), start, ordering)
+                    memo[(level, shape)] = templates
+                here = [Option(pool, order, tree, t, level, domain, start, ordering) for t in templates]
+                known[asked] = here
+            options += here
         found += 1
-        if found == len(PER_LEVEL):
+        if found == len(PER_LEVEL) or min(options, key=_by_seconds).template.tidy:
             break
     return options
 
 
-def _domain_options(
-    tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, where: tuple[int, int, int]
-) -> list[Option]:
+def _by_seconds(option: Option) -> float:
+    return option.template.seconds
+
+
+def _templates(
+    tree: Tree, pool: PoolInfo, demand: GangDemand, where: tuple[int, int, int], start: int, ordering: Int64 | None
+) -> tuple[Template, ...]:
     """Ways to spread the gang over one domain; `where`: level, domain, workers."""
     filled = spread_domain(tree, *where, even=False)
-    options = [tree_option(tree, pool, order, demand, filled)]
+    spreads = [filled]
     if filled.nodes.size > 1:
         evenly = spread_domain(tree, *where, even=True)
         if not (_same(evenly.nodes, filled.nodes) and _same(evenly.takes, filled.takes)):
-            options.append(tree_option(tree, pool, order, demand, evenly))
-    return options
+            spreads.append(evenly)
+    return tuple(tree_template(tree, pool, demand, spread, where[0], start, ordering) for spread in spreads)
 
 
-def _shape(tree: Tree, level: int, domain: int) -> tuple[int, bytes]:
-    """First node of a domain, and its wiring and room as bytes: equal bytes, equal options but for their place."""
+def _shape(tree: Tree, level: int, domain: int) -> tuple[int, Int64 | None, bytes]:
+    """First node of a domain, its nodes by room, and its wiring and room as bytes: equal bytes, equal templates.
+
+    Where nothing stands between a domain and its nodes, their order does not matter: they are sorted by room.
+    """
     if level == tree.depth:
-        return domain, int(tree.caps[level][domain]).to_bytes(8, "little")
-    start, end = tree.topology.starts[level][domain : domain + 2].tolist()
+        return domain, None, int(tree.caps[level][domain]).to_bytes(8, "little")
+    runs = tree.topology.starts[level]
+    start, end = int(runs[domain]), int(runs[domain + 1])
+    caps = tree.caps[-1][start:end]
+    if level == tree.depth - 1:
+        ordering = np.argsort(-caps, kind="stable")
+        return start, ordering, caps[ordering].tobytes()
     inside = tree.topology.node_domain[start:end, level + 1 :]
-    return start, tree.caps[-1][start:end].tobytes() + (inside - inside[:1]).tobytes()
+    return start, None, caps.tobytes() + (inside - inside[:1]).tobytes()
 
 
-def _moved(option: Option, tree: Tree, shift: int) -> Option:
-    """The same option in a domain of the same shape, `shift` nodes further on in wiring order."""
-    positions = option.positions + shift
-    rows = tree.topology.node_rows[positions].astype(np.int64)
-    return replace(option, positions=positions, rows=rows, path=_path(tree, positions)[1])
-
-
-def _path(tree: Tree, positions: Int64) -> tuple[int, tuple[str, ...]]:
-    """Innermost level that holds these nodes (-1: none), and the names that order equal options."""
-    topology = tree.topology
-    whole = tree.depth if positions.size == 1 else innermost(topology.node_domain[positions].T)
-    level = min(whole, tree.depth - 1)
-    path = topology.path(level, int(topology.node_domain[positions[0], level])) if level >= 0 else ()
-    return whole, (topology.name, *path)
-
-
-def tree_option(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, spread: Spread) -> Option:
-    """Score one spread inside a tree."""
+def tree_template(
+    tree: Tree,
+    pool: PoolInfo,
+    demand: GangDemand,
+    spread: Spread,
+    level: int = -1,
+    start: int = 0,
+    ordering: Int64 | None = None,
+) -> Template:
+    """Score one spread inside a tree, of a domain of that level that starts there."""
     topology = tree.topology
     domains = np.empty((tree.depth + 1, spread.nodes.size), dtype=np.int64)
     domains[:-1] = topology.node_domain[spread.nodes].T
     domains[-1] = spread.nodes
     seconds, predicted, note = _seconds(pool, topology.levels, domains, spread.takes, demand)
-    whole, path = _path(tree, spread.nodes)
+    whole = innermost(domains)
     missed = sum(1 for c in demand.constraints if not c.required and topology.level_index(c.level) > whole)
-    return Option(
-        pool=pool,
-        order=order,
-        tree=tree,
-        rows=topology.node_rows[spread.nodes].astype(np.int64),
-        positions=spread.nodes,
-        takes=spread.takes,
-        seconds=seconds,
-        predicted=predicted,
-        note=note,
-        missed=missed,
-        path=path,
-    )
+    inside: list[tuple[int, int, int]] = []
+    spare = 0
+    tidy = bool((spread.takes == spread.takes[0]).all())
+    tidy = tidy and int(spread.takes[0]) == min(int(tree.caps[-1][spread.nodes].max()), int(spread.takes.sum()))
+    for at in range(level + 1, tree.depth + 1):
+        used = np.bincount(domains[at] - domains[at].min(), weights=spread.takes).astype(np.int64)
+        touched = np.flatnonzero(used)
+        used = used[touched]
+        room = tree.caps[at][touched + int(domains[at].min())]
+        most = int(room.max())
+        inside.append((most, int(np.count_nonzero(room == most)), int((room - used).max())))
+        spare += int((room - used).sum())
+        tidy = tidy and bool((used == used[0]).all()) and _whole_groups(demand, int(used[0]))
+    index = spread.nodes - start
+    if ordering is not None:
+        back = np.empty_like(ordering)
+        back[ordering] = np.arange(ordering.size)
+        index = back[index]
+    return Template(index, spread.takes, seconds, predicted, note, missed, whole, tidy, tuple(inside), spare)
+
+
+def neighbour_groups(demand: GangDemand, workers: int) -> list[int]:
+    """Numbers of neighbouring workers that it may pay to keep together: a tensor group, a whole pipeline."""
+    cut = demand.parallelism
+    sizes: list[int] = []
+    if cut is None:
+        return sizes
+    for ranks in (cut.tensor * cut.context, cut.tensor * cut.context * cut.pipeline):
+        size, rest = divmod(ranks, demand.devices)
+        if not rest and 1 < size < workers and not workers % size and size not in sizes:
+            sizes.append(size)
+    return sizes
+
+
+def _whole_groups(demand: GangDemand, share: int) -> bool:
+    """Whether domains with this many workers each hold whole groups, or whole parts of groups."""
+    return all(not share % size or not size % share for size in neighbour_groups(demand, demand.workers))
 
 
 def loose_option(pool: PoolInfo, order: int, demand: GangDemand, rows: Int64, takes: Int64) -> Option:
@@ -175,7 +266,7 @@ def loose_option(pool: PoolInfo, order: int, demand: GangDemand, rows: Int64, ta
     seconds, predicted, note = _seconds(pool, (network,), domains, takes, demand)
     one_node = rows.size == 1
     missed = sum(1 for c in demand.constraints if not c.required and not (one_node and c.level == NODE_LEVEL))
-    return Option(pool, order, None, rows, rows, takes, seconds, predicted, note, missed, ())
+    return Option(pool, order, None, Template(rows, takes, seconds, predicted, note, missed, -1, False, (), 0))
 
 
 def innermost(domains: Int64 | Int32) -> int:
@@ -192,61 +283,83 @@ def rank_options(options: Sequence[Option], with_model: bool) -> list[Option]:
     """Best first. The order of keys: no prediction last; (without a model: the user's order of pools); step time;
     preferred levels missed; largest gang lost per level, from the outside in; room left beside it; pool; name.
     """
-    best = min(option.seconds for option in options)
-    names = {path: float(place) for place, path in enumerate(sorted({option.path for option in options}))}
-    columns: list[list[float]] = [
-        [names[option.path] for option in options],
-        [option.order for option in options],
-    ]
-    near = [option.seconds <= best * (1 + EQUAL) for option in options]  # only ties need the columns below
-    losses = [_losses(option) if close else () for option, close in zip(options, near, strict=True)]
-    for level in range(max(map(len, losses)) - 1, -1, -1):
-        columns.append([loss[level] if level < len(loss) else 0.0 for loss in losses])
-    columns.append([option.missed for option in options])
-    columns.append([math.floor(math.log(max(option.seconds, 1e-12) / max(best, 1e-12)) / EQUAL) for option in options])
-    if with_model:
-        columns.append([0 if option.predicted is not None else 1 + option.order for option in options])
-    else:
-        columns.append([option.order for option in options])
-    return [options[index] for index in np.lexsort(columns).tolist()]
+    best = max(min(option.template.seconds for option in options), 1e-12)
+
+    alike: dict[tuple[int, int, int], tuple[int, ...]] = {}
+
+    def losses(option: Option) -> tuple[int, ...]:
+        # Domains of one shape under one parent cost the others the same.
+        where = -1 if option.tree is None or option.level < 0 else option.tree.parent(option.level, option.domain)
+        same = (id(option.template), option.level, where)
+        if same not in alike:
+            alike[same] = _losses(option)
+        return alike[same]
+
+    def keys(option: Option) -> tuple[object, ...]:
+        if with_model:
+            first = 0 if option.template.predicted is not None else 1 + option.order
+        else:
+            first = option.order
+        slower = math.floor(math.log(max(option.template.seconds, 1e-12) / best) / EQUAL)
+        cost = losses(option) if slower == 0 else ()  # only ties need them
+        name = "" if option.tree is None else option.tree.topology.name
+        return (first, slower, option.template.missed, cost, option.order, name, option.start, option.level)
+
+    return sorted(options, key=keys)
 
 
-def _losses(option: Option) -> tuple[float, ...]:
+def _losses(option: Option) -> tuple[int, ...]:
     """Per level from the outside in: by how much the largest gang that still fits shrinks; then the room left."""
     tree = option.tree
     if tree is None:
         return ()
-    losses: list[float] = []
-    spare = 0.0
-    for level in range(tree.depth + 1):
-        caps = tree.caps[level]
-        if level == tree.depth:
-            used = np.zeros_like(caps)
-            used[option.positions] = option.takes
-        else:
-            where = tree.topology.node_domain[option.positions, level]
-            used = np.bincount(where, weights=option.takes, minlength=caps.size).astype(np.int64)
-        losses.append(float(caps.max() - (caps - used).max()))
-        spare += float((caps - used)[used > 0].sum())
+    losses: list[int] = []
+    workers = option.workers
+    spare = option.template.spare
+    domain = option.domain
+    for level in range(option.level, -1, -1):
+        room = int(tree.caps[level][domain])
+        losses.append(_loss(tree.top(level), room, 1, room - workers))
+        spare += room - workers
+        domain = int(tree.parent(level, domain))
+    losses.reverse()
+    for at, facts in enumerate(option.template.inside, option.level + 1):
+        losses.append(_loss(tree.top(at), *facts))
     return (*losses, spare)
 
 
-def _most_promising(tree: Tree, level: int, fitting: Int64, workers: int, most: int) -> Int64:
-    """The domains that need the fewest children, then those that are filled best, then by name."""
-    caps = tree.caps[level][fitting]
+def _loss(top: tuple[int, int, int], most: int, count: int, left: int) -> int:
+    """By how much the largest room of a level shrinks when `count` domains with `most` room are left with `left`."""
+    return 0 if most < top[0] or count < top[1] else top[0] - max(top[2], left)
+
+
+def _most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int]:
+    """Domains with room: those that need the fewest children first, then those that are filled best, then by name."""
+    caps = tree.caps[level]
     if level == tree.depth:
-        order = np.lexsort((fitting, caps))
-    else:
+        chosen: list[int] = []
+        above = workers
+        while len(chosen) < most:  # the fullest nodes, without sorting thousands
+            open_caps = np.where(caps >= above, caps, np.iinfo(np.int64).max)
+            least = int(open_caps.min())
+            if least > tree.most(level):
+                break
+            chosen += np.flatnonzero(caps == least)[: most - len(chosen)].tolist()
+            above = least + 1
+        return chosen
+    fitting = np.flatnonzero(caps >= workers)
+    if fitting.size > 1:
         largest = np.maximum.reduceat(tree.caps[level + 1], tree.children[level][:-1])[fitting]
-        order = np.lexsort((fitting, caps, -np.minimum(largest, workers)))
-    return fitting[order[:most]]
+        fitting = fitting[np.lexsort((fitting, caps[fitting], -np.minimum(largest, workers)))]
+    promising: list[int] = fitting[:most].tolist()
+    return promising
 
 
 def _seconds(
     pool: PoolInfo, levels: Sequence[Level], domains: Int64, takes: Int64, demand: GangDemand
 ) -> tuple[float, StepTime | None, str]:
     """Predicted step time of workers on these domains (levels + 1, nodes), or the stand-in and why."""
-    wired = link_levels(pool, levels)
+    wired = link_levels(pool, tuple(levels))
     per_worker = np.repeat(runs(domains), takes, axis=1)
     workers = int(takes.sum())
     plain = Parallelism(data=workers * demand.devices)
@@ -262,7 +375,8 @@ def _seconds(
     return collective_seconds("all_reduce", PROXY_BYTES, wiring.data), None, note
 
 
-def link_levels(pool: PoolInfo, levels: Sequence[Level]) -> tuple[LinkLevel, ...]:
+@lru_cache(maxsize=256)
+def link_levels(pool: PoolInfo, levels: tuple[Level, ...]) -> tuple[LinkLevel, ...]:
     """Links of a group's levels and, last, of the pool's nodes."""
     figures = [(level.name, level.bandwidth, level.latency) for level in (*levels, pool.link)]
     return levels_for(pool.chip, figures)

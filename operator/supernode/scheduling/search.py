@@ -6,14 +6,13 @@ whether the gang may use the pool at all, and which option wins (`place`, `score
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import Tree, outside, roll_up
-from supernode.scheduling.score import Option, loose_option, tree_option, tree_options
+from supernode.scheduling.score import Option, loose_option, neighbour_groups, tree_options, tree_template
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.spread import allot, spread_below
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
@@ -33,41 +32,11 @@ def anchor_level(topology: Topology, demand: GangDemand) -> int | None:
     return anchor
 
 
-def room(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, per_row: Int64) -> tuple[list[Tree], Int32, int]:
-    """Where workers fit together: the trees that can serve the demand, nodes outside all groups, and the most workers
-    that one place takes (one domain of the required level, or the whole pool).
-
-    Args:
-        snapshot: the cluster.
-        pool: one pool of it.
-        demand: the gang.
-        per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
-    """
-    trees: list[Tree] = []
-    anchored = any(c.required and c.level != NODE_LEVEL for c in demand.constraints)
-    one_node = any(c.required and c.level == NODE_LEVEL for c in demand.constraints)
-    together = 0
-    most = 0
-    for topology in snapshot.topologies:
-        anchor = anchor_level(topology, demand)
-        if anchor is None or not topology.node_rows.size:
-            continue
-        quanta = {topology.level_index(item.level): item.size for item in demand.slices}
-        tree = roll_up(topology, per_row, quanta)
-        if not tree.caps[0].any():
-            continue
-        trees.append(tree)
-        together += int(tree.caps[0].sum())
-        if anchor >= 0:
-            most = max(most, int(tree.caps[anchor].max()))
-    bound = anchored or any(item.level != NODE_LEVEL for item in demand.slices)
-    loose = pool.rows[:0] if bound else outside(pool.rows, snapshot.topologies, len(snapshot.node_names))
-    if loose.size:
-        caps = loose_caps(per_row, loose, demand)
-        together += int(caps.sum())
-        if one_node:
-            most = max(most, int(caps.max()))
-    return trees, loose, most if anchored or one_node else together
+def loose_rows(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> Int32:
+    """Rows of the pool outside all groups, if the gang can be put there at all."""
+    bound = any(c.required and c.level != NODE_LEVEL for c in demand.constraints)
+    bound = bound or any(item.level != NODE_LEVEL for item in demand.slices)
+    return pool.rows[:0] if bound else outside(pool.rows, snapshot.topologies, len(snapshot.node_names))
 
 
 def loose_caps(per_row: Int64, loose: Int32, demand: GangDemand) -> Int64:
@@ -103,15 +72,17 @@ class Search:
     def options(self) -> list[Option]:
         """All ways that are worth comparing; at least one."""
         options = self._with(self.trees, self.per_row, 1)
-        for quantum in self._groups():
+        if min(options, key=lambda option: option.seconds).template.tidy:
+            return options  # no border is crossed more often than it must be
+        for quantum in neighbour_groups(self.demand, self.workers):
             options += self._with(
                 [t for tree in self.trees if (t := self._aligned(tree, quantum))], self.per_row, quantum
             )
         best = min(options, key=lambda option: option.seconds)
         # A ring is as slow as its narrowest border: the same number of workers on every node may be faster.
-        for share in self._equal_shares(best.takes):
+        for share in self._equal_shares(best.template.takes):
             capped = np.minimum(self.per_row, share)
-            equal = [roll_up(tree.topology, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
+            equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
             options += self._with(equal, capped, share)
         return options
 
@@ -130,17 +101,9 @@ class Search:
             options += self._anywhere(trees, caps, quantum)
         return options
 
-    def _groups(self) -> Iterator[int]:
-        """Numbers of neighbouring workers that it may pay to keep together: a tensor group, a whole pipeline."""
-        cut = self.demand.parallelism
-        if cut is None:
-            return
-        seen = {1, self.workers}
-        for ranks in (cut.tensor * cut.context, cut.tensor * cut.context * cut.pipeline):
-            size, rest = divmod(ranks, self.demand.devices)
-            if not rest and size and not self.workers % size and size not in seen:
-                seen.add(size)
-                yield size
+    def _again(self, tree: Tree, per_row: Int64, quanta: dict[int, int]) -> Tree:
+        """The tree with other room."""
+        return roll_up(tree.topology, per_row, quanta, tree.memo_for(quanta))
 
     def _slices(self, tree: Tree) -> dict[int, int]:
         return {tree.topology.level_index(item.level): item.size for item in self.demand.slices}
@@ -152,7 +115,7 @@ class Search:
             if tree.caps[level].max() >= quantum:
                 if any(size % quantum and quantum % size for size in slices.values()):
                     return None
-                return roll_up(tree.topology, self.per_row, {**slices, level: max(slices.get(level, 1), quantum)})
+                return self._again(tree, self.per_row, {**slices, level: max(slices.get(level, 1), quantum)})
         return None
 
     def _equal_shares(self, takes: Int64) -> list[int]:
@@ -204,7 +167,7 @@ class Search:
             domains = domains[np.lexsort((domains, -mine[domains]))]
             spread = spread_below(tree, 0, domains, mine[domains], even=even)
             if int(mine.sum()) == self.workers:
-                return tree_option(tree, self.pool, self.order, self.demand, spread)
+                return Option(self.pool, self.order, tree, tree_template(tree, self.pool, self.demand, spread))
             rows.append(tree.topology.node_rows[spread.nodes].astype(np.int64))
             takes.append(spread.takes)
         mine = shares[begin:]

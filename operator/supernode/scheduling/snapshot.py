@@ -7,9 +7,9 @@ copies; it never changes, however the cluster does. Not here: changing it, and r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,7 @@ class Snapshot:
         topologies: by name of the group, ascending.
         holders: key of the gang -> what it holds.
         generation: counts the changes of the state; equal generations = equal snapshots.
+        memo: what functions of this snapshot alone have worked out; never part of the value.
     """
 
     node_names: tuple[str, ...]
@@ -133,6 +134,7 @@ class Snapshot:
     topologies: tuple[Topology, ...]
     holders: Mapping[str, Holding]
     generation: int
+    memo: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def pool(self, name: str) -> PoolInfo | None:
         """The pool of that name, or None."""

@@ -13,10 +13,11 @@ from supernode.scheduling.cycle import Reservations
 from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.place import pick_devices, place
 from supernode.scheduling.placement import Placement, WorkerPlacement
-from supernode.scheduling.score import Option, rank_options
+from supernode.scheduling.score import Option, Template, rank_options
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.topology import Level, build_topology
 from supernode.scheduling.unplaceable import Unplaceable
+from supernode.scheduling.work import Work
 from supernode.steptime.model import Parallelism
 
 
@@ -182,9 +183,10 @@ def test_snapshots_can_not_be_changed() -> None:
 def test_masks_of_another_snapshot_are_refused() -> None:
     snapshot = a_state().snapshot()
     demand = a_gang().with_eligible({"dcu": np.ones(3, dtype=np.bool_)})
-    for asked in (place, Reservations().place):
-        with pytest.raises(InputError, match="the snapshot has 4 nodes"):
-            asked(snapshot, demand)
+    with pytest.raises(InputError, match="the snapshot has 4 nodes"):
+        place(snapshot, demand)
+    with pytest.raises(InputError, match="the snapshot has 4 nodes"):
+        Reservations(Work(snapshot)).place(demand)
     only = np.asarray([False, False, True, True])
     result = place(snapshot, a_gang().with_eligible({"dcu": only}))
     assert isinstance(result, Placement)
@@ -262,7 +264,8 @@ def test_order_of_keys() -> None:
     rows = np.asarray([0], dtype=np.int64)
 
     def option(name: str, seconds: float, missed: int) -> Option:
-        return Option(pool, 0, None, rows, rows, rows + 1, seconds, None, "", missed, (name,))
+        template = Template(rows, rows + 1, seconds, None, "", missed, -1, False, (), 0)
+        return Option(pool, 0, None, template, start="ab".index(name))
 
     first = option("a", 1.0, 1)
     for other, wins in (
@@ -272,8 +275,8 @@ def test_order_of_keys() -> None:
         (option("b", 1.01, 0), "a"),
         (option("b", 0.98, 2), "b"),
     ):
-        assert rank_options([first, other], with_model=True)[0].path == (wins,)
-        assert rank_options([other, first], with_model=True)[0].path == (wins,)
+        assert rank_options([first, other], with_model=True)[0].start == "ab".index(wins)
+        assert rank_options([other, first], with_model=True)[0].start == "ab".index(wins)
 
 
 def test_absurd_requests_fill_a_node_and_no_more() -> None:

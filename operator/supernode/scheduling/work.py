@@ -1,0 +1,253 @@
+"""A cycle's own copy of the cluster: what is free after each claim, and how many workers fit where, kept up to date.
+
+Flows in: a `Snapshot`, then claims one by one. Flows out: `Room`s for the search, and frozen snapshots on request. One
+owner, one thread, one cycle; nothing here outlives it. Not here: choosing (`place`) and the order of gangs (`cycle`).
+
+Gangs of one kind (same devices, requests, constraints and node mask) share a `Room`. It remembers how many claims it
+has seen and catches up on the nodes that these touched, so that a claim costs nothing to kinds that are never asked
+about again, and little to the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from supernode.errors import InputError
+from supernode.scheduling.demand import GangDemand, Mask
+from supernode.scheduling.fit import Tree, fits_on, roll_up
+from supernode.scheduling.placement import Placement
+from supernode.scheduling.search import anchor_level, loose_caps, loose_rows
+from supernode.scheduling.snapshot import Bool, Holding, Int64, PoolInfo, Snapshot, resource_vector
+from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
+
+
+@dataclass(eq=False, slots=True)
+class Room:
+    """How many workers of one kind fit where in one pool. Changed by `Work` alone.
+
+    Attributes:
+        pool: the pool.
+        open: bool (N,) nodes of the pool that are ready and that the gang may use.
+        per_row: int64 (N,) workers per node now, 0 outside the pool.
+        trees: of the groups that can serve the kind and have any room, with their required level (-1: none).
+        loose: rows of the pool outside all groups, if the kind can use them.
+        mask: the node mask it was made for (kept so that its identity is not given to another).
+        seen: claims that are counted in.
+        columns: (column, amount) of each resource that a worker asks for; None = a resource that no node has.
+        memo: what `place` has worked out for this state of the room.
+    """
+
+    pool: PoolInfo
+    open: Bool
+    per_row: Int64
+    trees: list[tuple[Tree, int]]
+    loose: Int32
+    mask: Mask | None
+    seen: int
+    columns: tuple[tuple[int, int], ...] | None
+    memo: dict[object, Any] = field(default_factory=dict)
+
+    def most(self, demand: GangDemand) -> int:
+        """Most workers that one place takes: one domain of the required level, or the whole pool."""
+        anchored = any(c.required and c.level != NODE_LEVEL for c in demand.constraints)
+        one_node = any(c.required and c.level == NODE_LEVEL for c in demand.constraints)
+        loose = loose_caps(self.per_row, self.loose, demand) if self.loose.size else self.loose
+        if anchored or one_node:
+            most = max((tree.most(anchor) for tree, anchor in self.trees), default=0)
+            return max(most, int(loose.max(initial=0))) if one_node else most
+        return sum(int(tree.caps[0].sum()) for tree, _ in self.trees) + int(loose.sum())
+
+
+class Work:
+    """The cluster as one cycle changes it. It starts as the given snapshot, which stays as it is."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        #: The cluster now. Its arrays change with each claim; `frozen` gives a copy that does not.
+        self.live = snapshot
+        self._given = snapshot
+        self._holders: dict[str, Holding] = {}
+        self._frozen: Snapshot | None = snapshot
+        self._own = False  # whether the arrays of `live` are this object's to change
+        self._touched: list[Int64] = []  # rows per claim
+        self._rooms: dict[object, Room] = {}
+        self._held: dict[tuple[str, str], int] = {}
+        self._closed: Bool | None = None
+        self._closings = 0
+        #: What callers have worked out and that a claim or a closing makes void.
+        self.memo: dict[object, Any] = {}
+        #: What callers have worked out and that stays true for the whole cycle.
+        self.facts: dict[object, Any] = {}
+
+    @property
+    def closed(self) -> Bool | None:
+        """bool (N,) nodes that are kept for gangs which came first; None = none are. Not to be changed."""
+        return self._closed
+
+    def close(self, rows: Int64) -> None:
+        """Keep nodes for a gang that waits: rooms that are asked for with ``closed`` leave them out."""
+        kept = np.zeros(len(self.live.node_names), dtype=np.bool_) if self._closed is None else self._closed.copy()
+        kept[rows] = True
+        self._closed = kept
+        self._closings += 1
+        self.memo.clear()
+
+    def frozen(self) -> Snapshot:
+        """The cluster now, as a value. The same object until the next claim."""
+        if self._frozen is None:
+            free, device_free = self.live.free.copy(), self.live.device_free.copy()
+            free.setflags(write=False)
+            device_free.setflags(write=False)
+            holders = MappingProxyType(dict(self._holders))
+            self._frozen = replace(self.live, free=free, device_free=device_free, holders=holders, memo={})
+        return self._frozen
+
+    def held(self, pool: str, namespace: str) -> int:
+        """Devices of a pool that a namespace's gangs hold."""
+        known = self._held.get((pool, namespace))
+        if known is None:
+            known = self._held[pool, namespace] = self.live.held(pool, namespace)
+        return known
+
+    def claim(self, placement: Placement, demand: GangDemand) -> None:
+        """The gang holds its placement from now on; it must fit.
+
+        Raises:
+            InputError: a node that is not in the cluster; names it.
+        """
+        if not self._own:
+            live = self.live
+            self._holders = dict(live.holders)
+            self.live = replace(
+                live,
+                free=live.free.copy(),
+                device_free=live.device_free.copy(),
+                holders=MappingProxyType(self._holders),
+                memo={},
+            )
+            self._own = True
+        rows = self._rows(placement)
+        workers, masks = placement.loads()
+        live = self.live
+        vector = self.facts.get(("vector", demand.kind))
+        if vector is None:
+            vector, _ = resource_vector(live.resources, demand.request)
+            self.facts["vector", demand.kind] = vector
+        pool = live.pool(placement.pool)
+        live.free[rows] -= workers[:, None] * vector
+        if pool is not None:
+            live.free[rows, pool.resource] -= np.bitwise_count(masks)
+        live.device_free[rows] &= ~masks
+        holding = Holding.of(
+            demand.key, placement.pool, placement.nodes, masks, workers.astype(np.int32), demand.request
+        )
+        self._holders[demand.key] = holding
+        counted = (placement.pool, demand.namespace)
+        if counted in self._held:
+            self._held[counted] += holding.devices
+        self._touched.append(rows)
+        self._frozen = None
+        self.memo.clear()
+        live.memo.clear()
+
+    def _rows(self, placement: Placement) -> Int64:
+        if placement.rows is not None and placement.names is self.live.node_names:
+            return placement.rows
+        index = self.facts.get("rows")
+        if index is None:
+            index = self.facts["rows"] = {name: row for row, name in enumerate(self.live.node_names)}
+        try:
+            return np.asarray([index[name] for name in placement.nodes], dtype=np.int64)
+        except KeyError as exc:
+            raise InputError(f"node {exc.args[0]} is not in the cluster", obj=f"TrainingJob {placement.key}") from exc
+
+    # --- rooms -----------------------------------------------------------------------------------------------------
+    def room(self, pool: PoolInfo, demand: GangDemand, *, closed: bool) -> Room:
+        """Where workers of the gang's kind fit in a pool now; `closed`: on nodes that are kept for nobody.
+
+        Raises:
+            InputError: a node mask that does not belong to this cluster.
+        """
+        mask = demand.eligible.get(pool.name)
+        key = (pool.name, demand.kind, id(mask), self._closings if closed else 0)
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = self._make(pool, demand, mask, self._closed if closed else None)
+        elif room.seen < len(self._touched):
+            self._catch_up(room, demand)
+        return room
+
+    def _make(self, pool: PoolInfo, demand: GangDemand, mask: Mask | None, closed: Bool | None) -> Room:
+        live = self.live
+        nodes = len(live.node_names)
+        usable = open_rows(live, pool, demand, mask)
+        if closed is not None:
+            usable = usable & ~closed
+        vector, missing = resource_vector(live.resources, demand.request)
+        columns = None if missing else tuple((c, int(vector[c])) for c in np.flatnonzero(vector).tolist())
+        per_row = np.zeros(nodes, dtype=np.int64)
+        if columns is not None:
+            rows = np.flatnonzero(usable)
+            per_row[rows] = fits_on(live, rows, demand.devices, columns)
+        trees: list[tuple[Tree, int]] = []
+        for topology in live.topologies:
+            anchor = anchor_level(topology, demand)
+            if anchor is None or not topology.node_rows.size:
+                continue
+            quanta = {topology.level_index(item.level): item.size for item in demand.slices}
+            tree = roll_up(topology, per_row, quanta)
+            if tree.caps[0].any():
+                trees.append((tree, anchor))
+        loose = loose_rows(live, pool, demand)
+        return Room(pool, usable, per_row, trees, loose, mask, len(self._touched), columns)
+
+    def _catch_up(self, room: Room, demand: GangDemand) -> None:
+        pending = self._touched[room.seen :]
+        rows = pending[0] if len(pending) == 1 else np.unique(np.concatenate(pending))
+        room.seen = len(self._touched)
+        room.memo.clear()
+        if room.columns is None:
+            return
+        rows = rows[room.open[rows]]
+        if not rows.size:
+            return
+        workers = fits_on(self.live, rows, demand.devices, room.columns)
+        room.per_row[rows] = workers
+        for tree, _ in room.trees:
+            where = positions_of(tree.topology, len(self.live.node_names))[rows]
+            inside = where >= 0
+            if inside.all():
+                tree.refresh(where, workers)
+            elif inside.any():
+                tree.refresh(where[inside], workers[inside])
+
+
+def open_rows(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, mask: Mask | None) -> Bool:
+    """bool (N,): nodes of the pool that are ready and that the mask allows.
+
+    Raises:
+        InputError: a node mask that does not belong to this cluster.
+    """
+    result = np.zeros(len(snapshot.node_names), dtype=np.bool_)
+    result[pool.rows] = snapshot.usable[pool.rows]
+    if mask is not None:
+        if mask.shape != snapshot.usable.shape or mask.dtype != np.bool_:
+            raise InputError(
+                f"eligible nodes of pool {pool.name} are {mask.dtype} {mask.shape}, the snapshot has "
+                f"{snapshot.usable.shape[0]} nodes",
+                obj=f"TrainingJob {demand.key}",
+            )
+        result &= mask
+    return result
+
+
+@lru_cache(maxsize=64)
+def positions_of(topology: Topology, nodes: int) -> Int64:
+    """int64 (nodes,): each row's position in the wiring order; -1 outside the group."""
+    result = np.full(nodes, -1, dtype=np.int64)
+    result[topology.node_rows] = np.arange(topology.node_rows.size)
+    return result
