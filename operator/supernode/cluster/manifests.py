@@ -176,9 +176,10 @@ def pod(plan: GangPlan, worker: WorkerPlan) -> Json:
     spec["subdomain"] = plan.job
     spec["nodeName"] = worker.node
     spec["schedulerName"] = names.SCHEDULER_NAME
-    spec.setdefault("restartPolicy", "Never")
+    # What the user wrote as null he left out.
+    spec["restartPolicy"] = spec.get("restartPolicy") or "Never"
     if plan.priority_class:
-        spec.setdefault("priorityClassName", plan.priority_class)
+        spec["priorityClassName"] = spec.get("priorityClassName") or plan.priority_class
     _fill_worker(plan, worker, pool, spec)
     if pool.chip is not None:
         spec["initContainers"] = [_sidecar(plan, worker, pool.chip), *(spec.get("initContainers") or [])]
@@ -225,7 +226,7 @@ def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json)
     """Give the first container its accelerators, variables and mounts."""
     first: Json = spec["containers"][0]
     if plan.devices_per_worker:
-        resources = first.setdefault("resources", {})
+        resources = first["resources"] = first.get("resources") or {}
         for side in ("requests", "limits"):
             # Extended resources must be equal on both sides.
             resources[side] = {**(resources.get(side) or {}), pool.resource: str(plan.devices_per_worker)}

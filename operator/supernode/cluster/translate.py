@@ -22,6 +22,7 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods
 from supernode.cluster.kinds import Json
+from supernode.cluster.template import check_template
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, WorkerPlacement
@@ -125,8 +126,9 @@ def worker_request(template: Json, *, emulated: bool) -> dict[str, int]:
     """What one worker takes from its node, without the accelerators; in canonical units.
 
     Raises:
-        InputError: a quantity in the template that can't be read.
+        InputError: a template that can't be read; names the field.
     """
+    check_template(template)
     request = pods.request_of(template.get("spec") or {})
     if emulated:
         for name, amount in manifests.sidecar_request().items():
