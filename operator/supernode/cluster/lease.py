@@ -119,7 +119,8 @@ class Lease:
         # The lease counts from before the request: an answer may take its time.
         began = self._clock()
         try:
-            written = await asyncio.wait_for(self._write(), self._settings.duration / 3)
+            async with asyncio.timeout(self._settings.duration / 3):
+                written = await self._write()
         except (ClusterError, TimeoutError) as exc:
             logger.warning("lease %s/%s: %s", self._settings.namespace, self._settings.name, exc or "no answer")
             if isinstance(exc, ConflictError):

@@ -77,6 +77,8 @@ class Observer:
         # Nodes whose pods must be counted again.
         self._recount: set[str] = set()
         self._wiring_changed = True
+        # Whether jobs have yet to be looked at for it: a snapshot may apply a change before anybody has asked.
+        self._rewired = True
         # (namespace, name) of a job or pod -> what it was claimed for, to see whether that changed.
         self._claims: dict[str, tuple[str, Json]] = {}
         # Claims made in this cycle that the API may not show yet.
@@ -119,7 +121,7 @@ class Observer:
 
     def _on_wiring(self, old: Json | None, new: Json | None) -> None:
         if old is None or new is None or old.get("spec") != new.get("spec"):
-            self._wiring_changed = True
+            self._wiring_changed = self._rewired = True
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def pods_of(self, uid: str) -> list[Json]:
@@ -131,13 +133,14 @@ class Observer:
         """Uids of all jobs, past and present, of which a pod is there."""
         return list(self._pods_of_job)
 
-    def rewired(self) -> bool:
-        """Whether pools or groups have changed since the last snapshot: then every job must be looked at again."""
-        return self._wiring_changed
+    def take_rewired(self) -> bool:
+        """Whether pools or groups have changed since this was asked last: then every job must be looked at again."""
+        rewired, self._rewired = self._rewired, False
+        return rewired
 
-    def node_exists(self, name: str) -> bool:
-        """Whether the cluster has the node."""
-        return self._stores.nodes.get(("", name)) is not None
+    def node(self, name: str) -> Json | None:
+        """The node, or None if the cluster has none of that name."""
+        return self._stores.nodes.get(("", name))
 
     def snapshot(self) -> Snapshot:
         """Apply what was noted and give the cluster as it is now."""

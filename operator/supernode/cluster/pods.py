@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from supernode.api.conditions import seconds_of
 from supernode.cluster.kinds import Json
 from supernode.names import ANNOTATION_DEVICES, EMULATOR_CONTAINER, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_RANK
 from supernode.quantity import parse_resource
@@ -41,7 +42,7 @@ def trim(pod: Json) -> Json:
             "nodeName": spec.get("nodeName", ""),
             "containers": [_trim_container(c) for c in spec.get("containers") or []],
             "initContainers": [_trim_container(c) for c in spec.get("initContainers") or []],
-            **{name: spec[name] for name in ("overhead", "resources") if name in spec},
+            **{name: spec[name] for name in ("overhead", "resources", "restartPolicy") if name in spec},
         },
         "status": {
             name: status[name]
@@ -137,6 +138,28 @@ def ending(pod: Json) -> tuple[int | None, str, str]:
             words = str(ended.get("message") or "")[-_LONGEST_WORDS:]
             return int(ended["exitCode"]), str(ended.get("reason") or ""), words
     return None, str(status.get("reason") or ""), str(status.get("message") or "")[:_LONGEST_WORDS]
+
+
+def has_failed(pod: Json) -> bool:
+    """Whether the pod has failed, or can't but fail: a container that nobody will start again ended with an error.
+
+    The node says `Failed` only when all containers have ended, which may take the sidecars' whole grace period.
+    """
+    if (pod.get("status") or {}).get("phase") == "Failed":
+        return True
+    spec = pod.get("spec") or {}
+    again = {c.get("name") for c in spec.get("containers") or [] if c.get("restartPolicy") not in (None, "Never")}
+    return spec.get("restartPolicy") == "Never" and any(
+        ((container.get("state") or {}).get("terminated") or {}).get("exitCode")
+        for container in (pod.get("status") or {}).get("containerStatuses") or []
+        if container.get("name") not in again
+    )
+
+
+def ends_at(pod: Json) -> float | None:
+    """When a pod that is being deleted should be gone at the latest (seconds since the epoch); None if it is not."""
+    stamp = pod["metadata"].get("deletionTimestamp")
+    return seconds_of(stamp) if isinstance(stamp, str) else None
 
 
 def trouble(pod: Json) -> str:

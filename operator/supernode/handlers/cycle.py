@@ -16,7 +16,7 @@ from typing import Any, Final
 from supernode.cluster import pods, translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, PODS, Json
-from supernode.errors import ClusterError, InputError, NotFoundError, SupernodeError
+from supernode.errors import ClusterError, InputError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.handlers.jobs import Candidate, Jobs
 from supernode.handlers.jobstatus import Placed, Wait
@@ -77,7 +77,9 @@ class Cycle:
         next_wake = self._jobs.next_wake()
         seconds = RESYNC if next_wake is None else min(RESYNC, max(0.0, next_wake - self._context.now()))
         try:
-            await asyncio.wait_for(self._context.wake.wait(), seconds)
+            # Not wait_for: until Python 3.12 that can swallow a cancellation that comes together with the wake.
+            async with asyncio.timeout(seconds):
+                await self._context.wake.wait()
         except TimeoutError:
             return
         await asyncio.sleep(GATHER)
@@ -87,7 +89,7 @@ class Cycle:
         self._count += 1
         began = time.perf_counter()
         with bound(cycle=str(self._count)):
-            rewired = self._context.observer.rewired()
+            rewired = self._context.observer.take_rewired()
             self._context.observer.snapshot()
             if rewired:
                 self._jobs.touch_all()
@@ -139,8 +141,13 @@ class Cycle:
             if blocking:
                 sentence = f"pod {blocking} of an earlier job is still there; this job starts when it is gone"
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
-            else:
+                continue
+            try:
                 demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw)))
+            except Exception as exc:
+                # A fault of ours with this one gang must not stop the others.
+                logger.exception("job %s can't be matched with nodes", candidate.demand.key)
+                answers.append((candidate, Wait(str(Reason.MISCONFIGURED), _unexpected(exc))))
         decisions, refused = _plan(snapshot, demands)
         answers += [(by_key[key], Wait(str(Reason.MISCONFIGURED), why)) for key, why in refused.items()]
         for decision in decisions:
@@ -228,14 +235,20 @@ def _plan(snapshot: Snapshot, demands: list[GangDemand]) -> tuple[tuple[Decision
     """Decide about all; a gang that can't even be asked about is left out, with the reason, for the others' sake."""
     try:
         return plan_cycle(snapshot, demands), {}
-    except SupernodeError as exc:
-        logger.warning("looking for the gang that can't be planned: %s", exc)
+    except Exception as exc:
+        logger.warning("looking for the gang that can't be planned: %s", exc, exc_info=not isinstance(exc, InputError))
     good: list[GangDemand] = []
     refused: dict[str, str] = {}
     for demand in demands:
         try:
             plan_cycle(snapshot, [demand])
             good.append(demand)
-        except SupernodeError as exc:
+        except InputError as exc:
             refused[demand.key] = str(exc)
+        except Exception as exc:
+            refused[demand.key] = _unexpected(exc)
     return plan_cycle(snapshot, good), refused
+
+
+def _unexpected(exc: Exception) -> str:
+    return f"an unexpected error of the operator, which its log tells more about: {type(exc).__name__}: {exc}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
-from supernode.cluster import pods, translate
+from supernode.cluster import nodes, pods, translate
 from supernode.cluster.kinds import Json
 from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State
 
@@ -52,12 +52,13 @@ def run_policy(obj: Json, model: TrainingJob | None) -> RunPolicy:
     )
 
 
-def pod_facts(raw: Sequence[Json], node_exists: Callable[[str], bool]) -> list[PodFacts]:
-    """What the API says about a job's pods."""
+def pod_facts(raw: Sequence[Json], node_of: Callable[[str], Json | None]) -> list[PodFacts]:
+    """What the API says about a job's pods. `node_of`: the node of a name, None if the cluster has none."""
     result = []
     for pod in raw:
         metadata = pod["metadata"]
-        node = (pod.get("spec") or {}).get("nodeName") or ""
+        name = (pod.get("spec") or {}).get("nodeName") or ""
+        node = node_of(name) if name else None
         code, reason, words = pods.ending(pod)
         result.append(
             PodFacts(
@@ -68,8 +69,11 @@ def pod_facts(raw: Sequence[Json], node_exists: Callable[[str], bool]) -> list[P
                 phase=(pod.get("status") or {}).get("phase") or "Pending",
                 ready=pods.is_ready(pod),
                 deleting="deletionTimestamp" in metadata,
-                node=node,
-                node_gone=bool(node) and not node_exists(node),
+                broken=pods.has_failed(pod),
+                node=name,
+                node_gone=bool(name) and node is None,
+                node_lost=node is not None and not nodes.is_ready(node),
+                ends_at=pods.ends_at(pod),
                 exit_code=code,
                 reason=reason,
                 message=words,

@@ -100,8 +100,8 @@ class Jobs:
             self._context.wake.set()  # somebody else's pod takes or frees room
 
     def _on_node(self, old: Json | None, new: Json | None) -> None:
-        if old is None or new is None:
-            self.touch_all()  # pods on a node that is gone are lost
+        if old is None or new is None or nodes.is_ready(old) != nodes.is_ready(new):
+            self.touch_all()  # pods on a node that is gone are lost, and those on one that is not ready may be
         elif not nodes.same(old, new):
             self._context.wake.set()
 
@@ -338,7 +338,7 @@ class Jobs:
 
     def _pods(self, obj: Json) -> list[PodFacts]:
         observer = self._context.observer
-        return pod_facts(observer.pods_of(obj["metadata"]["uid"]), observer.node_exists)
+        return pod_facts(observer.pods_of(obj["metadata"]["uid"]), observer.node)
 
     # --- bookkeeping -----------------------------------------------------------------------------------------------
     def _note(self, obj: Json, facts: JobFacts, decision: Decision, problem: Problem | None) -> None:

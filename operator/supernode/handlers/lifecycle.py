@@ -44,6 +44,8 @@ class State(StrEnum):
 
 # Exit codes from here on (128 + signal) are retried under the ExitCode policy; smaller ones are the program's own.
 FIRST_RETRIED_EXIT_CODE: Final = 128
+# Seconds that a pod on a node that is not ready has after its grace period, before it is deleted by force.
+PATIENCE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,10 @@ class RunPolicy:
 class PodFacts:
     """One pod of the job, whichever attempt it belongs to.
 
+    `broken`: a container has failed for good, even if others of the pod still run.
     `node_gone`: its node is no longer in the cluster, so no kubelet will ever confirm its end.
+    `node_lost`: its node is not ready: a kubelet may never confirm its end.
+    `ends_at`: of one that is being deleted, when it should be gone (seconds since the epoch).
     `trouble`: why a container can't start, where the kubelet says so.
     """
 
@@ -74,7 +79,10 @@ class PodFacts:
     ready: bool = False
     deleting: bool = False
     node: str = ""
+    broken: bool = False
     node_gone: bool = False
+    node_lost: bool = False
+    ends_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
     message: str = ""
@@ -84,6 +92,13 @@ class PodFacts:
     def over(self) -> bool:
         """Whether its containers have ended for good: it holds nothing any more."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def given_up_at(self) -> float | None:
+        """When it is deleted by force: at once without a node, and some time after its end on one that is lost."""
+        if self.node_gone:
+            return 0.0
+        return self.ends_at + PATIENCE if self.node_lost and self.ends_at is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +163,21 @@ def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         pods: every pod that carries the job's uid.
         now: seconds since the epoch.
     """
+    decision = _decide(job, pods, now)
+    times = [pod.given_up_at for pod in pods if pod.given_up_at is not None and pod.given_up_at > now]
+    if decision.wake_at is not None:
+        times.append(decision.wake_at)
+    return replace(decision, wake_at=min(times, default=None))
+
+
+def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
     keep = Decision(job.state, job.attempt, job.restarts, started=job.started, completed=job.completed)
     if job.deleting:
         return replace(
             keep,
             reason="Deleting",
             message=f"{len(pods)} pods are still there" if pods else "",
-            delete=_all_of(pods),
+            delete=_all_of(pods, now),
             remove_finalizer=not pods,
         )
     if job.state.finished:
@@ -167,7 +190,7 @@ def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         # A state that drains stays until the claim is released: a resume half-way must not look like a lost worker.
         rest = State.PENDING if job.placed_attempt is None else job.state
         state = State.SUSPENDED if job.policy.suspend else rest
-        return replace(keep, state=state, reason="Draining", message=_draining(pods), delete=_all_of(pods))
+        return replace(keep, state=state, reason="Draining", message=_draining(pods), delete=_all_of(pods, now))
     if job.placed_attempt is not None:
         # Nothing of the attempt is left: only now may others have its devices.
         state = State.SUSPENDED if job.policy.suspend else State.PENDING
@@ -198,7 +221,7 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             state=State.SUSPENDED,
             reason="Suspended",
             message="spec.runPolicy.suspend is true",
-            delete=_all_of(pods),
+            delete=_all_of(pods, now),
             started=None,
         )
     started = job.started if job.started is not None else now
@@ -223,7 +246,7 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             state=State.STARTING,
             reason="CreatingPods",
             message=waiting,
-            delete=_all_of(stale),
+            delete=_all_of(stale, now),
             # Never beside pods of an earlier attempt: they have the same names, and hold the same devices.
             create=() if stale else missing,
             wake_at=wake_at,
@@ -236,6 +259,9 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             message += f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
         return replace(keep, state=State.STARTING, reason="WaitingForPods", message=message, wake_at=wake_at)
     message = f"all {job.workers} workers run" if job.workers > 1 else "its worker runs"
+    lost = next((pod for _, pod in sorted(current.items()) if pod.node_lost and not pod.over), None)
+    if lost is not None:
+        message += f", but node {lost.node} of worker {lost.rank} is not ready"
     return replace(keep, state=State.RUNNING, reason="AllWorkersRunning", message=message, wake_at=wake_at)
 
 
@@ -252,7 +278,7 @@ def _failure(job: JobFacts, current: dict[int, PodFacts]) -> _Failure | None:
         if pod is None:
             if job.state is State.RUNNING:
                 return _Failure(f"worker {rank} is gone: its pod was deleted", permanent=False)
-        elif pod.phase == "Failed":
+        elif pod.phase == "Failed" or pod.broken:
             code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
             why = f" ({pod.reason})" if pod.reason and pod.reason != "Error" else ""
             said = f": {pod.message.strip()}" if pod.message.strip() else ""
@@ -260,10 +286,14 @@ def _failure(job: JobFacts, current: dict[int, PodFacts]) -> _Failure | None:
                 job.policy.by_exit_code and pod.exit_code is not None and 0 < pod.exit_code < FIRST_RETRIED_EXIT_CODE
             )
             return _Failure(f"worker {rank} on node {pod.node} failed{code}{why}{said}", permanent)
-        elif pod.deleting:
-            return _Failure(f"worker {rank} on node {pod.node} is being deleted", permanent=False)
         elif pod.node_gone and not pod.over:
             return _Failure(f"worker {rank} is lost: node {pod.node} is no longer in the cluster", permanent=False)
+        elif pod.deleting and pod.node_lost:
+            return _Failure(
+                f"worker {rank} is lost: node {pod.node} is not ready and its pod was evicted", permanent=False
+            )
+        elif pod.deleting:
+            return _Failure(f"worker {rank} on node {pod.node} is being deleted", permanent=False)
     return None
 
 
@@ -282,9 +312,9 @@ def _failed(keep: Decision, job: JobFacts, failure: _Failure, now: float) -> Dec
 def _after_the_end(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
     delete: tuple[PodRef, ...] = ()
     if job.policy.clean == "All":
-        delete = _all_of(pods)
+        delete = _all_of(pods, now)
     elif job.policy.clean == "Running":
-        delete = _all_of([pod for pod in pods if not pod.over])
+        delete = _all_of([pod for pod in pods if not pod.over], now)
     if job.policy.ttl is None or job.completed is None:
         return replace(keep, delete=delete)
     expires = job.completed + job.policy.ttl
@@ -293,12 +323,16 @@ def _after_the_end(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now:
     return replace(keep, delete=delete, wake_at=expires)
 
 
-def _all_of(pods: Sequence[PodFacts]) -> tuple[PodRef, ...]:
+def _all_of(pods: Sequence[PodFacts], now: float) -> tuple[PodRef, ...]:
     """References to the pods that still need a delete."""
+
+    def given_up(pod: PodFacts) -> bool:
+        return pod.given_up_at is not None and pod.given_up_at <= now
+
     return tuple(
-        PodRef(pod.name, pod.uid, pod.node_gone)
+        PodRef(pod.name, pod.uid, given_up(pod))
         for pod in sorted(pods, key=lambda pod: (pod.attempt, pod.rank))
-        if not pod.deleting or pod.node_gone
+        if not pod.deleting or given_up(pod)
     )
 
 

@@ -89,6 +89,8 @@ class Pools:
         # Finalizers first: what is offered must be withdrawn one day.
         done = [await self._hold(obj) for obj in list(self._context.stores.pools.objects().values())]
         done.append(await self._offer())
+        # Told is what is there now that the devices are offered, not what was found before.
+        snapshot = self._context.observer.snapshot()
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
         view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):

@@ -171,7 +171,8 @@ class Operator:
             stop_kopf.set()
             if lease.leading and self._stop.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(events.drain(), 2)
+                    async with asyncio.timeout(2):
+                        await events.drain()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=5)

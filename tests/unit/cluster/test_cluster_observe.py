@@ -174,6 +174,15 @@ def test_a_pool_that_is_wrong_is_a_problem_and_the_others_go_on() -> None:
     assert observer.view.pool_problems["b"].field == "spec.chip"
 
 
+def test_a_new_pool_is_told_once_even_if_a_snapshot_came_first() -> None:
+    observer, everything = fed()
+    observer.take_rewired()
+    everything.pools.offer(a_pool("b", b="b"))
+    observer.snapshot()
+    assert observer.take_rewired()
+    assert not observer.take_rewired()
+
+
 def test_devices_that_are_not_offered_yet_take_nobody() -> None:
     observer, everything = fed(nodes=1)
     node = a_node(0)

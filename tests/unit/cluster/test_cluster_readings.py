@@ -222,3 +222,33 @@ def test_each_status_is_one_error(status: int, kind: type[ClusterError]) -> None
     assert (error.status, error.reason, error.retry_after) == (status, "Why", 3.0)
     assert "the words" in str(error)
     assert error_from("GET", "/x", status, b"<html>", "7").retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "containers", "failed"),
+    [
+        ("Never", {"trainer": 1}, True),
+        ("Never", {"trainer": None, "logger": 137}, True),
+        ("Never", {"trainer": 0}, False),
+        ("Never", {"trainer": None}, False),
+        ("OnFailure", {"trainer": 1}, False),
+    ],
+)
+def test_a_pod_has_failed_as_soon_as_a_container_has_for_good(
+    policy: str, containers: dict[str, int | None], failed: bool
+) -> None:
+    statuses = [
+        {"name": name, "state": {"running": {}} if code is None else {"terminated": {"exitCode": code}}}
+        for name, code in containers.items()
+    ]
+    spec: dict[str, Any] = {"restartPolicy": policy, "containers": [{"name": name} for name in containers]}
+    pod = {"metadata": {}, "spec": spec, "status": {"phase": "Running", "containerStatuses": statuses}}
+    assert pods.has_failed(pod) is failed
+    assert pods.has_failed(pods.trim(pod)) is failed
+    spec["containers"] = [{"name": name, "restartPolicy": "OnFailure"} for name in containers]
+    assert not pods.has_failed(pod)
+
+
+def test_a_pod_that_is_being_deleted_says_when_it_should_be_gone() -> None:
+    assert pods.ends_at({"metadata": {}}) is None
+    assert pods.ends_at({"metadata": {"deletionTimestamp": "1970-01-01T00:01:00Z"}}) == 60.0

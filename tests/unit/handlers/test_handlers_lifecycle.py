@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State, decide
+from supernode.handlers.lifecycle import PATIENCE, JobFacts, PodFacts, RunPolicy, State, decide
 
 NOW = 1000.0
 PLACED = JobFacts(workers=2, state=State.STARTING, placed_attempt=0, started=NOW)
@@ -94,6 +94,33 @@ def test_a_node_that_is_gone_loses_its_worker_and_its_pod_is_forced_away() -> No
     assert decide(running, [a_pod(0), lost], NOW).state is State.RESTARTING
     decision = decide(replace(running, state=State.RESTARTING), [replace(lost, deleting=True)], NOW)
     assert [(ref.name, ref.force) for ref in decision.delete] == [("j-worker-1", True)]
+
+
+def test_a_container_that_failed_is_not_waited_for() -> None:
+    running = replace(PLACED, state=State.RUNNING)
+    decision = decide(running, [a_pod(0), a_pod(1, broken=True, exit_code=137)], NOW)
+    assert decision.state is State.RESTARTING
+    assert "worker 1 on node n failed with exit code 137" in decision.message
+
+
+def test_a_pod_on_a_node_that_is_lost_is_given_up_after_its_time() -> None:
+    running = replace(PLACED, state=State.RUNNING)
+    silent = a_pod(1, node_lost=True)
+    decision = decide(running, [a_pod(0), silent], NOW)
+    assert decision.state is State.RUNNING
+    assert "node n of worker 1 is not ready" in decision.message
+    evicted = replace(silent, deleting=True, ends_at=NOW)
+    decision = decide(running, [a_pod(0), evicted], NOW)
+    assert decision.state is State.RESTARTING
+    assert "worker 1 is lost: node n is not ready and its pod was evicted" in decision.message
+    for state in (replace(running, state=State.RESTARTING), replace(running, deleting=True)):
+        early = decide(state, [evicted], NOW + 1)
+        assert (early.delete, early.wake_at) == ((), NOW + PATIENCE)
+        late = decide(state, [evicted], NOW + PATIENCE)
+        assert [(ref.name, ref.force) for ref in late.delete] == [("j-worker-1", True)]
+        # Its kubelet is there: it will say when the pod has ended, however long that takes.
+        slow = replace(evicted, node_lost=False)
+        assert decide(state, [slow], NOW + 10 * PATIENCE).delete == ()
 
 
 def test_a_gang_of_another_size_starts_again_and_that_is_no_failure() -> None:
