@@ -68,9 +68,7 @@ class ClusterError(SupernodeError):
         retry_after: seconds the server asked to wait, or None.
     """
 
-    def __init__(
-        self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
