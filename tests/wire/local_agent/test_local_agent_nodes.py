@@ -82,7 +82,9 @@ async def test_logs_through_kubectl(namespace: Namespace, kubectl: Kubectl) -> N
     assert "Started container c" in described.stdout
 
 
-async def test_a_deployment_rolls_out_and_replaces(namespace: Namespace) -> None:
+async def test_a_deployment_rolls_out_and_replaces_and_its_service_complains_of_nothing(namespace: Namespace) -> None:
+    service = {"clusterIP": "None", "selector": {"app": "d"}}
+    await namespace.create("services", {"kind": "Service", "metadata": {"name": "s"}, "spec": service})
     deployments = f"/apis/apps/v1/namespaces/{namespace.name}/deployments"
     template = {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [a_container(0)]}}
     body = {
@@ -112,6 +114,8 @@ async def test_a_deployment_rolls_out_and_replaces(namespace: Namespace) -> None
     pods = (await namespace.client.get(f"{namespace.path}/pods"))["items"]
     fresh = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     assert [pod["metadata"]["annotations"]["a"] for pod in fresh] == ["b", "b"]
+    # A real server refuses endpoints on loopback addresses: nobody may try to make them.
+    assert await namespace.events("s") == {}
     await namespace.client.delete(f"{deployments}/d", {"propagationPolicy": "Background"})
 
     async def empty() -> bool:

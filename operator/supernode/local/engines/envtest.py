@@ -234,6 +234,8 @@ def _manager_flags(config: Path, certificates: Path) -> list[str]:
         "--secure-port=0",
         f"--service-account-private-key-file={certificates / 'service-account.key'}",
         f"--root-ca-file={certificates / 'apiserver.crt'}",
+        # Services lead nowhere here, and a real API server refuses endpoints on loopback addresses, as all pods have.
+        "--controllers=*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller",
     ]
 
 
