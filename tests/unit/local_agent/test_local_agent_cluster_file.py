@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from supernode.errors import InputError
 from supernode.local import cluster_file
@@ -76,10 +77,13 @@ def test_the_default_file_has_two_super_nodes_and_another_vendors_node() -> None
     text = Path(cluster_file.__file__).with_name("demo-cluster.yaml").read_text()
     nodes = {node["metadata"]["name"]: node["metadata"]["labels"] for node in parse_cluster_file(text).nodes}
     assert list(nodes) == ["dcu-0", "dcu-1", "dcu-2", "dcu-3", "npu-0"]
-    assert [nodes[f"dcu-{i}"]["supernode.dev/supernode"] for i in range(4)] == [
-        "supernode-0",
-        "supernode-0",
-        "supernode-1",
-        "supernode-1",
-    ]
+    assert [nodes[f"dcu-{i}"]["supernode.dev/supernode"] for i in range(4)] == ["sn-0", "sn-0", "sn-1", "sn-1"]
     assert nodes["npu-0"]["supernode.dev/chip"] == "huawei-ascend-910c"
+
+
+def test_the_default_file_is_the_cluster_of_kind_label_for_label() -> None:
+    text = Path(cluster_file.__file__).with_name("demo-cluster.yaml").read_text()
+    kind = yaml.safe_load((Path(__file__).parents[3] / "kind/super-nodes.yaml").read_text())
+    workers = [node["labels"] for node in kind["nodes"] if node["role"] == "worker"]
+    ours = [node["metadata"]["labels"] for node in parse_cluster_file(text).nodes]
+    assert [{k: v for k, v in labels.items() if k.startswith("supernode.dev/")} for labels in ours] == workers
