@@ -85,3 +85,4 @@ def test_ctrl_c_tears_everything_down(tmp_path: Path, environment: dict[str, str
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, "".join(lines) + rest
+    assert "interrupted: taking the local cluster down" in rest

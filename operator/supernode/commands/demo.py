@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import signal
 import sys
 import time
@@ -116,7 +117,9 @@ class Progress:
     def show(self, text: str, *, key: str) -> None:
         """A line that the next one may replace; without a terminal it is printed when `key` changes, or after 5 s."""
         if self._live:
-            print(f"\r[{time.monotonic() - self._started:5.1f} s] {text[:100]}\x1b[K", end="", flush=True)
+            # One column stays free: a line that reaches the edge would wrap, and could not be replaced.
+            line = f"[{time.monotonic() - self._started:5.1f} s] {text}"[: shutil.get_terminal_size().columns - 1]
+            print(f"\r{line}\x1b[K", end="", flush=True)
         elif key != self._last or time.monotonic() - self._said > 5:
             self.say(text)
         self._last = key

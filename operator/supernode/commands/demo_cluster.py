@@ -36,8 +36,8 @@ class DemoCluster:
         kubeconfig = (self._folder / "kubeconfig").resolve()
         try:
             await self._local("up", "--detach", "--engine", self._engine, "--kubeconfig", str(kubeconfig))
-        except BaseException:
-            await self._down()
+        except BaseException as exc:
+            await self._down(type(exc))
             raise
         self._say("nodes are ready, the operator is running")
         return kubeconfig
@@ -45,9 +45,11 @@ class DemoCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._down()
+        await self._down(kind)
 
-    async def _down(self) -> None:
+    async def _down(self, why: type[BaseException] | None) -> None:
+        if why is not None and issubclass(why, asyncio.CancelledError):
+            self._say("interrupted: taking the local cluster down")
         # Shielded: a second Ctrl-C must not leave processes behind.
         await asyncio.shield(self._local("down"))
         self._say("the local cluster is gone")

@@ -103,7 +103,10 @@ def check_training(name: str, job: Object, finals: Sequence[Mapping[str, Any]]) 
     learned = len(losses) == workers and all(
         _number(last) and _number(unigram) and last < unigram - MARGIN_NATS for last, unigram in losses
     )
-    detail = ", ".join(f"rank {rank}: loss {last}, unigram {unigram}" for rank, (last, unigram) in enumerate(losses))
+    detail = ", ".join(
+        f"rank {rank}: loss {_cell(last, '.4f')}, unigram {_cell(unigram, '.4f')}"
+        for rank, (last, unigram) in enumerate(losses)
+    )
     checks.append(
         Check(f"{name} learned more than byte frequencies (by {MARGIN_NATS} nats)", learned, detail or "no final line")
     )
@@ -122,7 +125,8 @@ def check_training(name: str, job: Object, finals: Sequence[Mapping[str, Any]]) 
         Check(
             f"{name} has predicted and emulated step time and MFU",
             timed,
-            f"predicted {row['predictedStepSeconds']} s, emulated {row['emulatedStepSeconds']} s, MFU {row['mfu']}",
+            f"predicted {_seconds(row['predictedStepSeconds'])}, emulated {_seconds(row['emulatedStepSeconds'])}, "
+            f"MFU {_cell(row['mfu'], '.2e')}",
         )
     )
     return checks
