@@ -240,6 +240,16 @@ def tree_template(
     return Template(index, spread.takes, seconds, predicted, note, missed, whole, tidy, tuple(inside), spare)
 
 
+def ideal_seconds(pool: PoolInfo, levels: Sequence[Level], demand: GangDemand, workers: int, share: int) -> float:
+    """Step time if nodes that take `share` workers each stood side by side in one domain of the innermost level."""
+    nodes = -(-workers // share)
+    domains = np.zeros((len(levels) + 1, nodes), dtype=np.int64)
+    domains[-1] = np.arange(nodes)
+    takes = np.full(nodes, share, dtype=np.int64)
+    takes[-1] = workers - share * (nodes - 1)
+    return _seconds(pool, levels, domains, takes, demand)[0]
+
+
 def neighbour_groups(demand: GangDemand, workers: int) -> list[int]:
     """Numbers of neighbouring workers that it may pay to keep together: a tensor group, a whole pipeline."""
     cut = demand.parallelism

@@ -7,15 +7,27 @@ whether the gang may use the pool at all, and which option wins (`place`, `score
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import Tree, outside, roll_up
-from supernode.scheduling.score import Option, loose_option, neighbour_groups, tree_options, tree_template
+from supernode.scheduling.improve import MOST_NODES, Descent
+from supernode.scheduling.score import (
+    Option,
+    ideal_seconds,
+    loose_option,
+    neighbour_groups,
+    tree_options,
+    tree_template,
+)
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.spread import allot, spread_below
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
+
+#: A placement that is slower than the ideal by less than this share is not worth a closer look.
+NEARLY: Final = 0.005
 
 
 def anchor_level(topology: Topology, demand: GangDemand) -> int | None:
@@ -84,7 +96,29 @@ class Search:
             capped = np.minimum(self.per_row, share)
             equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
             options += self._with(equal, capped, share)
+        if best.template.takes.size <= MOST_NODES and not self._ideal(min(options, key=lambda o: o.seconds).seconds):
+            anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
+            descent = Descent(
+                self.pool,
+                self.order,
+                self.demand,
+                self.per_row,
+                [(tree, anchor) for tree, anchor in anchored if anchor is not None],
+                self.loose.astype(np.int64),
+            )
+            options += descent.run(sorted(options, key=lambda option: option.seconds)[:2])
         return options
+
+    def _ideal(self, seconds: float) -> bool:
+        """Whether this is as fast as if all nodes were as empty as the emptiest, side by side in one domain."""
+        if not self.trees:
+            return False
+        tree = max(self.trees, key=lambda tree: tree.most(tree.depth))
+        share = min(self.workers, tree.most(tree.depth))
+        key = ("ideal", self.demand.question, self.workers, share)
+        if key not in tree.memo:
+            tree.memo[key] = ideal_seconds(self.pool, tree.topology.levels, self.demand, self.workers, share)
+        return bool(seconds <= tree.memo[key] * (1 + NEARLY))
 
     def _with(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
         """Ways with this room on nodes and domains; none if it is too little."""
@@ -95,9 +129,8 @@ class Search:
                 options += tree_options(tree, self.pool, self.order, self.demand, self.workers, anchor)
         caps = loose_caps(per_row, self.loose, self.demand)
         caps = caps - caps % quantum
-        if any(c.required for c in self.demand.constraints):
-            options += self._one_loose_node(caps)
-        elif not options:
+        options += self._one_loose_node(caps)
+        if not options and not any(c.required for c in self.demand.constraints):
             options += self._anywhere(trees, caps, quantum)
         return options
 

@@ -24,10 +24,9 @@ from supernode.steptime.predict import predict
 from supernode.steptime.wiring import wiring_of
 
 SEEDS = 1000
-# What the first version reaches: within 2 % of the best in this share of the cases, and never worse than this ratio.
-# The cases beyond are gangs that have to straddle outermost domains or leave a group.
-SHARE = 0.98
-WORST = 1.6
+# Within 2 % of the best in this share of the cases, and never worse than this ratio.
+SHARE = 0.99
+WORST = 1.1
 
 
 def rooms(snapshot: Snapshot, demand: GangDemand) -> dict[int, int]:
