@@ -97,9 +97,10 @@ class Cycle:
             await self._each(due)
             if due:
                 measure_jobs(self._context)
+            await self._pools.offer()
             await self._place_waiting()
             await self._sweep()
-            await self._pools.reconcile(self._context.observer.snapshot())
+            await self._pools.report()
         self._context.metrics.count("supernode_cycles")
         self._context.metrics.observe("supernode_cycle_seconds", time.perf_counter() - began)
         self._on_end()

@@ -65,8 +65,9 @@ class Pools:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._done: tuple[object, ...] | None = None
-        self._dirty = True
+        # The snapshot's generation for which the devices are offered, and the one for which the status is written.
+        self._offered_at: int | None = None
+        self._reported_at: int | None = None
         # node -> resources that a pool of this operator's lifetime made it offer
         self._offered: dict[str, set[str]] = {}
         context.stores.pools.listen(self._on_change)
@@ -74,23 +75,39 @@ class Pools:
         context.stores.nodes.listen(self._on_node)
 
     def _on_change(self, old: Json | None, new: Json | None) -> None:
-        self._dirty = True
+        self._again()
         self._context.wake.set()
+
+    def _again(self) -> None:
+        """Nothing counts as done any more."""
+        self._offered_at = self._reported_at = None
 
     def _on_node(self, old: Json | None, new: Json | None) -> None:
         if old is None or new is None or not nodes.same(old, new):
             self._on_change(old, new)
 
-    async def reconcile(self, snapshot: Snapshot) -> None:
-        """Bring everything up to date; nothing is done when nothing has changed."""
-        if not self._dirty and self._done == (snapshot.generation,):
+    async def offer(self) -> None:
+        """Finalizers, and the emulated devices of nodes; nothing is done when nothing has changed.
+
+        Before gangs are placed, so that none is refused for devices that are about to be offered.
+        """
+        generation = self._context.observer.snapshot().generation
+        if self._offered_at == generation:
             return
-        self._dirty = False
+        self._offered_at = generation
         # Finalizers first: what is offered must be withdrawn one day.
         done = [await self._hold(obj) for obj in list(self._context.stores.pools.objects().values())]
         done.append(await self._offer())
-        # Told is what is there now that the devices are offered, not what was found before.
+        if not all(done):
+            self._try_later()
+
+    async def report(self) -> None:
+        """The status of pools and groups, after gangs were placed; nothing is done when nothing has changed."""
         snapshot = self._context.observer.snapshot()
+        if self._reported_at == snapshot.generation:
+            return
+        self._reported_at = snapshot.generation
+        done = []
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
         view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):
@@ -99,11 +116,12 @@ class Pools:
         for obj in list(self._context.stores.groups.objects().values()):
             if obj["metadata"]["name"] in view.groups.keys() | view.group_problems.keys():
                 done.append(await self._group(obj, snapshot))
-        if all(done):
-            self._done = (snapshot.generation,)
-        else:
-            self._dirty = True
-            asyncio.get_running_loop().call_later(1.0, self._context.wake.set)
+        if not all(done):
+            self._try_later()
+
+    def _try_later(self) -> None:
+        self._again()
+        asyncio.get_running_loop().call_later(1.0, self._context.wake.set)
 
     # --- devices on nodes ------------------------------------------------------------------------------------------
     async def _offer(self) -> bool:
@@ -165,7 +183,7 @@ class Pools:
         for node, owner in view.pool_of_node.items():
             raw = self._context.stores.nodes.get(("", node))
             if owner == pool and raw is not None and spec.resource in nodes.allocatable(raw):
-                self._dirty = True
+                self._again()
                 return True
         return False
 

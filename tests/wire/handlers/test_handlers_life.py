@@ -94,6 +94,22 @@ async def test_a_gang_waits_says_why_and_starts_by_itself(lab: Lab) -> None:
     assert len(waits) <= 2, "an event only when the sentence changes"
 
 
+async def test_a_job_made_together_with_its_pool_is_not_refused_for_devices_about_to_be_offered(lab: Lab) -> None:
+    await lab.add_job("train")
+    lab.operator()
+    await lab.until_state("train", "Running")
+
+    async def said() -> set[str]:
+        events = (await lab.client.list_page(EVENTS, lab.namespace))["items"]
+        return {event["reason"] for event in events if event["involvedObject"]["name"] == "train"}
+
+    async def told() -> bool:
+        return "Running" in await said()
+
+    await lab.until("the event Running", told)
+    assert await said() == {"Placed", "Running"}
+
+
 async def test_broken_jobs_are_named_and_stop_nobody(lab: Lab) -> None:
     lab.operator()
     await lab.add_job("nowhere", pools=["no-such-pool"])
