@@ -95,5 +95,9 @@ class TrainingJobStatus(Status):
         default=None,
         description="Model FLOP/s utilisation, 0 to 1: useful FLOP/s divided by the peak of the accelerators.",
     )
-    start_time: str | None = Field(default=None, description="When the gang was last started; activeDeadlineSeconds counts from here.", json_schema_extra=_TIME)
+    start_time: str | None = Field(
+        default=None,
+        description="When the gang was last started; activeDeadlineSeconds counts from here.",
+        json_schema_extra=_TIME,
+    )
     completion_time: str | None = Field(default=None, description="When the job ended.", json_schema_extra=_TIME)

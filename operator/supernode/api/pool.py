@@ -32,8 +32,24 @@ if set(Peaks.model_fields) != set(DTYPES):
     raise TypeError("Peaks and chips.DTYPES must name the same formats")
 
 
+def _extended(names: list[str]) -> bool:
+    return all("/" in name and "kubernetes.io/" not in name and not name.startswith("requests.") for name in names)
+
+
+# Kubernetes' own rule for extended resources. Without it an emulated pool could overwrite a node's `cpu`.
+_EXTENDED = Rule[Any](
+    field=".resourceNames",
+    cel="!has(self.resourceNames) || self.resourceNames.all(n, n.contains('/') && !n.contains('kubernetes.io/') "
+    "&& !n.startsWith('requests.'))",
+    message="must be names of extended resources, such as example.com/gpu: with a domain that is not kubernetes.io",
+    holds=lambda spec: _extended(spec.resource_names),
+)
+
+
 class ChipSpec(Spec):
     """Figures of a chip, for one that the catalogue lacks or where you know better."""
+
+    rules: ClassVar[tuple[Rule[Any], ...]] = (_EXTENDED,)
 
     name: Name = Field(description="Name of the chip, as messages and metrics will show it.")
     memory_gib: Rate | None = Field(default=None, description="Device memory in GiB.")
@@ -122,6 +138,7 @@ class AcceleratorPoolSpec(Spec):
             message="a resource is named twice",
             holds=lambda spec: len(set(spec.resource_names)) == len(spec.resource_names),
         ),
+        _EXTENDED,
         Rule[Any](
             field=".mode",
             cel="self.mode == oldSelf.mode",

@@ -211,6 +211,10 @@ POOLS: list[tuple[Json, str, str]] = [
     ({"nodeSelector": ...}, "spec.nodeSelector", "is required"),
     ({"resourceNames": ["not a name"]}, "spec.resourceNames[0]", "must match"),
     ({"resourceNames": ["a.b/c", "a.b/c"]}, "spec.resourceNames", "named twice"),
+    ({"resourceNames": ["cpu"]}, "spec.resourceNames", "extended resources"),
+    ({"resourceNames": ["kubernetes.io/x"]}, "spec.resourceNames", "extended resources"),
+    ({"resourceNames": ["requests.a.b/c"]}, "spec.resourceNames", "extended resources"),
+    ({"chip": ..., "chipSpec": {"name": "x", "resourceNames": ["cpu"]}}, "spec.chipSpec.resourceNames", "extended"),
     ({"interconnect": {"bandwidthGBps": 0}}, "spec.interconnect.bandwidthGBps", "more than 0"),
     ({"interconnect": {"bandwidthGBps": float("nan")}}, "spec.interconnect.bandwidthGBps", "finite"),
     (

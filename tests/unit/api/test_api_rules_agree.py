@@ -83,6 +83,7 @@ POOL_SPECS = _maybe(
     chipSpec=st.just({"name": "x"}),
     mode=st.sampled_from(["Hardware", "Emulated", ...]),
     devicesPerNode=st.sampled_from([1, ...]),
+    resourceNames=st.sampled_from([[], ["a.b/c"], ["cpu"], ["a.b/c", "x.kubernetes.io/y"], ["requests.a.b/c"]]),
 ).map(lambda changes: merged(a_pool()["spec"], changes))
 GROUP_SPECS = st.fixed_dictionaries(
     {
