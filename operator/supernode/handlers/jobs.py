@@ -348,6 +348,8 @@ class Jobs:
             said = statuses.condition(obj, "Accepted") or {}
             if said.get("message") != str(problem):
                 events.warning(JOBS, obj, "Misconfigured", str(problem))
+        if decision.reason == "WorkerStuck" and (obj.get("status") or {}).get("message") != decision.message:
+            events.warning(JOBS, obj, decision.reason, decision.message)
         if decision.state is facts.state or facts.deleting:
             return
         logger.info("%s -> %s: %s", facts.state, decision.state, decision.message or decision.reason)

@@ -254,10 +254,15 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     running = sum(pod.phase in ("Running", "Succeeded") for pod in current.values())
     if running < job.workers and job.state is not State.RUNNING:
         message = f"{running} of {job.workers} workers run"
-        stuck = next((pod for _, pod in sorted(current.items()) if pod.trouble), None)
+        late = [pod for _, pod in sorted(current.items()) if pod.phase == "Pending"]
+        stuck = next((pod for pod in late if pod.trouble), None)
+        reason = "WaitingForPods"
         if stuck is not None:
+            reason = "WorkerStuck"
             message += f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
-        return replace(keep, state=State.STARTING, reason="WaitingForPods", message=message, wake_at=wake_at)
+        elif late:
+            message += f"; worker {late[0].rank} on node {late[0].node} is not running yet"
+        return replace(keep, state=State.STARTING, reason=reason, message=message, wake_at=wake_at)
     message = f"all {job.workers} workers run" if job.workers > 1 else "its worker runs"
     lost = next((pod for _, pod in sorted(current.items()) if pod.node_lost and not pod.over), None)
     if lost is not None:
