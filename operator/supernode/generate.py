@@ -113,13 +113,13 @@ def kernel_reference() -> str:
 
 def metrics_reference() -> str:
     """Every metric of operator and emulator, from their tables."""
-    operator = [(row.name, row.kind, row.labels, row.help) for row in OPERATOR_METRICS]
-    emulator = [(name, row.kind, row.labels, row.help) for name, row in METRICS.items()]
+    operator = [(_exported(row.name, row.kind), row.kind, row.labels, row.help) for row in OPERATOR_METRICS]
+    emulator = [(_exported(name, row.kind), row.kind, row.labels, row.help) for name, row in METRICS.items()]
     lines = [
         "# Metrics",
         "",
         "<!-- Generated from the metric tables of operator and emulator by `make generate`. -->",
-        "In Prometheus' text format on `/metrics`. A counter's name ends in `_total` there.",
+        "In Prometheus' text format on `/metrics`. A histogram has the series `_bucket`, `_sum` and `_count`.",
     ]
     for title, rows in (
         (f"Operator (port {names.PORT_OPERATOR_METRICS})", operator),
@@ -131,6 +131,11 @@ def metrics_reference() -> str:
             for name, kind, labels, text in rows
         ]
     return "\n".join(lines) + "\n"
+
+
+def _exported(name: str, kind: str) -> str:
+    """A metric's name as Prometheus sees it."""
+    return f"{name}_total" if kind == "counter" else name
 
 
 def cli_reference() -> str:
@@ -187,8 +192,8 @@ def readme(text: str) -> str:
         elif line.startswith("| `"):
             entries = groups.setdefault(title, [])
             entries += {line.split(" | ")[0][2:]} - set(entries)
-    groups["Metrics of the operator"] = [f"`{row.name}`" for row in OPERATOR_METRICS]
-    groups["Metrics of the emulator sidecar"] = [f"`{name}`" for name in METRICS]
+    groups["Metrics of the operator"] = [f"`{_exported(row.name, row.kind)}`" for row in OPERATOR_METRICS]
+    groups["Metrics of the emulator sidecar"] = [f"`{_exported(name, row.kind)}`" for name, row in METRICS.items()]
     lines = [f"- {title}: {', '.join(entries)}" for title, entries in groups.items()]
     return head + begin + "\n".join(lines) + "\n" + end + tail
 

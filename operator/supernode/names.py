@@ -11,12 +11,8 @@ from typing import Final
 GROUP: Final = "supernode.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-FIELD_MANAGER: Final = "supernode"
-SCHEDULER_NAME: Final = "supernode"
-FINALIZER: Final = "supernode.dev/finalizer"
-# The Lease that makes one operator active per cluster, whatever namespace it is installed in.
+# The operator's Lease is the same whatever namespace it is installed in.
 LEASE_NAMESPACE: Final = "kube-system"
-LEASE_NAME: Final = "supernode-operator"
 
 # --- labels on pods, services, secrets and config maps of a job -----------------------------------------------
 # Name of the TrainingJob.
@@ -29,9 +25,11 @@ LABEL_RANK: Final = "supernode.dev/rank"
 LABEL_ATTEMPT: Final = "supernode.dev/attempt"
 # AcceleratorPool the worker runs in.
 LABEL_POOL: Final = "supernode.dev/pool"
-# Kubeflow's names for the same, so that other tools understand our pods.
+# Kubeflow's name for the job, so that other tools understand our pods.
 LABEL_KUBEFLOW_JOB: Final = "training.kubeflow.org/job-name"
+# Kubeflow's name for what a pod is in its job: always `worker`.
 LABEL_KUBEFLOW_TYPE: Final = "training.kubeflow.org/replica-type"
+# Kubeflow's name for the rank.
 LABEL_KUBEFLOW_INDEX: Final = "training.kubeflow.org/replica-index"
 # Kubernetes' own name for the rank.
 LABEL_COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
@@ -103,7 +101,19 @@ PORT_OPERATOR_METRICS: Final = 9090
 PORT_OPERATOR_HEALTH: Final = 8081
 # Directory shared by worker and sidecar (an emptyDir in memory): socket and shared tensors.
 EMULATOR_DIRECTORY: Final = "/var/run/supernode"
+# Unix socket at which the sidecar serves the worker.
 EMULATOR_SOCKET: Final = f"{EMULATOR_DIRECTORY}/emulator.sock"
-# Name of the sidecar container and of the shared volume.
+
+# --- other names ----------------------------------------------------------------------------------------------
+# Name of the sidecar container.
 EMULATOR_CONTAINER: Final = "supernode-emulator"
+# Name of the volume that sidecar and worker share.
 EMULATOR_VOLUME: Final = "supernode-emulator"
+# `schedulerName` of a job's pods: the operator itself, which sets their node.
+SCHEDULER_NAME: Final = "supernode"
+# Field manager of what the operator writes, as `--show-managed-fields` shows it.
+FIELD_MANAGER: Final = "supernode"
+# Finalizer of jobs and of emulated pools: it goes when the last pod is gone, or the devices are withdrawn.
+FINALIZER: Final = "supernode.dev/finalizer"
+# Lease in kube-system that makes one operator active per cluster.
+LEASE_NAME: Final = "supernode-operator"
