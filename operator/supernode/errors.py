@@ -25,6 +25,14 @@ once, at the edge where they enter, with ``raise ... from exc``. Only `handlers`
     │       ├── CollectiveMismatchError  ranks disagree on what they do together
     │       └── AuthenticationError  a peer that does not hold the job's secret
     └── LocalError               the local cluster could not do what was asked
+        ├── StatusError          the embedded API server says no: a metav1.Status
+        └── RefusedError         its machinery does: what is wrong with an object, a patch or a parameter
+            ├── InvalidError         the object; with causes, field by field
+            ├── BadRequestError      the body or a parameter cannot be understood
+            ├── UnprocessableError   a patch that cannot be carried out on this object
+            ├── PatchedInvalidError  what a patch made of the object
+            ├── UntypedError         an applied configuration that does not fit the schema
+            └── ApplyConflictError   fields that others own
 """
 
 from __future__ import annotations

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.conformance import scenarios_objects, scenarios_pods
+from tests.conformance import scenarios_custom, scenarios_objects, scenarios_patches, scenarios_pods
 from tests.conformance.scenario import Scenario
 
-SCENARIOS: list[Scenario] = [*scenarios_objects.SCENARIOS, *scenarios_pods.SCENARIOS]
+SCENARIOS: list[Scenario] = [
+    *scenarios_objects.SCENARIOS,
+    *scenarios_pods.SCENARIOS,
+    *scenarios_custom.SCENARIOS,
+    *scenarios_patches.SCENARIOS,
+]

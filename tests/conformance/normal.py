@@ -10,6 +10,7 @@ _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _VERSIONS = frozenset({"resourceVersion"})
 _ADDRESSES = frozenset({"clusterIP", "clusterIPs"})
+_HASHES = frozenset({"storageVersionHash"})  # of names that hold the scenario's own namespace
 
 
 class Normal:
@@ -27,9 +28,12 @@ class Normal:
         value = _TIME.sub("TIME", _UID.sub("UID", value.replace(self._namespace, "NAMESPACE")))
         value = re.sub(r"(resource version: )\d+( \(\d+\))?", r"\1N", value)
         value = re.sub(r"(ResourceVersion in record )\(\d+\)", r"\1(N)", value)
+        # What a patch left of an object is said in the server's own order of fields.
+        value = re.sub(r'(Invalid value: "\{).*(\}": )', r"\1...\2", value, flags=re.S)
         # What a decoder says about text that it cannot read is its own; that it refuses, and which kind, is not.
         value = re.sub(
-            r'(json: cannot unmarshal|json parse error: |illegal base64 data|converting |no kind ").*',
+            r"(json: cannot unmarshal|json parse error: |illegal base64 data|converting |"
+            r'error (?:encoding|decoding) patch: |no kind ").*',
             r"\1 ...",
             value,
             flags=re.S,
@@ -51,7 +55,7 @@ class Normal:
                 return "VERSION"
             if key in _ADDRESSES and re.match(r"10\.", value):
                 return "ADDRESS"
-            return self.text(value)
+            return "HASH" if key in _HASHES else self.text(value)
         return value
 
 

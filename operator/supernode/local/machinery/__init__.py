@@ -67,7 +67,7 @@ HTTP, storage, watches, generation, uid, resourceVersion and admission by resour
     openapi.v2(resources) -> dict                               /openapi/v2 (JSON only)
     openapi.version_info() -> dict                              /version
 
-    selectors.labels(text) -> LabelSelector                     .matches(labels) ; BadRequestError
-    selectors.from_object(label_selector: dict | None) -> LabelSelector      metav1.LabelSelector
-    selectors.fields(text) -> FieldSelector                     .matches(obj), .requirements; BadRequestError
+    criteria.labels(text) -> LabelSelector                     .matches(labels) ; BadRequestError
+    criteria.from_object(label_selector: dict | None) -> LabelSelector      metav1.LabelSelector
+    criteria.fields(text) -> FieldSelector                     .matches(obj), .requirements; BadRequestError
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from supernode.local.machinery.fieldset import render, text
 from supernode.local.machinery.refusals import BadRequestError, UntypedError
@@ -46,12 +46,21 @@ def _problems(schema: Schema, value: Any, path: str) -> Iterator[str]:
         yield from _scalar_problems(schema.type, value, path)
 
 
+_GO_TYPES: Final = {str: "string", bool: "bool", list: "list"}
+
+
+def _go_value(value: Any) -> str:
+    """As Go prints a value whose type has no words of its own."""
+    plain = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"&value.valueUnstructured{{Value:{plain}}}" if isinstance(value, (int, float)) else text(value)
+
+
 def _scalar_problems(kind: str, value: Any, path: str) -> Iterator[str]:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "string" and not isinstance(value, str):
-        yield f"{path}: expected string, got {text(value)}"
+        yield f"{path}: expected string, got {_go_value(value)}"
     elif kind in ("integer", "number") and not number:
-        yield f"{path}: expected numeric (int or float), got {text(value)}"
+        yield f"{path}: expected numeric (int or float), got {_GO_TYPES.get(type(value), 'map')}"
     elif kind == "boolean" and not isinstance(value, bool):
         yield f"{path}: expected boolean, got {text(value)}"
 

@@ -197,7 +197,7 @@ def track(
     if changed:
         previous = managers.get(key)
         fields = changed if previous is None else changed | previous.fields
-        managers[key] = Owned(fields, version, now)
+        managers[key] = Owned(fields, version, None if subresource == "scale" else now)  # as the real server
         managers = _capped(managers)
     return _with_managers(new, managers)
 
@@ -257,7 +257,7 @@ def apply(
         del managers[key]
     if live is not None and merged == base and _same_but_times(managers, live):
         return live
-    if key in managers:
+    if key in managers and (live is None or merged != base):
         managers[key] = replace(managers[key], time=now)
     return _with_managers(_refreshed_annotation(merged, config, manager), managers)
 
@@ -310,7 +310,7 @@ def _ignored(kind: Typed, subresource: str) -> FieldSet:
     if subresource == "status":
         names = ["metadata", "spec"] if kind.custom else ["spec"]
         return from_paths([(f"f:{name}",) for name in names])
-    return _STATUS if kind.has_status and not subresource else FieldSet()
+    return _STATUS if kind.has_status and subresource in ("", "scale") else FieldSet()
 
 
 def _conflicts(

@@ -37,9 +37,9 @@ def json_patch(obj: Any, operations: Any) -> Any:
             result = jsonpatch.JsonPatch([_forgiving(result, step)]).apply(result, in_place=True)
         return result
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as exc:
-        raise UnprocessableError(f"the server rejected our request due to an error in our request: {exc}") from exc
+        raise UnprocessableError("the server rejected our request due to an error in our request") from exc
     except (TypeError, KeyError, IndexError) as exc:
-        raise UnprocessableError(f"the JSON patch does not fit the object: {exc}") from exc
+        raise UnprocessableError("the server rejected our request due to an error in our request") from exc
 
 
 def _forgiving(obj: Any, step: dict[str, Any]) -> dict[str, Any]:

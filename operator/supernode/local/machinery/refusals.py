@@ -111,6 +111,12 @@ class UnprocessableError(RefusedError):
     def __init__(self, message: str) -> None:
         super().__init__(422, "Invalid", message)
 
+    def status(self, group: str = "", kind: str = "", name: str = "", uid: str = "") -> dict[str, Any]:
+        """Details are there and empty."""
+        status = super().status(group, kind, name, uid)
+        code = status.pop("code")
+        return status | {"details": {}, "code": code}
+
 
 class PatchedInvalidError(RefusedError):
     """422: what a patch made of the object cannot be decoded: a wrong type, or with Strict an unknown field."""

@@ -14,6 +14,8 @@ from supernode.local.machinery import kinds, schemas
 from supernode.local.machinery.kinds import Kind
 
 ALL_VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+# In the order in which the real server lists them for custom resources.
+_CUSTOM_VERBS: Final = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 _STATUS_VERBS: Final = ("get", "patch", "update")
 
 
@@ -142,7 +144,7 @@ def custom(crd: dict[str, Any], compiled: Mapping[str, Kind]) -> tuple[Resource,
                 names.get("singular") or names["kind"].lower(),
                 names.get("listKind") or f"{names['kind']}List",
                 spec["scope"] == "Namespaced",
-                ALL_VERBS,
+                _CUSTOM_VERBS,
                 tuple(names.get("shortNames") or ()),
                 tuple(names.get("categories") or ()),
                 tuple(subresources),

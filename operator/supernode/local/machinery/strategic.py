@@ -52,6 +52,8 @@ def _merge_map(schema: Schema, original: dict[str, Any], patch: dict[str, Any]) 
             _delete_from(result, name.removeprefix(DELETE_LIST), value)
         elif value is None:
             result.pop(name, None)
+        elif name not in result and isinstance(value, dict) and PATCH in value:
+            continue  # as the real server: a directive about something that is not there
         elif name not in result or type(result[name]) is not type(value):
             result[name] = _plain(value)
         else:

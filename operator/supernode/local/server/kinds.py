@@ -107,9 +107,11 @@ class Kinds:
         """The resource, or None."""
         return self._served.get((group, version, plural))
 
-    def has_group(self, group: str) -> bool:
-        """Whether anything is served in a group."""
-        return any(key[0] == group for key in self._order)
+    def has_version(self, group: str, version: str) -> bool:
+        """Whether anything is served in a version of a custom group, or in any version of a built-in one."""
+        found = [key for key in self._order if key[0] == group]
+        custom = found and all(self._served[key].custom is not None for key in found)
+        return any(key[1] == version for key in found) if custom else bool(found)
 
     def resources(self) -> tuple[Resource, ...]:
         """For discovery and OpenAPI documents, in order."""

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from supernode.local.machinery import fields, metadata, patch
+from supernode.local.machinery import conform, fields, metadata, patch
 from supernode.local.machinery.refusals import Cause, InvalidError, RefusedError
 from supernode.local.server import statuses
 from supernode.local.server.clock import Clock
@@ -27,12 +27,15 @@ from supernode.local.server.target import (
     Target,
     Write,
     Written,
+    check_applied,
     check_finalizers,
     check_namespace,
     check_type,
+    check_uid,
     intersect,
     is_finished,
     refused,
+    saying,
 )
 from supernode.local.server.tree import clone, same
 
@@ -79,7 +82,8 @@ class Objects:
         target = Target(target.served, target.namespace, str(meta.get("name", "")), target.subresource)
         if target.served.namespaced:
             self._check_home(target)
-        return self._create(target, new, write, warnings)
+        with saying(warnings):
+            return self._create(target, new, write, warnings)
 
     def _create(
         self, target: Target, new: Object, write: Write, warnings: Sequence[str], *, tracked: bool = False
@@ -155,7 +159,8 @@ class Objects:
             return self.create(target, value, write)
         old = self.find(target)
         new, warnings = self._decode(target, value, write)
-        return self._replace(target, old, new, write, warnings)
+        with saying(warnings):
+            return self._replace(target, old, new, write, warnings)
 
     def _check_versions(self, target: Target, new: Object, old: Object) -> None:
         served = target.served
@@ -246,10 +251,12 @@ class Objects:
         try:
             value = self._patched(target, media, old, body)
             self._check_same(target, value)
-            new, warnings = self._decode(target, value, write)
+            new, warnings = self._decode(target, value, write, patched=True)
         except RefusedError as exc:
             raise refused(target, exc) from exc
-        return self._replace(target, old, new, write, warnings)
+        check_uid(target, new, old.obj)
+        with saying(warnings):
+            return self._replace(target, old, new, write, warnings)
 
     def _patched(self, target: Target, media: str, old: Stored, body: Any) -> Object:
         base = {**old.obj, "apiVersion": target.served.api_version, "kind": target.served.kind}
@@ -279,6 +286,13 @@ class Objects:
     def _apply(self, target: Target, body: Any, write: Write) -> Written:
         if not isinstance(body, dict):
             raise statuses.bad_request("error decoding YAML: expected an object")
+        check_applied(target, body)
+        kind = target.served.definition
+        try:
+            # What has no place in the schema cannot be owned, whatever `fieldValidation` says.
+            conform.require(kind.schema, body, kind.api_version)
+        except RefusedError as exc:
+            raise refused(target, exc) from exc
         body.setdefault("metadata", {}).setdefault("name", target.name)
         if target.namespace:
             body["metadata"].setdefault("namespace", target.namespace)
@@ -286,7 +300,6 @@ class Objects:
         existing = self.store.get(target.served.store, target.key)
         if existing is None and target.subresource:
             raise statuses.not_found(target.served.group, target.served.plural, target.name)
-        kind = target.served.definition
         try:
             config, warnings = kind.decode(body, field_validation=write.validation, duplicates=write.duplicates)
             result = fields.apply(
@@ -304,14 +317,18 @@ class Objects:
         new = clone(new)
         rules_for(target.served).default(new)
         if existing is not None:
-            return self._replace(target, existing, new, write, warnings, tracked=True)
+            check_uid(target, new, existing.obj)
+            with saying(warnings):
+                return self._replace(target, existing, new, write, warnings, tracked=True)
         managed = new["metadata"].get("managedFields")
         if target.served.namespaced:
             self._check_home(target)
+        new["metadata"].pop("resourceVersion", None)
         self._own_metadata(target, new)
         if managed is not None:
             new["metadata"]["managedFields"] = managed
-        return self._create(target, new, write, warnings, tracked=True)
+        with saying(warnings):
+            return self._create(target, new, write, warnings, tracked=True)
 
     def _pruned_config(self, body: Object, decoded: Object) -> Object:
         """What the applier said, without defaults: a field it left out is not its own."""
@@ -323,11 +340,13 @@ class Objects:
 
     # --- what both have in common ----------------------------------------------------------------------------------
 
-    def _decode(self, target: Target, value: Object, write: Write) -> tuple[Object, Sequence[str]]:
+    def _decode(
+        self, target: Target, value: Object, write: Write, *, patched: bool = False
+    ) -> tuple[Object, Sequence[str]]:
         """A private copy of what a body says, with defaults."""
         try:
             decoded, warnings = target.served.definition.decode(
-                value, field_validation=write.validation, duplicates=write.duplicates
+                value, field_validation=write.validation, duplicates=write.duplicates, patched=patched
             )
         except RefusedError as exc:
             raise refused(target, exc) from exc
@@ -338,11 +357,8 @@ class Objects:
 
     def _validate(self, target: Target, new: Object, old: Object | None, causes: Sequence[Cause]) -> None:
         served = target.served
-        found = list(metadata.validate(new, old, namespaced=served.namespaced, name_rule=served.traits.name_rule))
-        try:
-            served.definition.validate(new, old, subresource=target.subresource)
-        except InvalidError as exc:
-            found += exc.causes
+        about = metadata.validate(new, old, namespaced=served.namespaced, name_rule=served.traits.name_rule)
+        found = served.definition.causes(new, old, subresource=target.subresource, earlier=list(about))
         known = {(each.reason, each.field) for each in found}
         found += [each for each in causes if (each.reason, each.field) not in known]
         if served.custom is None:
@@ -356,6 +372,6 @@ class Objects:
             old,
             new,
             manager=write.manager,
-            subresource=target.subresource,
+            subresource=target.subresource or write.part,
             now=self.clock.timestamp(),
         )

@@ -104,6 +104,8 @@ def list_page(
         and (not selector or selector.matches(stored.obj))
     ]
     metadata: Object = {"resourceVersion": str(revision)}
+    if served.custom is not None:
+        metadata["continue"] = ""  # custom lists say it even when there is nothing more
     if limit and len(chosen) > limit:
         metadata["continue"] = _encode_token(revision, chosen[limit - 1][0])
         if not selector:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supernode.local.machinery import selectors
-from supernode.local.machinery.selectors import FieldSelector, LabelSelector
+from supernode.local.machinery import criteria
+from supernode.local.machinery.criteria import FieldSelector, LabelSelector
 from supernode.local.server import statuses
 from supernode.local.server.statuses import Object
 
@@ -50,16 +50,16 @@ class Selectable:
             StatusError: 400, it names a field that cannot be selected by.
         """
         plain, read = [], []
-        for path, sign, value in selectors.fields(fields).requirements:
+        for path, sign, value in criteria.fields(fields).requirements:
             if path not in self.fields:
                 raise statuses.bad_request(f"field label not supported: {path}")
             if path in self.readers:
                 read.append((self.readers[path], sign, value))
             else:
                 plain.append((path, sign, value))
-        return Selector(selectors.labels(labels), FieldSelector(tuple(plain)), tuple(read))
+        return Selector(criteria.labels(labels), FieldSelector(tuple(plain)), tuple(read))
 
 
 def chooses(selector: dict[str, Any] | None, obj: Object) -> bool:
     """Whether a LabelSelector object selects an object."""
-    return selectors.from_object(selector).matches((obj.get("metadata") or {}).get("labels"))
+    return criteria.from_object(selector).matches((obj.get("metadata") or {}).get("labels"))

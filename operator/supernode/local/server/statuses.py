@@ -33,6 +33,7 @@ class StatusError(LocalError):
         self.message = message
         self.details = details
         self.metadata: Object = {}  # a continue token, where one helps
+        self.warnings: tuple[str, ...] = ()  # what the client should hear beside the refusal
         super().__init__(message)
 
     @property

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from supernode.local.server import selection, statuses
@@ -87,7 +88,7 @@ def write_scale(objects: Objects, target: Target, scale: Object, write: Write) -
     """
     stored = objects.find(target)
     replicas = (scale.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
+    if target.served.custom is None and (not isinstance(replicas, int) or replicas < 0):
         cause = statuses.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         details = {"name": target.name, "group": "autoscaling", "kind": "Scale", "causes": [cause.as_dict()]}
         message = f'Scale.autoscaling "{target.name}" is invalid: {cause}'
@@ -102,7 +103,7 @@ def write_scale(objects: Objects, target: Target, scale: Object, write: Write) -
     _put(new, _paths(target)[0], replicas)
     new["apiVersion"], new["kind"] = target.served.api_version, target.served.kind
     main = Target(target.served, target.namespace, target.name)
-    return objects.update(main, new, write)
+    return objects.update(main, new, replace(write, part="scale"))
 
 
 def bind(objects: Objects, target: Target, binding: Object, write: Write) -> Object:

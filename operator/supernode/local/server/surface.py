@@ -21,6 +21,7 @@ from supernode.local.machinery import patch
 from supernode.local.machinery.refusals import RefusedError
 from supernode.local.server import podlogs, reviews, statuses, subresources, watching
 from supernode.local.server.access import Access, Action
+from supernode.local.server.answers import refuse, warn
 from supernode.local.server.bodies import PATCHES, read_body, truth, with_duplicates, write_options
 from supernode.local.server.deletion import Deleted, DeleteOptions, Deletion, parse_options
 from supernode.local.server.faults import Faults
@@ -71,26 +72,26 @@ class Surface:
         try:
             return await self._answer(request)
         except StatusError as exc:
-            return self._refuse(exc)
+            return refuse(exc, self._warnings(request))
         except RefusedError as exc:
             status = exc.status()
-            return self._refuse(StatusError(status["code"], status["reason"], status["message"], status.get("details")))
+            refusal = StatusError(status["code"], status.get("reason", ""), status["message"], status.get("details"))
+            return refuse(refusal, self._warnings(request))
         except web.HTTPRequestEntityTooLarge:
             text = f"limit is {LARGEST_BODY}"
-            return self._refuse(StatusError(413, "RequestEntityTooLarge", f"Request entity too large: {text}", {}))
+            return refuse(StatusError(413, "RequestEntityTooLarge", f"Request entity too large: {text}", {}))
         except (asyncio.CancelledError, ConnectionResetError):
             raise
         except Exception as exc:
             # The last line of defence: the client must get a Status, and the trace belongs into the log.
             _LOG.exception("%s %s", request.method, request.path_qs)
-            return self._refuse(statuses.internal(f"{type(exc).__name__}: {exc}"))
+            return refuse(statuses.internal(f"{type(exc).__name__}: {exc}"))
 
-    def _refuse(self, refusal: StatusError) -> web.Response:
-        headers = {}
-        seconds = (refusal.details or {}).get("retryAfterSeconds")
-        if seconds is not None:
-            headers["Retry-After"] = str(seconds)
-        return web.Response(status=refusal.code, body=encode(refusal.body), content_type=JSON, headers=headers)
+    def _warnings(self, request: web.Request) -> tuple[str, ...]:
+        """What is said with every answer about a resource."""
+        place = parse(request.rel_url.raw_path)
+        served = self._kinds.find(place.group, place.version, place.plural) if place else None
+        return (served.traits.warning,) if served and served.traits.warning else ()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = self._user(request)
@@ -110,7 +111,7 @@ class Surface:
         )
         served = self._kinds.find(place.group, place.version, place.plural)
         if served is None:
-            if not self._kinds.has_group(place.group):
+            if not self._kinds.has_version(place.group, place.version):
                 return web.Response(status=404, text="404 page not found\n")
             raise statuses.no_such_resource()
         await self._suffer(request, verb)
@@ -218,12 +219,7 @@ class Surface:
         wanted = negotiate(request.headers.get("Accept", ""))
         if wanted.media == YAML:
             response = web.Response(body=yaml.safe_dump(json.loads(body)).encode(), status=status, content_type=YAML)
-        place = parse(request.rel_url.raw_path)
-        served = self._kinds.find(place.group, place.version, place.plural) if place else None
-        deprecated = served.traits.warning if served else ""
-        for warning in (*warnings, *((deprecated,) if deprecated else ())):
-            escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{escaped}"')
+        warn(response, (*warnings, *self._warnings(request)))
         return response
 
     def _written(self, request: web.Request, served: Served, written: Written) -> web.Response:
@@ -289,7 +285,7 @@ class Surface:
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         media = request.content_type.lower()
         if media not in PATCHES:
-            raise statuses.unsupported_media_type(media, PATCHES)
+            raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
         if media == APPLY_PATCH and not request.query.get("fieldManager"):
             cause = statuses.required("fieldManager", "is required for apply patch")
             details = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause.as_dict()]}

@@ -5,10 +5,13 @@ Values and pure functions, shared by `objects`, `deletion`, `subresources` and `
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from supernode.local.machinery.refusals import Cause, RefusedError
+from supernode.local.machinery.refusals import Cause, InvalidError, RefusedError
 from supernode.local.server import statuses
 from supernode.local.server.kinds import Served
 from supernode.local.server.statuses import Object, StatusError
@@ -17,6 +20,7 @@ from supernode.local.server.store import Stored
 _STANDARD_FINALIZERS: Final = frozenset(
     {"orphan", "foregroundDeletion", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"}
 )
+_SHOWN: Final = 30  # characters of a body that a refusal repeats
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
@@ -32,6 +36,7 @@ class Write:
     dry_run: bool = False
     force: bool = False  # server-side apply takes fields over
     duplicates: tuple[str, ...] = ()  # keys that stood twice in the body
+    part: str = ""  # the subresource that the fields were written through, when it is not the target's
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,28 @@ class Written:
 def refused(target: Target, error: RefusedError) -> StatusError:
     """A refusal by the machinery, with the object it is about."""
     status = error.status(target.served.group, target.served.kind, target.name)
-    return StatusError(status["code"], status["reason"], status["message"], status.get("details"))
+    return StatusError(status["code"], status.get("reason", ""), status["message"], status.get("details"))
+
+
+@contextlib.contextmanager
+def saying(warnings: Sequence[str]) -> Iterator[None]:
+    """A refusal inside carries these warnings too."""
+    try:
+        yield
+    except StatusError as exc:
+        exc.warnings = (*warnings, *exc.warnings)
+        raise
+
+
+def check_uid(target: Target, new: Object, old: Object) -> None:
+    """A patch cannot make it another object.
+
+    Raises:
+        StatusError: 422.
+    """
+    given = (new.get("metadata") or {}).get("uid")
+    if given and given != old["metadata"]["uid"]:
+        raise refused(target, InvalidError([statuses.invalid_value("metadata.uid", given, "field is immutable")]))
 
 
 def is_finished(obj: Object) -> bool:
@@ -75,6 +101,8 @@ def check_type(target: Target, value: Object) -> None:
     """Refuse a body of another type than the endpoint's; a body that says none gets it."""
     expected = (target.served.api_version, target.served.kind)
     given = (value.get("apiVersion"), value.get("kind"))
+    if target.served.custom is not None:
+        _check_custom_type(target, value)
     value.setdefault("apiVersion", expected[0])
     value.setdefault("kind", expected[1])
     if given[0] and given[0] != expected[0]:
@@ -89,6 +117,38 @@ def check_type(target: Target, value: Object) -> None:
         text = f'{given[1]} in version "{expected[0].rpartition("/")[2]}" cannot be handled as a {expected[1]}: '
         text += f"converting ({given[1]}) to ({expected[1]}): unknown conversion"
         raise statuses.bad_request(text)
+
+
+def _check_custom_type(target: Target, value: Object) -> None:
+    """A custom object says what it is."""
+    kind = target.served.kind
+    for name, shown in (("kind", "Kind"), ("apiVersion", "apiVersion")):
+        if not value.get(name):
+            text = json.dumps(value)
+            short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+            raise statuses.bad_request(
+                f"the object provided is unrecognized (must be of type {kind}): "
+                f"Object '{shown}' is missing in '{text}' ({short})"
+            )
+    if value["kind"] != kind and value["apiVersion"] == target.served.api_version:
+        cause = statuses.invalid_value("kind", value["kind"], f"must be {kind}")
+        status = InvalidError([cause]).status(
+            target.served.group, value["kind"], (value.get("metadata") or {}).get("name", "")
+        )
+        raise StatusError(status["code"], status["reason"], status["message"], status.get("details"))
+
+
+def check_applied(target: Target, config: Object) -> None:
+    """What every applied configuration must say, and may not.
+
+    Raises:
+        StatusError: 400, no type or another one, or a list of managers.
+    """
+    if config.get("apiVersion") != target.served.api_version or config.get("kind") != target.served.kind:
+        group, _, version = str(config.get("apiVersion") or "").rpartition("/")
+        raise statuses.bad_request(f"invalid object type: {group}/{version}, Kind={config.get('kind') or ''}")
+    if (config.get("metadata") or {}).get("managedFields") is not None:
+        raise statuses.bad_request("metadata.managedFields must be nil")
 
 
 def check_namespace(target: Target, value: Object) -> None:

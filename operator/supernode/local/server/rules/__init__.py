@@ -66,5 +66,6 @@ _RULES: dict[tuple[str, str], Rules] = {
 def rules_for(served: Served) -> Rules:
     """The rules of a resource."""
     if served.custom is not None:
-        return CustomRules(bool((served.custom.get("subresources") or {}).get("status") is not None))
+        parts = served.custom.get("subresources") or {}
+        return CustomRules(parts.get("status") is not None, parts.get("scale"))
     return _RULES.get((served.group, served.plural), _PLAIN)

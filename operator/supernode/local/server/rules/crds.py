@@ -7,6 +7,7 @@ from typing import Any
 
 from supernode.local.machinery import crd
 from supernode.local.machinery.refusals import Cause, InvalidError
+from supernode.local.server import statuses
 from supernode.local.server.rules.plain import Cluster, Rules
 from supernode.local.server.statuses import Object
 
@@ -16,11 +17,14 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 class DefinitionRules(Rules):
     """CRDs: checked and completed by the machinery; accepted names and establishment are part of the write."""
 
-    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
-        """Names, stored versions and conditions, as a real server's controllers would set them a moment later."""
+    def default(self, new: Object) -> None:
+        """Names that follow from others, and no conversion."""
         filled = crd.with_defaults(new)
         new.clear()
         new.update(filled)
+
+    def prepare(self, new: Object, old: Object | None, cluster: Cluster) -> None:
+        """Names, stored versions and conditions, as a real server's controllers would set them a moment later."""
         if old is None:
             new["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []}
         finalizers = new["metadata"].setdefault("finalizers", [])
@@ -71,12 +75,25 @@ class CustomRules(Rules):
 
     Args:
         with_status: the version has a status subresource, which then does not count as asking for something.
+        scale: the version's scale subresource.
     """
 
     keeps_status = False
 
-    def __init__(self, with_status: bool) -> None:
+    def __init__(self, with_status: bool, scale: Object | None) -> None:
         self._ignored = {"metadata", "apiVersion", "kind"} | ({"status"} if with_status else set())
+        self._scale = scale or {}
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Replicas are not negative, whatever the schema says."""
+        causes = []
+        for path in filter(None, (self._scale.get("specReplicasPath"), self._scale.get("statusReplicasPath"))):
+            value: Any = new
+            for step in path.lstrip(".").split("."):
+                value = value.get(step) if isinstance(value, dict) else None
+            if isinstance(value, int) and value < 0:
+                causes.append(statuses.invalid_value(path, value, "should be a non-negative integer"))
+        return causes
 
     def asks_more(self, new: Object, old: Object) -> bool:
         """Everything but metadata counts, and status where it is no subresource."""

@@ -26,6 +26,16 @@ def _template(spec: Object) -> None:
     default_spec(template.setdefault("spec", {}))
 
 
+def not_negative(spec: Object, *names: str) -> list[Cause]:
+    """Counts and times of a spec are zero or more."""
+    why = "must be greater than or equal to 0"
+    return [
+        statuses.invalid_value(f"spec.{name}", spec[name], why)
+        for name in names
+        if isinstance(spec.get(name), int) and spec[name] < 0
+    ]
+
+
 class _SelectorRules(Rules):
     """What every workload with a selector and a template shares."""
 
@@ -50,7 +60,7 @@ class _SelectorRules(Rules):
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
         """The selector must choose the template's labels, and stay."""
         spec = new["spec"]
-        causes: list[Cause] = []
+        causes = not_negative(spec, "replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
         selector = spec.get("selector") or {}
         labels = (spec["template"].get("metadata") or {}).get("labels") or {}
         if not selector:
@@ -96,6 +106,10 @@ class ControllerRules(Rules):
         """No replicas yet."""
         if old is None:
             new["status"] = {"replicas": 0}
+
+    def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
+        """Counts."""
+        return not_negative(new["spec"], "replicas", "minReadySeconds")
 
 
 class ReplicaSetRules(_SelectorRules):
@@ -183,7 +197,10 @@ class JobRules(Rules):
     def validate(self, new: Object, old: Object | None, cluster: Cluster) -> Sequence[Cause]:
         """Pods of a job end; the template stays."""
         spec = new["spec"]
-        causes = check_spec(spec["template"]["spec"], "spec.template.spec")
+        causes = not_negative(
+            spec, "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"
+        )
+        causes += check_spec(spec["template"]["spec"], "spec.template.spec")
         if spec["template"]["spec"].get("restartPolicy") == "Always":
             allowed = ("OnFailure", "Never")
             causes.append(statuses.not_supported("spec.template.spec.restartPolicy", "Always", allowed))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supernode.local.machinery import selectors
+from supernode.local.machinery import criteria
 from supernode.local.machinery.refusals import BadRequestError
 
 LABELS = {"app": "x", "tier": "front", "n": "5"}
@@ -38,7 +38,7 @@ LABELS = {"app": "x", "tier": "front", "n": "5"}
     ],
 )
 def test_label_selectors(text: str, matches: bool) -> None:
-    assert selectors.labels(text).matches(LABELS) is matches
+    assert criteria.labels(text).matches(LABELS) is matches
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,18 @@ def test_label_selectors(text: str, matches: bool) -> None:
 )
 def test_label_selectors_that_are_none(text: str) -> None:
     with pytest.raises(BadRequestError):
-        selectors.labels(text)
+        criteria.labels(text)
 
 
 def test_no_labels_meet_only_negative_requirements() -> None:
-    assert selectors.labels("a!=b,!c,d notin (e)").matches(None)
-    assert not selectors.labels("a").matches(None)
+    assert criteria.labels("a!=b,!c,d notin (e)").matches(None)
+    assert not criteria.labels("a").matches(None)
 
 
 def test_label_selector_objects() -> None:
-    assert not selectors.from_object(None).matches(LABELS)
-    assert selectors.from_object({}).matches(LABELS)
-    found = selectors.from_object(
+    assert not criteria.from_object(None).matches(LABELS)
+    assert criteria.from_object({}).matches(LABELS)
+    found = criteria.from_object(
         {
             "matchLabels": {"app": "x"},
             "matchExpressions": [
@@ -84,25 +84,25 @@ def test_label_selector_objects() -> None:
 )
 def test_label_selector_objects_that_are_wrong(expression: dict[str, object]) -> None:
     with pytest.raises(BadRequestError):
-        selectors.from_object({"matchExpressions": [expression]})
+        criteria.from_object({"matchExpressions": [expression]})
 
 
 def test_field_selectors() -> None:
     pod = {"metadata": {"name": "a"}, "spec": {"nodeName": "n1", "on": True}, "status": {"phase": "Running"}}
-    assert selectors.fields("metadata.name=a,spec.nodeName==n1").matches(pod)
-    assert selectors.fields("status.phase!=Failed").matches(pod)
-    assert selectors.fields("spec.on=true").matches(pod)
-    assert selectors.fields("spec.missing=").matches(pod)
-    assert not selectors.fields("metadata.name=b").matches(pod)
-    assert selectors.fields("").matches(pod)
-    assert selectors.fields(r"metadata.name=a\,b").requirements == (("metadata.name", "=", "a,b"),)
+    assert criteria.fields("metadata.name=a,spec.nodeName==n1").matches(pod)
+    assert criteria.fields("status.phase!=Failed").matches(pod)
+    assert criteria.fields("spec.on=true").matches(pod)
+    assert criteria.fields("spec.missing=").matches(pod)
+    assert not criteria.fields("metadata.name=b").matches(pod)
+    assert criteria.fields("").matches(pod)
+    assert criteria.fields(r"metadata.name=a\,b").requirements == (("metadata.name", "=", "a,b"),)
     with pytest.raises(BadRequestError, match="can't understand"):
-        selectors.fields("metadata.name")
+        criteria.fields("metadata.name")
 
 
 @given(st.text(alphabet="ab=!,()<> inot./-5", max_size=20))
 def test_any_text_is_a_selector_or_refused(text: str) -> None:
-    for parse in (selectors.labels, selectors.fields):
+    for parse in (criteria.labels, criteria.fields):
         with contextlib.suppress(BadRequestError):
             parse(text)
 
@@ -110,4 +110,4 @@ def test_any_text_is_a_selector_or_refused(text: str) -> None:
 @given(st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz")))
 def test_opposite_requirements_split_all_objects(labels: dict[str, str]) -> None:
     for one, other in (("a=x", "a!=x"), ("a", "!a"), ("a in (x,y)", "a notin (x,y)")):
-        assert selectors.labels(one).matches(labels) != selectors.labels(other).matches(labels)
+        assert criteria.labels(one).matches(labels) != criteria.labels(other).matches(labels)
