@@ -37,8 +37,15 @@ class Family:
         collective_launch: seconds before the first byte of a collective moves.
         overlap: share of the data-parallel traffic that hides behind the backward pass, if the pass is long enough.
         score_passes: how often the attention scores cross the memory forward (softmax, mask, dropout); 0 = a fused
-            kernel keeps them on the chip.
+            kernel keeps them on the chip and leaves the masked half out.
+        attention: share of the peak FLOP/s that a fused attention kernel reaches forward; None = `gemm_peak` counts,
+            because the attention core is made of matrix products.
         reserved: bytes of device memory that the model can't have: runtime, communication buffers.
+        network_thin: share of the network bandwidth where fewer than `THIN_LANES` devices of a node take part; None =
+            no difference known.
+        switch_reduce: share of the link bandwidth at which the switch inside a node sums an all-reduce; 0 = it can't.
+        mesh: the devices of a node have one link to each other device, so a small group can't use all of them.
+        node_latency, network_latency: seconds per hop where neither pool nor group says.
         calibrated: False where the constants are defaults, not measurements of this family.
         sources: constant -> where it comes from.
     """
@@ -57,6 +64,12 @@ class Family:
     reserved: int
     calibrated: bool
     sources: Mapping[str, str]
+    attention: float | None = None
+    network_thin: float | None = None
+    switch_reduce: float = 0.0
+    mesh: bool = False
+    node_latency: float = 1e-6
+    network_latency: float = 5e-6
 
 
 DEFAULT: Final = Family(
@@ -69,10 +82,11 @@ DEFAULT: Final = Family(
     node_links=0.70,
     network_links=0.80,
     collective_launch=10e-6,
-    overlap=0.0,
+    overlap=0.5,
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
+    attention=0.40,
     sources=MappingProxyType(
         {
             "gemm_peak": "vendor's own planning default for DCU: 0.6 (HYGON-AI/hcu-train-simulator, README)",
@@ -82,8 +96,11 @@ DEFAULT: Final = Family(
             "node_links": "HYGON-AI/hcu-train-simulator templates/config.yaml: collective efficiency 0.7 in the node",
             "network_links": "HYGON-AI/hcu-train-simulator templates/config.yaml: efficiency 0.8 between nodes",
             "collective_launch": "8-byte all-reduce of 4 ranks takes 16 us, launch and 6 hops (nccl-tests issue 290)",
-            "overlap": "nothing is assumed to overlap unless measured",
+            "overlap": "half of the gradient traffic behind the last micro batch: frameworks offer it, few hide it all",
             "score_passes": "fused attention kernels (flash attention) are the rule since 2023",
+            "attention": "two thirds of a large product, as flash attention 2 on Ampere and Hopper",
+            "node_latency": "8 KiB all-reduce of 2, 4 and 8 BW1000: 20, 21 and 29 us, less launch, by the ring's steps",
+            "network_latency": "8-byte all-reduce of 2 and 4 nodes of H100: 25 and 35 us, 5 us a hop (nccl-tests 309)",
             "reserved": "runtime and communication buffers of usual installations, 1 to 3 GiB",
         }
     ),
@@ -105,9 +122,10 @@ _AMPERE: Final = Family(
     calibrated=True,
     sources=MappingProxyType(
         {
-            "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; not fitted to step times",
+            "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; tables 3 to 5 of Korthikanti et "
+            "al. 2022 alone would say 0.82 (fit_steptime), larger runs less",
             "gemm_small": "as default, with half the depth: asynchronous copies hide part of the fill",
-            "memory": "1.7 of 2.04 TB/s in streaming kernels, a usual figure for A100-80GB",
+            "memory": "streaming kernels reach 1.7 of 2.04 TB/s, a usual figure; the same rows alone would say 0.83",
             "launch": "usual figure for CUDA on A100",
             "node_links": "all-reduce plateau 232 to 235 of 300 GB/s on 8 A100 (nccl-tests threads)",
             "network_links": "46 to 48 of 50 GB/s per 400 Gb/s port (nccl-tests threads)",
@@ -122,7 +140,7 @@ _AMPERE: Final = Family(
 _VOLTA: Final = Family(
     name="nvidia-volta",
     chips=("nvidia-v100-32g-sxm", "nvidia-v100-32g", "nvidia-v100"),
-    gemm_peak=0.80,
+    gemm_peak=0.82,
     gemm_small=(64.0, 64.0, 128.0),
     memory=0.80,
     launch=5e-6,
@@ -132,8 +150,20 @@ _VOLTA: Final = Family(
     overlap=0.0,
     score_passes=5.0,
     reserved=2 * 2**30,
-    calibrated=False,
-    sources=MappingProxyType({"gemm_peak": "as Ampere, not fitted yet", "memory": "usual figure for HBM2"}),
+    calibrated=True,
+    sources=MappingProxyType(
+        {
+            "gemm_peak": "fitted on the V100 rows of 1, 2 and 8 devices of Megatron-LM 2020 (fit_steptime)",
+            "gemm_small": "as Ampere",
+            "memory": "usual figure for HBM2 in streaming kernels",
+            "launch": "as default",
+            "node_links": "as Ampere; not measured",
+            "network_links": "as default",
+            "overlap": "as Ampere",
+            "score_passes": "as Ampere",
+            "reserved": "as default",
+        }
+    ),
 )
 
 _HOPPER: Final = Family(
@@ -144,18 +174,86 @@ _HOPPER: Final = Family(
     memory=0.85,
     launch=4e-6,
     node_links=0.82,
-    network_links=0.93,
+    network_links=0.89,
     collective_launch=12e-6,
-    overlap=0.0,
+    overlap=0.8,
+    score_passes=0.0,
+    reserved=2 * 2**30,
+    calibrated=True,
+    attention=0.50,
+    switch_reduce=0.58,
+    network_latency=7e-6,
+    sources=MappingProxyType(
+        {
+            "gemm_peak": "large bf16 products are limited by power: 650 to 750 of 989 TFLOPS are usual",
+            "gemm_small": "as default with tiles twice as wide, as wgmma works on 128 x 256; not measured",
+            "memory": "usual figure for HBM3 in streaming kernels",
+            "launch": "as Ampere",
+            "node_links": "ring all-reduce 363 to 366 of 450 GB/s on 4 to 8 H200 (stas00/ml-engineering, network)",
+            "switch_reduce": "all-reduce of 8 GiB summed in the switch, 5 to 8 H200: 259 to 270 of 450 GB/s; "
+            "2 nodes of H100: 250",
+            "network_links": "between 366 (4 nodes, tree), 391 and 320 (8 nodes, tuned and not) of 400 GB/s a node "
+            "(nccl-tests issue 309)",
+            "network_latency": "fitted on the 1 MiB rows of 2, 4 and 8 nodes of H100 (nccl-tests issue 309): 72, 82 "
+            "and 117 us; below 64 KiB a hop takes 5 us",
+            "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
+            "overlap": "gradient reduction and weight gathering run behind the passes by default; not all of it",
+            "attention": "flash attention 2 reaches 0.35 to 0.4, 3 reaches 0.65 to 0.75 of the peak forward, head 128, "
+            "as their papers print; between them",
+            "score_passes": "as default",
+            "reserved": "as default",
+        }
+    ),
+)
+
+_BLACKWELL: Final = Family(
+    name="nvidia-blackwell",
+    chips=("nvidia-b200-sxm", "nvidia-gb200-nvl72"),
+    gemm_peak=0.68,
+    gemm_small=(128.0, 128.0, 256.0),
+    memory=0.85,
+    launch=4e-6,
+    node_links=0.75,
+    network_links=0.89,
+    collective_launch=15e-6,
+    overlap=0.8,
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
+    attention=0.50,
+    switch_reduce=0.49,
     sources=MappingProxyType(
         {
-            "gemm_peak": "not fitted: large bf16 products are limited by power, 600 to 750 of 989 TFLOPS are usual",
-            "node_links": "ring all-reduce 366 to 370 of 450 GB/s on 8 H100 or H200 (nccl-tests threads)",
-            "network_links": "46 to 48 of 50 GB/s per 400 Gb/s port (nccl-tests threads)",
-            "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
+            "gemm_peak": "as Hopper, a little less: power limits more",
+            "node_links": "ring all-reduce 673 to 682 of 900 GB/s on 4 to 8 B200 (stas00/ml-engineering, network)",
+            "switch_reduce": "all-reduce on 8 B200: 423 of 900 GB/s at 4 GiB, 480 above (the same)",
+            "network_links": "as Hopper; 4 nodes with EFA reach 380 of 400 GB/s above 2 GiB (the same)",
+        }
+    ),
+)
+
+_CDNA3: Final = Family(
+    name="amd-cdna3",
+    chips=("amd-mi300x",),
+    gemm_peak=0.55,
+    gemm_small=(64.0, 64.0, 256.0),
+    memory=0.75,
+    launch=6e-6,
+    node_links=0.70,
+    network_links=0.80,
+    collective_launch=15e-6,
+    overlap=0.5,
+    score_passes=0.0,
+    reserved=2 * 2**30,
+    calibrated=False,
+    attention=0.35,
+    mesh=True,
+    sources=MappingProxyType(
+        {
+            "gemm_peak": "power limits large products more than on Hopper; a guess",
+            "node_links": "all-reduce of 4 GiB: 313 of 448 GB/s on 8, 48 of 64 GB/s (one link) on 2 MI300X "
+            "(stas00/ml-engineering, network)",
+            "mesh": "one link to each of the 7 other devices: the same two figures",
         }
     ),
 )
@@ -168,12 +266,15 @@ _BOWEN: Final = Family(
     memory=0.75,
     launch=6e-6,
     node_links=0.54,
-    network_links=0.40,
-    collective_launch=15e-6,
-    overlap=0.0,
+    network_links=0.46,
+    collective_launch=17e-6,
+    overlap=0.5,
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=True,
+    attention=0.40,
+    network_thin=0.36,
+    network_latency=6e-6,
     sources=MappingProxyType(
         {
             "gemm_peak": "bf16 6144x4096x4096 245.6, 24576x4096x4096 249.3, 2560x4096x9728 298.3 of 480 TFLOPS "
@@ -182,20 +283,47 @@ _BOWEN: Final = Family(
             "memory": "as default",
             "launch": "not published; between the CUDA figure and twice it",
             "node_links": "all-reduce of 1 GiB, one node: 115.6 to 120.1 of 224 GB/s (same repository, bw1000_1.txt)",
-            "network_links": "all-reduce of 1 GiB, two nodes: 17.8 to 23.4 of 50 GB/s per card (bw1000_2.txt; the "
+            "network_links": "all-reduce of 1 GiB, two nodes of 4 cards: 23.4 of 50 GB/s per card (bw1000_2.txt; the "
             "meaning of its columns is our reading)",
+            "network_latency": "fitted on the 1 MiB rows of two nodes (bw1000_2.txt): 104 to 156 us for 2 to 16 cards",
+            "network_thin": "the same with 1 and 2 cards a node: 17.8 of 50 GB/s per card",
             "collective_launch": "all-reduce of 8 KiB on 2 cards takes 20 us (bw1000_1.txt)",
+            "overlap": "as default",
+            "attention": "as default",
             "reserved": "as default; the vendor's simulator keeps 5 GiB free, which is a margin for planning",
         }
     ),
 )
 
-FAMILIES: Final[tuple[Family, ...]] = (DEFAULT, _AMPERE, _VOLTA, _HOPPER, _BOWEN)
+FAMILIES: Final[tuple[Family, ...]] = (DEFAULT, _AMPERE, _VOLTA, _HOPPER, _BLACKWELL, _CDNA3, _BOWEN)
 _BY_CHIP: Final[Mapping[str, Family]] = MappingProxyType({chip: f for f in FAMILIES for chip in f.chips})
 
+#: Common to all families.
+#: A fused attention kernel computes the scores again: five products backward for two forward.
+ATTENTION_BACKWARD: Final = 2.5
+#: Seconds of transfer beyond which a collective's pieces don't grow any more. Fitted on the all-reduces of 2 and 4
+#: nodes of 8 H100 from 128 MiB to 1 GiB (nccl-tests issue 309): about 170 us above the straight line at 16 ranks.
+PIECES: Final = 350e-6
+#: Fewer ranks of a node than this drive their network links less well (`Family.network_thin`).
+THIN_LANES: Final = 4
+#: NCCL lets the NVLink switch sum from 5 devices on: all-reduces of 4 to 8 H200 (stas00/ml-engineering, network).
+SWITCH_FROM: Final = 5
+#: Seconds that such a sum takes on top of the launch: 1 MiB on 2 nodes of H100 72 us, on 8 B200 51 us (same sources).
+SWITCH_LAUNCH: Final = 18e-6
+#: Share of the network's bandwidth that is left to all-to-all, where many senders meet at one receiver: two nodes of
+#: BW1000 exchange 15 to 16 GB/s a card where rings carry 23 (bw1000_2.txt).
+EXCHANGE: Final = 0.68
+
+#: Share of a port's rate that is left to gradient reduction in a job of more than `BLOCK` devices, whose groups all
+#: reduce at once and meet in the upper switches. Fitted on one pair: 530B on 280 A100 and, 8-fold data-parallel, 2,240
+#: takes 37.83 and 39.15 s (Korthikanti et al. 2022, 6.3), where a lone all-reduce would take 0.6 s.
+CROWD: Final = 0.5
+#: 64 nodes of 8: what one block of leaf switches with 64 ports joins.
+BLOCK: Final = 512
+
 #: Figures of the data sheet that a prediction cannot do without, where a catalogue has none: used and said so.
-ASSUMED_NODE_LATENCY: Final = 2e-6  # seconds per hop inside a node: 8 KiB over 2 BW1000 cards, less the launch
-ASSUMED_NETWORK_LATENCY: Final = 10e-6  # seconds per hop between nodes: the RDMA figure of the API's own example
+ASSUMED_NODE_LATENCY: Final = 2e-6  # seconds per hop inside a node, where a pool must have one
+ASSUMED_NETWORK_LATENCY: Final = 10e-6  # seconds per hop between nodes: the API's own example
 ASSUMED_NETWORK_BANDWIDTH: Final = 25e9  # bytes/s per accelerator, one way: one 200 Gb/s port per card
 
 

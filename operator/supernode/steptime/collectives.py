@@ -2,8 +2,9 @@
 
 Flows in: which collective, how many bytes, and the `Links` of the group: for each level of the wiring, its bandwidth
 and latency and how many parts the group has there. Flows out: seconds. The predictor and the emulator's fabric both
-call this. Not here: contention between groups that share a link (a level's bandwidth is that of one accelerator, so
-groups of different accelerators do not take it from each other), and the choice of who is in a group.
+call this. Contention: a level's bandwidth is that of one accelerator, so groups of different accelerators do not take
+it from each other; where several groups of the same accelerators work at once, `Links.sharing` says how many. Not here:
+the choice of who is in a group.
 
 Levels go from the outside in, as in a SuperNodeGroup, and the last one is the node. The bandwidth of a level is that
 of the links inside one of its domains, between the domains of the next level; ranks in different domains of the
@@ -16,14 +17,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from supernode.chips import Chip
 from supernode.errors import ModelError
-from supernode.steptime.calibration import DEFAULT, family_of
+from supernode.steptime.arithmetic import Num, choose, doublings, largest, root, smallest
+from supernode.steptime.calibration import (
+    BLOCK,
+    CROWD,
+    DEFAULT,
+    EXCHANGE,
+    PIECES,
+    SWITCH_FROM,
+    SWITCH_LAUNCH,
+    THIN_LANES,
+    family_of,
+)
 
 KINDS: Final[tuple[str, ...]] = (
     "all_reduce",
@@ -49,6 +61,10 @@ class LinkLevel:
         latency: seconds per hop.
         efficiency: share of the bandwidth that a large collective reaches (see `calibration`).
         launch: seconds before the first byte moves; the largest of the levels in use counts once.
+        thin: the efficiency where fewer than `THIN_LANES` ranks of a part have links to the next; None = the same.
+        switch: share of the bandwidth at which the level's switch itself sums an all-reduce; 0 = it does not.
+        network: it is the network between nodes, not a scale-up link.
+        mesh: devices that are joined by one link to each other instead of by a switch; 0 = a switch.
     """
 
     name: str
@@ -56,6 +72,10 @@ class LinkLevel:
     latency: float
     efficiency: float = DEFAULT.network_links
     launch: float = DEFAULT.collective_launch
+    thin: float | None = None
+    switch: float = 0.0
+    mesh: int = 0
+    network: bool = False
 
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and math.isfinite(self.bandwidth)):
@@ -76,11 +96,15 @@ class Links:
             inside one domain, the largest such number. 1 = the group does not use this level's links.
         lanes: per level, how many ranks of the group are inside each of those parts, the smallest such number: they
             carry the level's traffic side by side. 1 for the node level.
+        sharing: per level, how many groups use the same accelerators' links at the same time; None = one.
+
+    In a batch, sizes and lanes hold one array (n,) per level (`batch.stack_wirings`, `batch.regular_wirings`).
     """
 
     levels: tuple[LinkLevel, ...]
-    sizes: tuple[int, ...]
-    lanes: tuple[int, ...]
+    sizes: tuple[Num, ...]
+    lanes: tuple[Num, ...]
+    sharing: tuple[Num, ...] | None = None
 
     @property
     def widest(self) -> int:
@@ -100,16 +124,37 @@ def levels_for(chip: Chip, figures: Sequence[tuple[str, float, float]]) -> tuple
     family = family_of(chip.name)
     last = len(figures) - 1
     fast = chip.link_bandwidth / 2 if chip.link_bandwidth is not None else math.inf
-    return tuple(
-        LinkLevel(
-            name=name,
-            bandwidth=bandwidth,
-            latency=latency,
-            efficiency=family.node_links if index == last or bandwidth >= fast else family.network_links,
-            launch=family.collective_launch,
-        )
-        for index, (name, bandwidth, latency) in enumerate(figures)
-    )
+    mesh = chip.link_domain or 0 if family.mesh else 0
+    levels = []
+    for index, (name, bandwidth, own) in enumerate(figures):
+        # What crosses a border also passes the links inside, so no level is quicker than those it contains.
+        latency = max(own, *(inner for _, _, inner in figures[index:]))
+        if index == last or bandwidth >= fast:
+            inside = index == last
+            levels.append(
+                LinkLevel(
+                    name,
+                    bandwidth,
+                    latency,
+                    family.node_links,
+                    family.collective_launch,
+                    switch=family.switch_reduce if inside else 0.0,
+                    mesh=mesh if inside else 0,
+                )
+            )
+        else:
+            levels.append(
+                LinkLevel(
+                    name,
+                    bandwidth,
+                    latency,
+                    family.network_links,
+                    family.collective_launch,
+                    thin=family.network_thin,
+                    network=True,
+                )
+            )
+    return tuple(levels)
 
 
 def regular_links(levels: tuple[LinkLevel, ...], sizes: Sequence[int]) -> Links:
@@ -158,7 +203,15 @@ def links_of(levels: tuple[LinkLevel, ...], domains: ArrayLike) -> Links:
     return Links(levels, tuple(sizes), tuple(lanes))
 
 
-def collective_seconds(kind: str, nbytes: float, links: Links) -> float:
+def crowded(links: Links, devices: Num) -> Links:
+    """The same links while all groups of a job of so many devices reduce at once (`calibration.CROWD`)."""
+    share = choose(devices > BLOCK, 1 / CROWD, 1.0)
+    return Links(
+        links.levels, links.sizes, links.lanes, tuple(share if level.network else 1.0 for level in links.levels)
+    )
+
+
+def collective_seconds(kind: str, nbytes: Num, links: Links) -> Num:
     """Seconds from the moment the last rank comes until all are done; 0 for a group of one rank.
 
     Args:
@@ -175,79 +228,163 @@ def collective_seconds(kind: str, nbytes: float, links: Links) -> float:
         raise ModelError(f"unknown collective {kind!r}; known are {', '.join(KINDS)}")
     if not 0 <= nbytes < math.inf:
         raise ModelError(f"{kind} of {nbytes} bytes: the size must be 0 or more")
-    used = [
-        _Hop(level, size, lanes)
-        for level, size, lanes in zip(links.levels, links.sizes, links.lanes, strict=True)
-        if size > 1
-    ]
-    if not used:
+    return float(transfer_seconds(kind, nbytes, links, alone=True))
+
+
+def transfer_seconds(kind: str, nbytes: Num, links: Links, alone: bool = False) -> Num:
+    """`collective_seconds` unchecked, for numbers and for arrays (bytes, sizes and lanes; one element a prediction).
+
+    `alone`: no other group of the job works at the same time, so few lanes are few for the whole node.
+    """
+    hops: list[_Hop] = []
+    launch: Num = 0.0
+    inmost = len(links.levels) - 1
+    for index, (level, size, lanes) in enumerate(zip(links.levels, links.sizes, links.lanes, strict=True)):
+        used: Num = 1
+        if type(size) is np.ndarray:
+            used = size > 1
+            launch = np.maximum(launch, level.launch * used)
+        elif size > 1:
+            launch = largest(launch, level.launch)
+        else:
+            continue
+        rate: Num = level.bandwidth * level.efficiency
+        if alone and level.thin is not None:
+            rate = level.bandwidth * choose(lanes < THIN_LANES, level.thin, level.efficiency)
+        if level.mesh > 1:  # one link to each other device: those to devices outside the group stay idle
+            rate = rate * smallest((size - 1) / (level.mesh - 1), 1.0)
+        share = 1 if links.sharing is None else links.sharing[index]
+        hops.append(_Hop(level, size, lanes, used * share / rate, used, index == inmost))
+    if not hops:
         return 0.0
-    return max(hop.level.launch for hop in used) + _FORMULAS[kind](0.0 if kind == "barrier" else nbytes, used)
+    return launch + _FORMULAS[kind](0.0 if kind == "barrier" else nbytes, hops)
 
 
-@dataclass(frozen=True, slots=True)
-class _Hop:
-    """One level that the group crosses: its links, number of parts (above 1), and ranks side by side per part."""
+class _Hop(NamedTuple):
+    """One level that the group crosses (in a batch: that some group crosses).
+
+    `pace`: seconds per byte of one accelerator's links, 0 where the level is not used; `used`: 1 or 0.
+    """
 
     level: LinkLevel
-    size: int
-    lanes: int
-
-    def seconds(self, nbytes: float) -> float:
-        """Seconds that `nbytes` take over one accelerator's links of this level."""
-        return nbytes / (self.level.bandwidth * self.level.efficiency)
-
-    @property
-    def depth(self) -> int:
-        """Steps of a binary tree over the parts."""
-        return (self.size - 1).bit_length()
+    size: Num
+    lanes: Num
+    pace: Num
+    used: Num
+    inmost: bool
 
 
-def _all_reduce(nbytes: float, hops: Sequence[_Hop]) -> float:
-    """The faster of rings (least traffic) and double binary trees (fewest steps)."""
-    ring = 2 * _half_ring(nbytes, hops)
-    tree = sum(2 * h.depth * h.level.latency for h in hops) + max(h.seconds(2 * nbytes / h.lanes) for h in hops)
-    return min(ring, tree)
+def _piped(latency: Num, transfer: Num) -> Num:
+    """Seconds of a chain of steps, cut into pieces that follow each other.
 
-
-def _half_ring(nbytes: float, hops: Sequence[_Hop]) -> float:
-    """All-gather or reduce-scatter: one of the two halves of a ring all-reduce.
-
-    As many rings as there are lanes run at once; each goes once through every rank and crosses each border once.
+    S steps of l seconds, V bytes: with pieces of c bytes (S + V/c)(l + c/b), least for c = sqrt(V l b / S), which gives
+    S l + V/b + 2 sqrt(S l V/b). Buffers end the growth of the pieces (`PIECES`); what longer messages lose per piece
+    is part of the measured bandwidth.
     """
-    latency = 0.0
-    ranks = 1
+    return latency + transfer + 2 * root(latency * smallest(transfer, PIECES))
+
+
+def _all_reduce(nbytes: Num, hops: Sequence[_Hop]) -> Num:
+    """The faster of rings (least traffic) and trees (fewest steps), or the switch's own sums where it has them."""
+    latency, transfer = _half_ring_parts(nbytes, hops)
+    best = _piped(2 * latency, 2 * transfer)
+    last = hops[-1]
+    outside: Num = 0.0  # steps and traffic between nodes: a double binary tree
+    traffic: Num = 0.0
+    wide: Num = False  # over two domains a tree is a chain that sends as much as a ring
     for hop in hops:
-        latency += ranks * (hop.size - 1) * hop.level.latency
-        ranks *= hop.size
-    return latency + max(h.seconds((ranks - 1) / ranks * nbytes / h.lanes) for h in hops)
+        if hop.inmost:
+            continue
+        wide = wide | (hop.size > 2)
+        outside = outside + 2 * doublings(hop.size) * hop.level.latency
+        # Each domain sends its sums up and the totals down, over all its lanes; of two, each sends one half of both.
+        traffic = largest(traffic, choose(hop.size > 2, 2.0, 1.0) * nbytes * hop.pace / hop.lanes)
+    if last.inmost:
+        # Inside a node the tree is a chain.
+        latency = outside + 2 * (last.size - 1) * last.level.latency
+        chain = _piped(latency, largest(traffic, 2 * nbytes * last.pace))
+        best = choose(wide, smallest(best, chain), best)
+        if last.level.switch > 0:
+            # The switch sums: every device sends and receives the buffer once, in two steps.
+            pace = last.pace * last.level.efficiency / last.level.switch
+            latency = outside + 2 * last.used * last.level.latency
+            summed = SWITCH_LAUNCH + _piped(latency, largest(traffic, nbytes * pace))
+            best = choose(last.size >= SWITCH_FROM, smallest(best, summed), best)
+    elif type(wide) is np.ndarray or wide:
+        best = choose(wide, smallest(best, _piped(outside, traffic)), best)
+    return best
 
 
-def _all_to_all(nbytes: float, hops: Sequence[_Hop]) -> float:
+def _half_ring(nbytes: Num, hops: Sequence[_Hop]) -> Num:
+    """All-gather or reduce-scatter: one of the two halves of a ring all-reduce."""
+    return _piped(*_half_ring_parts(nbytes, hops))
+
+
+def _half_ring_parts(nbytes: Num, hops: Sequence[_Hop]) -> tuple[Num, Num]:
+    """Latency and transfer. As many rings as there are lanes run at once; each goes through every rank once and
+    crosses each border once.
+    """
+    latency: Num = 0.0
+    ranks: Num = 1
+    pace: Num = 0.0
+    for hop in hops:
+        latency = latency + ranks * (hop.size - 1) * hop.level.latency
+        ranks = ranks * hop.size
+        pace = largest(pace, hop.pace / hop.lanes)
+    return latency, (ranks - 1) / ranks * nbytes * pace
+
+
+def _members(hops: Sequence[_Hop]) -> Num:
+    """Ranks of the group, by its outermost border."""
+    ranks: Num = 1
+    for hop in hops:
+        ranks = largest(ranks, hop.size * hop.lanes * hop.used)
+    return ranks
+
+
+def _all_to_all(nbytes: Num, hops: Sequence[_Hop]) -> Num:
     """Pairwise exchange; each rank's own links carry what it sends to the ranks beyond each level."""
-    ranks = hops[0].size * hops[0].lanes
-    latency = sum((h.size - 1) * h.level.latency for h in hops)
-    return latency + max(h.seconds(nbytes * (h.size - 1) * h.lanes / ranks) for h in hops)
+    ranks = _members(hops)
+    latency: Num = 0.0
+    transfer: Num = 0.0
+    for hop in hops:
+        latency = latency + (hop.size - 1) * hop.level.latency
+        share = 1.0 if hop.inmost else 1 / EXCHANGE
+        transfer = largest(transfer, share * nbytes * (hop.size - 1) * hop.lanes / ranks * hop.pace)
+    return latency + transfer
 
 
-def _broadcast(nbytes: float, hops: Sequence[_Hop]) -> float:
-    """Pipelined tree, or its reverse (reduce); lanes carry a part each."""
-    return sum(h.depth * h.level.latency for h in hops) + max(h.seconds(nbytes / h.lanes) for h in hops)
-
-
-def _rooted(nbytes: float, hops: Sequence[_Hop]) -> float:
+def _rooted(nbytes: Num, hops: Sequence[_Hop]) -> Num:
     """Gather or scatter: the root's own links carry everything."""
-    ranks = hops[0].size * hops[0].lanes
-    latency = sum(h.depth * h.level.latency for h in hops)
-    return latency + max(h.seconds(nbytes * (h.size - 1) * h.lanes / ranks) for h in hops)
+    ranks = _members(hops)
+    latency: Num = 0.0
+    transfer: Num = 0.0
+    for hop in hops:
+        latency = latency + doublings(hop.size) * hop.level.latency
+        transfer = largest(transfer, nbytes * (hop.size - 1) * hop.lanes / ranks * hop.pace)
+    return latency + transfer
 
 
-def _send_recv(nbytes: float, hops: Sequence[_Hop]) -> float:
+def _broadcast(nbytes: Num, hops: Sequence[_Hop]) -> Num:
+    """Pipelined tree, or its reverse (reduce); lanes carry a part each."""
+    latency: Num = 0.0
+    pace: Num = 0.0
+    for hop in hops:
+        latency = latency + doublings(hop.size) * hop.level.latency
+        pace = largest(pace, hop.pace / hop.lanes)
+    return _piped(latency, nbytes * pace)
+
+
+def _send_recv(nbytes: Num, hops: Sequence[_Hop]) -> Num:
     """One message over the outermost level between the two."""
-    return hops[0].level.latency + hops[0].seconds(nbytes)
+    latency, pace = hops[-1].level.latency * hops[-1].used, hops[-1].pace
+    for hop in hops[-2::-1]:
+        latency = choose(hop.size > 1, hop.level.latency, latency)
+        pace = choose(hop.size > 1, hop.pace, pace)
+    return latency + nbytes * pace
 
 
-_FORMULAS: Final[dict[str, Callable[[float, Sequence[_Hop]], float]]] = {
+_FORMULAS: Final[dict[str, Callable[[Num, Sequence[_Hop]], Num]]] = {
     "all_reduce": _all_reduce,
     "all_gather": _half_ring,
     "reduce_scatter": _half_ring,

@@ -14,6 +14,8 @@ from supernode.errors import ModelError
 from supernode.steptime.roofline import dtype_bytes
 
 RECOMPUTE: Final = ("None", "Selective", "Full")
+#: Chunks of a pipeline that may be without a layer: those of the embedding and of the output layer.
+SPARE_CHUNKS: Final = 2
 _LARGEST: Final = 10**12  # no size of a model or a job is larger; it keeps every product far inside a float
 
 
@@ -214,7 +216,7 @@ def check(model: ModelShape, parallelism: Parallelism) -> None:
         if size % ranks:
             raise ModelError(f"{size} {what} can't be split over {ranks} ranks", field=f"parallelism.{field}")
     chunks = parallelism.pipeline * parallelism.interleave
-    if model.layers < chunks:
+    if model.layers + SPARE_CHUNKS < chunks:
         raise ModelError(
             f"{model.layers} layers can't fill {parallelism.pipeline} stages x {parallelism.interleave} chunks",
             field="parallelism.interleave" if parallelism.interleave > 1 else "parallelism.pipeline",

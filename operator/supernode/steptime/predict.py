@@ -1,11 +1,11 @@
 """Seconds per training step, with their parts, memory per device and MFU.
 
-Flows in: a chip, a model, its parallelism and the wiring of the place. Flows out: a `StepTime`. Not here: where the
-job goes, and what it waits for before it trains.
+Flows in: a chip, a model, its parallelism and the wiring of the place. Flows out: a `StepTime`, or `StepTimes` for a
+batch. Not here: where the job goes, and what it waits for before it trains.
 
 The schedule is 1F1B, interleaved if asked for: with M micro batches, P stages and v chunks per stage a step takes
-(M + (P - 1) / v) times the fullest stage's micro batch, then gradients are reduced, then weights are updated. Nothing
-overlaps but what the family's constants say.
+(M + (P - 1) / v) times the fullest stage's micro batch, then gradients are reduced, then weights are updated. What
+overlaps is the family's `overlap` of the data-parallel traffic, as far as one micro batch is long enough to hide it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from supernode.chips import Chip
+from supernode.steptime.arithmetic import Num, choose, largest, smallest
 from supernode.steptime.calibration import family_of
-from supernode.steptime.collectives import collective_seconds
+from supernode.steptime.collectives import crowded, transfer_seconds
+from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
 from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
 from supernode.steptime.memory import (
     GRADIENT_BYTES,
-    memory_bytes,
+    memory_of,
     optimizer_bytes,
     stage_layers,
     weights_per_device,
 )
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
-from supernode.steptime.roofline import dtype_bytes, kernel_seconds
+from supernode.steptime.roofline import dtype_bytes, rates_of
+from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
 
 _NOT_CALIBRATED: Final = "default constants: nobody has measured this chip's family"
@@ -44,6 +50,7 @@ class Parts:
         data: gradients (and sharded weights) between data ranks.
         expert: token exchange between expert ranks.
         optimizer: the update of the weights.
+        storage: waiting for samples, and writing checkpoints.
     """
 
     compute: float
@@ -53,6 +60,12 @@ class Parts:
     data: float
     expert: float
     optimizer: float
+    storage: float = 0.0
+
+
+#: Names of the parts, in the order of the rows of `StepTimes.parts`.
+PARTS: Final = tuple(Parts.__slots__)
+_NO_STORAGE: Final = Storage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +93,35 @@ class StepTime:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """A batch of predicted steps; every array is read-only.
+
+    Attributes:
+        seconds: float64 (n,).
+        parts: float64 (len(PARTS), n), in the order of `PARTS`; the sum of a column is the step.
+        memory_bytes: float64 (n,).
+        memory_limit: bytes that the chip has; None = unknown.
+        fits: bool (n,).
+        mfu: float64 (n,).
+        calibrated: of the chip's family.
+        notes: as in `StepTime`.
+    """
+
+    seconds: NDArray[np.float64]
+    parts: NDArray[np.float64]
+    memory_bytes: NDArray[np.float64]
+    memory_limit: int | None
+    fits: NDArray[np.bool_]
+    mfu: NDArray[np.float64]
+    calibrated: bool
+    notes: tuple[str, ...] = ()
+
+
 @lru_cache(maxsize=16384)
-def predict(chip: Chip, model: ModelShape, parallelism: Parallelism, wiring: Wiring) -> StepTime:
+def predict(
+    chip: Chip, model: ModelShape, parallelism: Parallelism, wiring: Wiring, storage: Storage = _NO_STORAGE
+) -> StepTime:
     """The step time of a job on these links.
 
     Args:
@@ -89,109 +129,147 @@ def predict(chip: Chip, model: ModelShape, parallelism: Parallelism, wiring: Wir
         model: what is trained.
         parallelism: how it is cut.
         wiring: the links of each kind of group (`wiring.wiring_of`).
+        storage: what the job reads and writes; by default nothing is waited for.
 
     Raises:
         ChipError: a figure of the chip is missing; says what to write into chipSpec.
         ModelError: the model can't be cut like that; names the field.
     """
     check(model, parallelism)
-    compute, tensor, context, expert = _micro_batch(chip, model, parallelism, wiring)
-    micro_batches, stages = parallelism.micro_batches, parallelism.pipeline
-    per_micro_batch = compute + tensor + context + expert
-    bubble = (stages - 1) / parallelism.interleave * per_micro_batch
-    data = _data(model, parallelism, wiring)
-    backward_share = 2 / 3
-    hidden = min(data * family_of(chip.name).overlap, micro_batches * compute * backward_share)
-    parts = Parts(
-        compute=micro_batches * compute,
-        tensor=micro_batches * tensor,
-        context=micro_batches * context,
-        pipeline=bubble + _sends(model, parallelism, wiring),
-        data=data - hidden,
-        expert=micro_batches * expert,
-        optimizer=_optimizer(chip, model, parallelism),
-    )
-    seconds = (
-        parts.compute + parts.tensor + parts.context + parts.pipeline + parts.data + parts.expert + parts.optimizer
-    )
-    needed = memory_bytes(chip, model, parallelism)
+    cuts = cuts_of(parallelism)
+    values = _parts(chip, model, cuts, wiring, storage)
+    seconds = float(sum(values))
+    needed = round(float(memory_of(chip, model, cuts)))
+    family = family_of(chip.name)
     useful = flops_per_step(model, parallelism.batch)
-    calibrated = family_of(chip.name).calibrated
     return StepTime(
         seconds=seconds,
-        parts=parts,
+        parts=Parts(*values),
         memory_bytes=needed,
         memory_limit=chip.memory_bytes,
         fits=chip.memory_bytes is None or needed <= chip.memory_bytes,
         mfu=useful / (seconds * parallelism.devices * chip.peak_flops(model.dtype)),
-        calibrated=calibrated,
-        notes=() if calibrated else (_NOT_CALIBRATED,),
+        calibrated=family.calibrated,
+        notes=() if family.calibrated else (_NOT_CALIBRATED,),
     )
 
 
-def _micro_batch(chip: Chip, model: ModelShape, p: Parallelism, wiring: Wiring) -> tuple[float, float, float, float]:
-    """Seconds of compute, tensor, context and expert traffic of one micro batch on the fullest stage."""
-    layer = layer_passes(chip, model, p)
-    output = output_passes(chip, model, p)
-    layers = stage_layers(model, p)
-    again = {"None": 0.0, "Selective": layer.again, "Full": layer.forward}[p.recompute]
-    compute = layers * (layer.forward + layer.backward + again) + output.forward + output.backward
+def predict_batch(
+    chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: Storage = _NO_STORAGE
+) -> StepTimes:
+    """`predict` for n cuts or places of one model on one kind of chip at once; the figures are the same.
+
+    Args:
+        chip: data sheet of every device.
+        model: what is trained.
+        cuts: n parallelisms as arrays (`cuts.stack_cuts`).
+        wiring: the links of each, sizes and lanes as arrays (n,) per level (`batch.stack_wirings`,
+            `batch.regular_wirings`).
+        storage: as for `predict`, the same for all.
+
+    Raises:
+        ChipError: a figure of the chip is missing.
+        ModelError: a row that the model does not allow; names the row and the field.
+    """
+    check_cuts(model, cuts)
+    rows = np.shape(cuts.tensor)
+    parts = np.empty((len(PARTS), *rows))
+    for index, value in enumerate(_parts(chip, model, cuts, wiring, storage)):
+        parts[index] = value
+    seconds = parts.sum(axis=0)
+    needed = np.broadcast_to(memory_of(chip, model, cuts), rows)
+    useful = flops_per_step(model, 1) * cuts.batch
+    mfu = useful / (seconds * cuts.devices * chip.peak_flops(model.dtype))
+    fits = needed <= (np.inf if chip.memory_bytes is None else chip.memory_bytes)
+    for array in (seconds, parts, mfu, fits):
+        array.setflags(write=False)
+    calibrated = family_of(chip.name).calibrated
+    notes = () if calibrated else (_NOT_CALIBRATED,)
+    return StepTimes(seconds, parts, needed, chip.memory_bytes, fits, mfu, calibrated, notes)
+
+
+def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: Storage) -> tuple[Num, ...]:
+    """Seconds of each part, in the order of `PARTS`."""
+    compute, around, tensor, context, expert = _micro_batch(chip, model, cuts, wiring)
+    micro_batches = cuts.micro_batches
+    # A micro batch passes the other stages once; those have no output layer.
+    bubble = (cuts.pipeline - 1) / cuts.interleave * (compute - around + tensor + context + expert)
+    # Sharded weights alone travel with every micro batch; all else waits for the last one (and fetches for the first).
+    alone = (cuts.zero_stage == 3) & (cuts.pipeline == 1)
+    data = _data(model, cuts, wiring, alone)
+    hidden = smallest(data * family_of(chip.name).overlap, compute * choose(alone, micro_batches, 1))
+    values = (
+        micro_batches * compute,
+        micro_batches * tensor,
+        micro_batches * context,
+        bubble + _sends(model, cuts, wiring),
+        data - hidden,
+        micro_batches * expert,
+        _optimizer(chip, model, cuts),
+    )
+    return (*values, storage.wait(model, cuts.batch, sum(values)))
+
+
+def _micro_batch(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> tuple[Num, ...]:
+    """Seconds of one micro batch on the fullest stage: compute, of that around the layers, tensor, context, expert."""
+    layer = layer_passes(chip, model, cuts)
+    output = output_passes(chip, model, cuts)
+    layers = stage_layers(model, cuts)
+    one_layer = layer.forward + layer.backward + cuts.selective * layer.again + cuts.full * layer.forward
+    around = output.forward + output.backward
+    # Where the layers don't fill all stages, the stage with the output layer has one layer less.
+    spare = layers * cuts.pipeline > model.layers
+    fullest = choose(spare & (cuts.pipeline > 1), largest(around - one_layer, 0.0), around)
+    compute = layers * one_layer + fullest
 
     width = dtype_bytes(model.dtype)
-    tokens = tokens_per_device(model, p)
-    activations = float(tokens * model.hidden_size * width)
-    passes = 3 if p.recompute == "Full" else 2  # forward, backward, and forward again
-    tensor = context = expert = 0.0
-    if p.tensor > 1:
-        if p.sequence_parallel:
-            one = collective_seconds("all_gather", activations, wiring.tensor)
-            one += collective_seconds("reduce_scatter", activations, wiring.tensor)
-        else:
-            one = collective_seconds("all_reduce", activations, wiring.tensor)
-        tensor = layers * passes * 2 * one  # behind attention and behind the feed-forward part
-    if p.context > 1:
-        key_value = 2.0 * tokens * p.context * model.key_value_heads * model.head * width / p.tensor
-        one = collective_seconds("all_gather", key_value, wiring.context)
-        context = layers * (passes * one + collective_seconds("reduce_scatter", key_value, wiring.context))
-    if p.expert > 1:
-        visits = activations * model.experts_per_token / (p.tensor if p.sequence_parallel else 1)
-        expert = layers * passes * 2 * collective_seconds("all_to_all", visits, wiring.expert)
-    return compute, tensor, context, expert
+    tokens = tokens_per_device(model, cuts)
+    activations = tokens * (model.hidden_size * float(width))
+    passes = layers * (2 + cuts.full)  # forward, backward, and forward again
+    gather = transfer_seconds("all_gather", activations, wiring.tensor)
+    scatter = transfer_seconds("reduce_scatter", activations, wiring.tensor)
+    reduce = transfer_seconds("all_reduce", activations, wiring.tensor)
+    # Behind attention and behind the feed-forward part.
+    tensor = passes * 2 * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
+    key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
+    gather = transfer_seconds("all_gather", key_value, wiring.context)
+    context = passes * gather + layers * transfer_seconds("reduce_scatter", key_value, wiring.context)
+    expert: Num = 0.0
+    if model.experts > 1:
+        visits = activations * model.experts_per_token / (1 + (cuts.tensor - 1) * cuts.sequence_parallel)
+        expert = passes * 2 * transfer_seconds("all_to_all", visits, wiring.expert)
+    return compute, fullest, tensor, context, expert
 
 
-def _sends(model: ModelShape, p: Parallelism, wiring: Wiring) -> float:
+def _sends(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:
     """Seconds that a stage waits for activations and gradients of its neighbours; tensor ranks send a part each."""
-    if p.pipeline == 1:
-        return 0.0
-    nbytes = tokens_per_device(model, p) * model.hidden_size * dtype_bytes(model.dtype) / p.tensor
-    one = collective_seconds("send_recv", nbytes, wiring.pipeline)
-    return 2 * one * (p.micro_batches * p.interleave + p.pipeline - 1)
+    nbytes = tokens_per_device(model, cuts) * (model.hidden_size * dtype_bytes(model.dtype)) / cuts.tensor
+    one = transfer_seconds("send_recv", nbytes, wiring.pipeline)
+    return (cuts.pipeline > 1) * 2 * one * (cuts.micro_batches * cuts.interleave + cuts.pipeline - 1)
 
 
-def _data(model: ModelShape, p: Parallelism, wiring: Wiring) -> float:
-    """Seconds to make gradients equal on all replicas, and to share split weights; without any overlap."""
-    replicas = p.data * p.context
-    if replicas == 1:
-        return 0.0
-    dense, experts = weights_per_device(model, p)
+def _data(model: ModelShape, cuts: Cuts, wiring: Wiring, alone: Num) -> Num:
+    """Seconds to make gradients equal on all replicas, and to share split weights; without any overlap.
+
+    Fully sharded weights are gathered for the forward and the backward pass of every micro batch; behind a pipeline
+    (`alone` is False) they are gathered once and kept for the step.
+    """
+    replicas = cuts.replicas
+    dense, experts = weights_per_device(model, cuts)
     # Experts have fewer replicas, but their ring has the same links at its widest, and its volume is nearly the same.
-    weights = dense + (experts if replicas > p.expert else 0.0)
-    width = dtype_bytes(model.dtype)
-    if p.zero_stage == 0:
-        return collective_seconds("all_reduce", weights * GRADIENT_BYTES, wiring.data)
-    scatter = collective_seconds("reduce_scatter", weights * GRADIENT_BYTES, wiring.data)
-    gather = collective_seconds("all_gather", weights * width, wiring.data)
-    if p.zero_stage < 3:
-        return scatter + gather
-    return p.micro_batches * (2 * gather + scatter)
+    weights = dense + experts * (replicas > cuts.expert)
+    links = crowded(wiring.data, cuts.devices)
+    reduce = transfer_seconds("all_reduce", weights * GRADIENT_BYTES, links)
+    scatter = transfer_seconds("reduce_scatter", weights * GRADIENT_BYTES, links)
+    gather = transfer_seconds("all_gather", weights * dtype_bytes(model.dtype), links)
+    split = choose(alone, cuts.micro_batches * (2 * gather + scatter), scatter + gather)
+    return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
 
 
-def _optimizer(chip: Chip, model: ModelShape, p: Parallelism) -> float:
+def _optimizer(chip: Chip, model: ModelShape, cuts: Cuts) -> Num:
     """Seconds of Adam, which memory alone limits: gradient and weight once, each state read and written."""
-    dense, experts = weights_per_device(model, p)
-    replicas = p.data * p.context
-    if p.zero_stage:
-        dense, experts = dense / replicas, experts / (replicas // p.expert)
+    dense, experts = weights_per_device(model, cuts)
+    replicas, cut = cuts.replicas, cuts.zero_stage > 0
+    weights = dense / choose(cut, replicas, 1) + experts / choose(cut, replicas // cuts.expert, 1)
     per_weight = GRADIENT_BYTES + dtype_bytes(model.dtype) + 2 * optimizer_bytes(model)
-    weights = dense + experts
-    return kernel_seconds(chip, flops=0.0, bytes_moved=per_weight * weights, dtype="f32")
+    return rates_of(chip, model.dtype).moved(per_weight * weights)

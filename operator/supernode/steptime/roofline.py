@@ -6,10 +6,12 @@ both call this, so a figure is never kept twice. Not here: collectives, and the 
 
 from __future__ import annotations
 
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from supernode.chips import Chip
 from supernode.errors import ModelError
+from supernode.steptime.arithmetic import Num, largest
 from supernode.steptime.calibration import Family, family_of
 
 #: Bytes per element; tf32 is stored as f32.
@@ -72,10 +74,62 @@ def gemm_seconds(chip: Chip, m: int, n: int, k: int, dtype: str, batch: int = 1)
     """
     if min(m, n, k, batch) < 0:
         raise ModelError(f"a matrix product cannot have the sizes m={m}, n={n}, k={k}, batch={batch}")
-    family = family_of(chip.name)
     if 0 in (m, n, k, batch):
-        return family.launch
-    arithmetic = 2.0 * m * n * k * batch / (chip.peak_flops(dtype) * gemm_efficiency(family, m, n, k))
-    moved = dtype_bytes(dtype) * batch * (m * k + k * n + m * n)
-    memory = moved / (chip.figure("memory_bandwidth") * family.memory)
-    return family.launch + max(arithmetic, memory)
+        return family_of(chip.name).launch
+    return float(rates_of(chip, dtype).product(m, n, k, batch))
+
+
+class Rates(NamedTuple):
+    """What one chip reaches in one dtype, ready for formulas on numbers and on arrays.
+
+    Attributes:
+        arithmetic: FLOP/s of a very large matrix product.
+        memory: bytes/s of a streaming kernel.
+        launch: seconds.
+        small: sizes that halve the efficiency of a product (`calibration.Family.gemm_small`).
+        width: bytes per element.
+        attention: FLOP/s of a fused attention kernel.
+    """
+
+    arithmetic: float
+    memory: float
+    launch: float
+    small: tuple[float, float, float]
+    width: int
+    attention: float
+
+    def product(self, m: Num, n: Num, k: Num, batch: Num = 1) -> Num:
+        """Seconds of `batch` products (m, k) x (k, n) as one kernel; no size is 0.
+
+        The efficiency curve says that a product costs as much as a perfect one of (m + m0)(n + n0)(k + k0): what tiles
+        at the edges, the last wave, and filling the pipeline of a tile do on average.
+        """
+        m0, n0, k0 = self.small
+        arithmetic = 2.0 * batch * (m + m0) * (n + n0) * (k + k0) / self.arithmetic
+        memory = self.width * batch * (m * k + k * n + m * n) / self.memory
+        return self.launch + largest(arithmetic, memory)
+
+    def moved(self, nbytes: Num) -> Num:
+        """Seconds of a kernel that memory limits."""
+        return self.launch + nbytes / self.memory
+
+
+@lru_cache(maxsize=512)
+def rates_of(chip: Chip, dtype: str) -> Rates:
+    """The rates of a chip.
+
+    Raises:
+        ChipError: the catalogue lacks the peak of that dtype or the memory bandwidth.
+        ModelError: an unknown dtype.
+    """
+    family = family_of(chip.name)
+    width = dtype_bytes(dtype)
+    peak = chip.peak_flops(dtype)
+    return Rates(
+        arithmetic=peak * family.gemm_peak,
+        memory=chip.figure("memory_bandwidth") * family.memory,
+        launch=family.launch,
+        small=family.gemm_small,
+        width=width,
+        attention=peak * (family.gemm_peak if family.attention is None else family.attention),
+    )

@@ -20,6 +20,7 @@ NAMES = {
     "moore-threads-mtt-s5000", "biren-br100", "biren-br106", "iluvatar-bi-v150", "enflame-s60", "enflame-t20",
     "nvidia-a100-80g-sxm", "nvidia-a800-80g-sxm", "nvidia-h100-80g-sxm", "nvidia-h800-80g-sxm", "nvidia-h20-96g",
     "nvidia-h200-141g-sxm", "nvidia-b200-sxm", "nvidia-gb200-nvl72", "amd-mi300x",
+    "nvidia-v100-32g-sxm",
 }  # fmt: skip
 GIB = 1024**3
 

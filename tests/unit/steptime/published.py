@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
-from supernode.chips import Chip, chip_from_mapping, find_chip
-from supernode.steptime.collectives import levels_for
+from supernode.chips import Chip, find_chip
+from supernode.steptime.calibration import family_of
+from supernode.steptime.collectives import Links, collective_seconds, levels_for, regular_links
+from supernode.steptime.cuts import cuts_of
+from supernode.steptime.layer import layer_passes
 from supernode.steptime.model import ModelShape, Parallelism
 from supernode.steptime.predict import StepTime, predict
+from supernode.steptime.roofline import gemm_seconds
 from supernode.steptime.wiring import regular_wiring
 
 A100 = find_chip("nvidia-a100-80g-sxm")
-V100 = chip_from_mapping(
-    {
-        "name": "nvidia-v100-32g-sxm",
-        "memoryGiB": 32,
-        "memoryGBps": 900,
-        "tflops": {"f16": 125, "f32": 15.7},
-        "linkGBps": 150,
-        "scaleOutGBps": 12.5,
-    }
-)
+V100 = find_chip("nvidia-v100-32g-sxm")
+H100 = find_chip("nvidia-h100-80g-sxm")
+BW1000 = find_chip("hygon-bw1000")
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -33,6 +31,146 @@ def rows(name: str) -> list[dict[str, str]]:
 def step(chip: Chip, model: ModelShape, cut: Parallelism, devices_per_node: int, scale_out: float) -> StepTime:
     """Prediction for a job that fills whole nodes behind one flat network."""
     assert chip.link_bandwidth is not None
-    levels = levels_for(chip, [("network", scale_out, 5e-6), ("node", chip.link_bandwidth, 2e-6)])
+    family = family_of(chip.name)
+    figures = [("network", scale_out, family.network_latency), ("node", chip.link_bandwidth, family.node_latency)]
+    levels = levels_for(chip, figures)
     inside = min(cut.devices, devices_per_node)
     return predict(chip, model, cut, regular_wiring(levels, (cut.devices // inside, inside), cut))
+
+
+def korthikanti() -> list[tuple[str, ModelShape, Parallelism, float]]:
+    """(name, model, cut, measured seconds) of Korthikanti et al. 2022, tables 3 and 5."""
+    result = []
+    for row in rows("korthikanti_2022_tables_3_5.csv"):
+        sizes = (int(row[k]) for k in ("layers", "hidden", "heads", "vocab", "seq_len"))
+        model = ModelShape(*sizes, "f16")
+        for column, sequence_parallel, recompute in (
+            ("full_recompute_iter_s", False, "Full"),
+            ("seqpar_selective_iter_s", True, "Selective"),
+        ):
+            cut = Parallelism(
+                tensor=int(row["tp"]),
+                pipeline=int(row["pp"]),
+                data=int(row["dp"]),
+                interleave=int(row["interleave_v"]),
+                micro_batch_size=int(row["microbatch"]),
+                global_batch_size=int(row["global_batch"]),
+                sequence_parallel=sequence_parallel,
+                recompute=recompute,
+            )
+            result.append((row["model"], model, cut, float(row[column])))
+    return result
+
+
+def korthikanti_layers() -> list[tuple[str, float, float]]:
+    """(experiment and pass, predicted, measured milliseconds) of table 4: one layer of the 22B model on 8 devices."""
+    model = ModelShape(48, 6144, 64, 51200, 2048, "f16")
+    group = regular_links(levels_for(A100, [("node", 300e9, family_of(A100.name).node_latency)]), (8,))
+    activations = 4 * 2048 * 6144 * 2.0
+    result = []
+    for row in rows("korthikanti_2022_table_4.csv"):
+        name = row["experiment"]
+        sequence_parallel = "sequence" in name
+        cut = Parallelism(tensor=8, micro_batch_size=4, sequence_parallel=sequence_parallel)
+        passes = layer_passes(A100, model, cuts_of(cut))
+        if sequence_parallel:
+            traffic = 2 * sum(collective_seconds(k, activations, group) for k in ("all_gather", "reduce_scatter"))
+        else:
+            traffic = 2 * collective_seconds("all_reduce", activations, group)
+        forward = passes.forward + traffic
+        again = forward if "full" in name else passes.again if "selective" in name else 0.0
+        result.append((f"{name}, forward", forward * 1e3, float(row["forward_ms"])))
+        result.append((f"{name}, backward", (passes.backward + traffic + again) * 1e3, float(row["backward_ms"])))
+    return result
+
+
+def megatron(gpu: str) -> list[tuple[str, int, float, float]]:
+    """(case, devices, predicted, measured milliseconds) of Megatron-LM 2020's weak scaling."""
+    result = []
+    for row in rows("megatron_lm_2020.csv"):
+        if not row["gpu_type"].startswith(gpu):
+            continue
+        devices, tensor, batch = int(row["gpus"]), int(row["tp"]), int(row["global_batch_seqs"])
+        data = devices // tensor
+        model = ModelShape(int(row["layers"]), int(row["hidden"]), int(row["heads"]), 51200, 1024, "f16")
+        cut = Parallelism(
+            tensor=tensor, data=data, micro_batch_size=batch // data, global_batch_size=batch, recompute="Full"
+        )
+        chip, per_node, network = (V100, 16, 12.5e9) if gpu == "V100" else (A100, 8, 25e9)
+        seconds = step(chip, model, cut, per_node, network).seconds
+        result.append((row["case"], devices, seconds * 1e3, float(row["iter_time_ms"])))
+    return result
+
+
+def bw1000_products() -> list[tuple[float, float]]:
+    """(predicted, measured) bf16 TFLOPS: HYGON-AI/hcu-train-simulator, profiles/builtin."""
+    result = []
+    for (m, n, k), measured in (
+        ((6144, 4096, 4096), 245.6),
+        ((24576, 4096, 4096), 249.3),
+        ((2560, 4096, 9728), 298.3),
+    ):
+        result.append((2 * m * n * k / gemm_seconds(BW1000, m, n, k, "bf16") / 1e12, measured))
+    return result
+
+
+def bw1000_bus(nbytes: int) -> list[tuple[str, tuple[int, int], float, float]]:
+    """(collective, (nodes, cards a node), predicted, measured bus bandwidth in GB/s) on BW1000."""
+    family = family_of(BW1000.name)
+    levels = levels_for(BW1000, [("network", 50e9, family.network_latency), ("node", 224e9, family.node_latency)])
+    result = []
+    for row in rows("bw1000_busbw.csv"):
+        if int(row["bytes"]) != nbytes:
+            continue
+        kind = {"alltoall": "all_to_all", "sendrecv": "send_recv"}.get(row["collective"], row["collective"])
+        for nodes, cards in ((1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4), (2, 8)):
+            links = regular_links(levels, (nodes, cards))
+            bus = bus_bandwidth(kind, nbytes, links, nodes * cards)
+            result.append((kind, (nodes, cards), bus, float(row[f"n{nodes}_c{cards}"])))
+    return result
+
+
+def bus_bandwidth(kind: str, nbytes: float, links: Links, ranks: int) -> float:
+    """GB/s as nccl-tests count them: what a link carries."""
+    share = {"all_reduce": 2 * (ranks - 1) / ranks, "send_recv": 1.0}.get(kind, (ranks - 1) / ranks)
+    return nbytes * share / collective_seconds(kind, nbytes, links) / 1e9
+
+
+def all_reduces() -> list[tuple[dict[str, str], float, float]]:
+    """(row, predicted, measured bus bandwidth) of NVIDIA's and AMD's all-reduces."""
+    result = []
+    for row in rows("allreduce_busbw.csv"):
+        chip = find_chip(row["chip"])
+        family = family_of(chip.name)
+        nodes, devices, nbytes = int(row["nodes"]), int(row["gpus"]), int(row["size_bytes"])
+        node = chip.link_bandwidth or 448e9  # MI300X: 7 links of 64 GB/s
+        levels = levels_for(chip, [("network", 50e9, family.network_latency), ("node", node, family.node_latency)])
+        if row["switch"] == "off":
+            levels = tuple(replace(level, switch=0.0) for level in levels)
+        links = regular_links(levels, (nodes, devices // nodes))
+        result.append((row, bus_bandwidth("all_reduce", nbytes, links, devices), float(row["busbw_GBps"])))
+    return result
+
+
+def large_runs() -> list[tuple[dict[str, str], ModelShape, Parallelism, float]]:
+    """(row, model, cut, measured seconds) of large_runs.csv."""
+    result = []
+    for row in rows("large_runs.csv"):
+        model = ModelShape(
+            *(int(row[k]) for k in ("layers", "hidden", "heads", "vocab", "seq_len")),
+            row["dtype"],
+            feed_forward_size=int(row["ffn"]) if row["ffn"] else None,
+            kv_heads=int(row["kv_heads"]) if row["kv_heads"] else None,
+            gated=row["gated"] == "1",
+        )
+        cut = Parallelism(
+            *(int(row[k]) for k in ("tp", "pp", "dp", "cp")),
+            micro_batch_size=int(row["micro_batch"]),
+            global_batch_size=int(row["global_batch"]),
+            interleave=int(row["interleave"]),
+            sequence_parallel=row["sequence_parallel"] == "1",
+            recompute=row["recompute"],
+            zero_stage=int(row["zero_stage"]),
+        )
+        result.append((row, model, cut, float(row["measured_s"])))
+    return result

@@ -1,0 +1,95 @@
+"""Fits the constants of a chip family again: `python -m tests.bench.fit_steptime` from the repository's root.
+
+In: the published rows in tests/unit/steptime/data. Out: for each constant the value that fits best, beside the one in
+`steptime/calibration.py`; nothing is written. What a person then puts into the table is rounded, and must stay inside
+the bounds below, which are those of published micro-benchmarks: a value on its bound means that the model, not the
+constant, is wrong.
+
+    family          rows                                                     constants
+    nvidia-ampere   Korthikanti et al. 2022: 8 steps, 10 layer times          gemm_peak, memory
+    nvidia-volta    Megatron-LM 2020, V100: the rows of 1, 2 and 8 devices    gemm_peak
+    hygon-gfx936    3 matrix products; all-reduces of 1 GiB                   gemm_peak; node_links
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.unit.steptime import published
+
+from supernode.steptime import calibration
+from supernode.steptime.predict import predict
+from supernode.steptime.roofline import rates_of
+
+Pairs = Callable[[], Iterable[tuple[float, float]]]
+
+
+def error(family: calibration.Family, pairs: Pairs) -> float:
+    """Mean absolute error of (predicted, measured) pairs with these constants."""
+    table = {chip: one for one in calibration.FAMILIES for chip in one.chips}
+    table.update(dict.fromkeys(family.chips, family))
+    with mock.patch.object(calibration, "_BY_CHIP", MappingProxyType(table)):
+        for cached in (rates_of, predict):
+            cached.cache_clear()
+        errors = [abs(predicted / measured - 1) for predicted, measured in pairs()]
+    for cached in (rates_of, predict):
+        cached.cache_clear()
+    return sum(errors) / len(errors)
+
+
+def fit(name: str, pairs: Pairs, grid: dict[str, tuple[float, float, float]]) -> None:
+    """Print the best constants of a family on a grid of (least, most, step)."""
+    family = calibration.family_named(name)
+    axes = []
+    for least, most, step in grid.values():
+        axes.append([least + step * index for index in range(round((most - least) / step) + 1)])
+    tried = [(error(replace(family, **dict(zip(grid, at, strict=True))), pairs), at) for at in product(*axes)]
+    best, at = min(tried)
+    print(f"{name}: {error(family, pairs):.2%} with the table, {best:.2%} at best with")
+    for constant, value, axis in zip(grid, at, axes, strict=True):
+        edge = "  (on its bound)" if value in (axis[0], axis[-1]) else ""
+        print(f"  {constant} = {value:.3f}, table {getattr(family, constant):.3f}{edge}")
+
+
+def ampere() -> Iterable[tuple[float, float]]:
+    """Steps and layer times of Korthikanti et al."""
+    for _, model, cut, measured in published.korthikanti():
+        yield published.step(published.A100, model, cut, 8, 25e9).seconds, measured
+    for _, predicted, measured in published.korthikanti_layers():
+        yield predicted, measured
+
+
+def volta() -> Iterable[tuple[float, float]]:
+    """Three of the four rows of Megatron-LM 2020 on V100."""
+    return [(found, measured) for case, _, found, measured in published.megatron("V100") if case != "4B"]
+
+
+def bowen_products() -> Iterable[tuple[float, float]]:
+    """TFLOPS of three matrix products."""
+    return published.bw1000_products()
+
+
+def bowen_links() -> Iterable[tuple[float, float]]:
+    """Bus bandwidth of 1 GiB all-reduces inside a node."""
+    rows = published.bw1000_bus(2**30)
+    return [(found, measured) for kind, (nodes, _), found, measured in rows if kind == "all_reduce" and nodes == 1]
+
+
+def main() -> None:
+    """Fit all."""
+    fit("nvidia-ampere", ampere, {"gemm_peak": (0.70, 0.90, 0.01), "memory": (0.75, 0.95, 0.025)})
+    fit("nvidia-volta", volta, {"gemm_peak": (0.70, 0.95, 0.01)})
+    fit("hygon-gfx936", bowen_products, {"gemm_peak": (0.50, 0.75, 0.01)})
+    fit("hygon-gfx936", bowen_links, {"node_links": (0.45, 0.65, 0.005)})
+
+
+if __name__ == "__main__":
+    main()
