@@ -86,7 +86,7 @@ def find_chip(name: str) -> Chip:
     near = difflib.get_close_matches(wanted, index, n=5, cutoff=0.5)
     near += [alias for alias in index if wanted and wanted in alias]
     names = list(dict.fromkeys(chip for alias in near for chip in index[alias]))[:5]
-    advice = f"did you mean {' or '.join(names)}?" if names else "`supernode chips` lists the known ones"
+    advice = f"did you mean {' or '.join(names)}?" if names else "`supernode chips` lists the known ones."
     raise ChipError(f"no chip {name!r} in the catalogue; {advice} A chip of your own is described by chipSpec")
 
 

@@ -77,7 +77,7 @@ class Observer:
         # Nodes whose pods must be counted again.
         self._recount: set[str] = set()
         self._wiring_changed = True
-        # Whether jobs have yet to be looked at for it: a snapshot may apply a change before anybody has asked.
+        # Whether that is still to be told, even if a snapshot has applied it.
         self._rewired = True
         # (namespace, name) of a job or pod -> what it was claimed for, to see whether that changed.
         self._claims: dict[str, tuple[str, Json]] = {}
@@ -120,7 +120,7 @@ class Observer:
             self._recount |= {before[0], after[0]} - {""}
 
     def _on_wiring(self, old: Json | None, new: Json | None) -> None:
-        if old is None or new is None or old.get("spec") != new.get("spec"):
+        if old is None or new is None or _wired(old) != _wired(new):
             self._wiring_changed = self._rewired = True
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -382,6 +382,10 @@ class Observer:
 def _holds_on(pod: Json) -> str:
     """The node that a pod takes room on; empty for one without a node, and for one that has ended."""
     return "" if pods.is_over(pod) else str((pod.get("spec") or {}).get("nodeName") or "")
+
+
+def _wired(obj: Json) -> tuple[object, ...]:
+    return obj.get("spec"), obj["metadata"].get("deletionTimestamp")  # one that is going takes no new gang
 
 
 def _index(index: dict[str, set[Key]], name: str, key: Key, *, present: bool) -> None:

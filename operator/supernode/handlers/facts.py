@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
+from supernode.api.rules import Problem
 from supernode.cluster import nodes, pods, translate
 from supernode.cluster.kinds import Json
+from supernode.cluster.observe import View
 from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State
 
 
@@ -34,6 +36,17 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
         started=_seconds(status.get("startTime")),
         completed=_seconds(status.get("completionTime")),
     )
+
+
+def closed_pool(names: Sequence[str], view: View) -> Problem | None:
+    """The first of a job's pools that takes no new gang: one that is not valid itself, or that is being deleted."""
+    for index, name in enumerate(names):
+        problem, pool = view.pool_problems.get(name), view.pools.get(name)
+        if problem is not None:
+            return Problem(f"spec.pools[{index}]", f"AcceleratorPool {name} is not accepted: {problem}")
+        if pool is not None and pool.metadata.deletion_timestamp:
+            return Problem(f"spec.pools[{index}]", f"AcceleratorPool {name} is being deleted")
+    return None
 
 
 def run_policy(obj: Json, model: TrainingJob | None) -> RunPolicy:

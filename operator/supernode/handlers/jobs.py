@@ -21,7 +21,7 @@ from supernode.cluster.kinds import JOBS, Json
 from supernode.errors import ClusterError, ConflictError, InputError, NotFoundError
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
-from supernode.handlers.facts import job_facts, pod_facts
+from supernode.handlers.facts import closed_pool, job_facts, pod_facts
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.lifecycle import Decision, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports
@@ -322,9 +322,8 @@ class Jobs:
         if read.model is None:
             return read, read.problem
         view = self._context.observer.view
-        # Neither a pool that is not valid nor one that is being deleted is a pool for a new gang.
-        pools = {name: pool for name, pool in view.pools.items() if not pool.metadata.deletion_timestamp}
-        problems = validate_job(read.model, pools, list(view.groups.values()))
+        closed = closed_pool(read.model.spec.pools, view)
+        problems = [closed] if closed is not None else validate_job(read.model, view.pools, list(view.groups.values()))
         if not problems:
             try:
                 translate.demand(read.model, translate.template_of(obj), view.specs)

@@ -181,6 +181,12 @@ def test_a_new_pool_is_told_once_even_if_a_snapshot_came_first() -> None:
     observer.snapshot()
     assert observer.take_rewired()
     assert not observer.take_rewired()
+    going = a_pool("b", b="b")
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    everything.pools.offer(going)
+    observer.snapshot()
+    assert observer.take_rewired()
+    assert observer.view.pools["b"].metadata.deletion_timestamp
 
 
 def test_devices_that_are_not_offered_yet_take_nobody() -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders.manifests import a_pool
 
+from supernode.api.read import pool_from
+from supernode.api.rules import Problem
 from supernode.chips import find_chip
+from supernode.cluster.observe import View
+from supernode.handlers.facts import closed_pool
 from supernode.handlers.pools import Counts, count
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.state import NodeInfo, PoolSpec, State
@@ -38,3 +43,16 @@ def test_the_parts_make_the_whole(usable: list[bool], devices: int, held: int) -
     assert counts.capacity == len(usable) * devices
     assert counts.allocated == held
     assert counts.allocated + counts.free + counts.unhealthy == counts.capacity
+
+
+def test_a_pool_that_takes_no_new_gang_is_named_with_the_reason() -> None:
+    going = a_pool("going")
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    view = View(
+        pools={"good": pool_from(a_pool("good")), "going": pool_from(going)},
+        pool_problems={"wrong": Problem("spec.chip", "no chip 'x'")},
+    )
+    assert closed_pool(["good", "unknown"], view) is None
+    assert str(closed_pool(["good", "going"], view)) == "spec.pools[1]: AcceleratorPool going is being deleted"
+    sentence = "spec.pools[0]: AcceleratorPool wrong is not accepted: spec.chip: no chip 'x'"
+    assert str(closed_pool(["wrong"], view)) == sentence

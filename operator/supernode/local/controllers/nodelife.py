@@ -90,7 +90,7 @@ class NodeLifecycle(Controller):
                 continue
             for taint in taints:
                 age = (now - parse_time(taint["timeAdded"])).total_seconds() if taint.get("timeAdded") else 0.0
-                if age > tolerated_seconds(pod, taint):
+                if age >= tolerated_seconds(pod, taint):
                     meta = pod["metadata"]
                     await self.client.delete(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}")
                     break
