@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance import scenarios_custom, scenarios_objects, scenarios_patches, scenarios_pods
+from tests.conformance import scenarios_custom, scenarios_lives, scenarios_objects, scenarios_patches, scenarios_pods
 from tests.conformance.scenario import Scenario
 
 SCENARIOS: list[Scenario] = [
@@ -10,4 +10,5 @@ SCENARIOS: list[Scenario] = [
     *scenarios_pods.SCENARIOS,
     *scenarios_custom.SCENARIOS,
     *scenarios_patches.SCENARIOS,
+    *scenarios_lives.SCENARIOS,
 ]

@@ -38,7 +38,7 @@ class Normal:
             value,
             flags=re.S,
         )
-        return re.sub(r"(gen-)[a-z0-9]{5}\b", r"\1RANDOM", value)
+        return re.sub(r"(gen-|Bad_Name-)[a-z0-9]{5}\b", r"\1RANDOM", value)
 
     def value(self, value: Any, key: str = "") -> Any:
         """Any JSON value; `key` is what it stands under."""

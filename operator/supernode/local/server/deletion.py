@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from supernode.local.machinery.refusals import Cause
 from supernode.local.server import statuses
 from supernode.local.server.objects import Objects
 from supernode.local.server.statuses import Object
@@ -49,10 +50,12 @@ def parse_options(body: Object, query: Mapping[str, str]) -> DeleteOptions:
     """
     orphan = body.get("orphanDependents", query.get("orphanDependents"))
     policy = body.get("propagationPolicy") or query.get("propagationPolicy")
+    if policy is not None and orphan is not None:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        raise _wrong_option(statuses.invalid_value("propagationPolicy", policy, why))
     if policy is not None and policy not in _POLICIES:
-        text = statuses.not_supported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil"))
-        details: Object = {"group": "meta.k8s.io", "kind": "DeleteOptions", "causes": [text.as_dict()]}
-        raise statuses.StatusError(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: {text}', details)
+        supported = ("Foreground", "Background", "Orphan", "nil")
+        raise _wrong_option(statuses.not_supported("propagationPolicy", policy, supported))
     if policy is None and orphan is not None:
         policy = "Orphan" if str(orphan).lower() == "true" else "Background"
     grace: Any = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
@@ -61,8 +64,15 @@ def parse_options(body: Object, query: Mapping[str, str]) -> DeleteOptions:
     except (TypeError, ValueError) as exc:
         raise statuses.bad_request(f"gracePeriodSeconds is not a number: {grace}") from exc
     wanted = body.get("preconditions") or {}
-    dry_run = body.get("dryRun") or query.get("dryRun") or []
+    dry_run = body.get("dryRun") or list(filter(None, [query.get("dryRun")]))
+    if dry_run and dry_run != ["All"]:
+        raise _wrong_option(statuses.not_supported("dryRun", dry_run, ("All",)))
     return DeleteOptions(seconds, policy, wanted.get("uid"), wanted.get("resourceVersion"), bool(dry_run))
+
+
+def _wrong_option(cause: Cause) -> statuses.StatusError:
+    details: Object = {"group": "meta.k8s.io", "kind": "DeleteOptions", "causes": [cause.as_dict()]}
+    return statuses.StatusError(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: {cause}', details)
 
 
 class Deletion:

@@ -61,7 +61,7 @@ class Objects:
         self.on_finished: Callable[[Target, Object], bool] = lambda target, obj: False
 
     def find(self, target: Target) -> Stored:
-        """The object.
+        """The object as it is stored.
 
         Raises:
             StatusError: 404.
@@ -70,6 +70,16 @@ class Objects:
         if stored is None:
             raise statuses.not_found(target.served.group, target.served.plural, target.name)
         return stored
+
+    def _find(self, target: Target) -> Stored:
+        """The object as the target's version shows it."""
+        stored, view = self.find(target), target.served.traits.view
+        return stored if view is None else Stored(view.show(stored.obj), stored.revision)
+
+    def _kept(self, target: Target, new: Object) -> Object:
+        """The object as it is to be stored."""
+        view = target.served.traits.view
+        return clone(new if view is None else view.keep(new))
 
     # --- create ------------------------------------------------------------------------------------------------
 
@@ -102,8 +112,8 @@ class Objects:
             raise statuses.already_exists(served.group, served.plural, target.name)
         found = (*warnings, *rules.warnings(new, None))
         if write.dry_run:
-            return Written(Stored(new, self.store.revision), True, found)
-        return Written(self.store.put(served.store, target.key, clone(new)), True, found)
+            return Written(Stored(self._kept(target, new), self.store.revision), True, found)
+        return Written(self.store.put(served.store, target.key, self._kept(target, new)), True, found)
 
     def _own_metadata(self, target: Target, new: Object) -> Object:
         meta: Object = new.setdefault("metadata", {})
@@ -157,7 +167,7 @@ class Objects:
                     f"{value['metadata']['uid']}, UID in object meta: ",
                 )
             return self.create(target, value, write)
-        old = self.find(target)
+        old = self._find(target)
         new, warnings = self._decode(target, value, write)
         with saying(warnings):
             return self._replace(target, old, new, write, warnings)
@@ -220,11 +230,12 @@ class Objects:
         return self._commit(target, stored, new, write, found)
 
     def _commit(self, target: Target, stored: Stored, new: Object, write: Write, warnings: tuple[str, ...]) -> Written:
+        kept = self._kept(target, new)
         if same(new, stored.obj):
-            return Written(stored, warnings=warnings)
-        if write.dry_run or (is_finished(new) and self.on_finished(target, new)):
-            return Written(Stored(new, stored.revision), warnings=warnings)
-        return Written(self.store.put(target.served.store, target.key, clone(new)), warnings=warnings)
+            return Written(Stored(kept, stored.revision), warnings=warnings)
+        if write.dry_run or (is_finished(new) and self.on_finished(target, kept)):
+            return Written(Stored(kept, stored.revision), warnings=warnings)
+        return Written(self.store.put(target.served.store, target.key, kept), warnings=warnings)
 
     def _keep(self, target: Target, new: Object, old: Object) -> Object:
         """What the endpoint leaves alone: status on the main one, everything else on `status`."""
@@ -247,7 +258,7 @@ class Objects:
         """Change an object by one of the four kinds of patch."""
         if media == APPLY_PATCH:
             return self._apply(target, body, write)
-        old = self.find(target)
+        old = self._find(target)
         try:
             value = self._patched(target, media, old, body)
             self._check_same(target, value)
@@ -297,9 +308,8 @@ class Objects:
         if target.namespace:
             body["metadata"].setdefault("namespace", target.namespace)
         self._check_same(target, body)
-        existing = self.store.get(target.served.store, target.key)
-        if existing is None and target.subresource:
-            raise statuses.not_found(target.served.group, target.served.plural, target.name)
+        there = target.subresource or self.store.get(target.served.store, target.key) is not None
+        existing = self._find(target) if there else None
         try:
             config, warnings = kind.decode(body, field_validation=write.validation, duplicates=write.duplicates)
             result = fields.apply(

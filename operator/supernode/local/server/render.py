@@ -40,7 +40,7 @@ class Renderer:
             return encode(self._table([stored], {"resourceVersion": str(stored.revision)}))
         if self._wanted.shape == "partial":
             return encode(self._partial(stored))
-        return stored.whole(self._served.api_version, self._served.kind)
+        return self._seen(stored).whole(self._served.api_version, self._served.kind)
 
     def many(self, items: Sequence[Stored], metadata: Object) -> bytes:
         """A list."""
@@ -55,7 +55,7 @@ class Renderer:
         served = self._served
         head = {"kind": served.resource.list_kind, "apiVersion": served.api_version, "metadata": metadata}
         if served.custom is None:
-            bodies = [each.body for each in items]
+            bodies = [self._seen(each).body for each in items]
         else:
             bodies = [each.whole(served.api_version, served.kind) for each in items]
         return encode(head)[:-1] + b',"items":[' + b",".join(bodies) + b"]}"
@@ -82,13 +82,18 @@ class Renderer:
             body = {"kind": self._served.kind, "apiVersion": self._served.api_version, "metadata": meta}
         return encode({"type": "BOOKMARK", "object": body}) + b"\n"
 
+    def _seen(self, stored: Stored) -> Stored:
+        view = self._served.traits.view
+        return stored if view is None else Stored(view.show(stored.obj), stored.revision)
+
     def _partial(self, stored: Stored) -> Object:
         version = f"{_META}/{self._wanted.version}"
         return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": stored.obj["metadata"]}
 
     def _table(self, items: Sequence[Stored], metadata: Object) -> Object:
         api_version, kind = self._served.api_version, self._served.kind
-        objects = [{**each.obj, "apiVersion": api_version, "kind": kind} for each in items]
+        shown = [self._seen(each) for each in items]
+        objects = [{**each.obj, "apiVersion": api_version, "kind": kind} for each in shown]
         return table.render(
             self._served.columns,
             objects,

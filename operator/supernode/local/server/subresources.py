@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, Final
 
+from supernode.local.machinery.refusals import PatchedInvalidError
 from supernode.local.server import selection, statuses
 from supernode.local.server.deletion import Deleted, Deletion, parse_options
 from supernode.local.server.identity import Identities
 from supernode.local.server.objects import Objects
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import Stored
-from supernode.local.server.target import Target, Write, Written
+from supernode.local.server.target import Target, Write, Written, refused
 from supernode.local.server.tree import clone
 
 _SHORTEST_TOKEN: Final = 600  # seconds
@@ -87,8 +89,18 @@ def write_scale(objects: Objects, target: Target, scale: Object, write: Write) -
         StatusError: 409 another version, 422 a negative number.
     """
     stored = objects.find(target)
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
-    if target.served.custom is None and (not isinstance(replicas, int) or replicas < 0):
+    given = (scale.get("metadata") or {}).get("name")
+    if given != target.name:
+        raise statuses.bad_request(
+            f"the name of the object ({given}) does not match the name on the URL ({target.name})"
+            if given
+            else f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+        )
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if not isinstance(replicas, int):
+        why = "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"
+        raise refused(target, PatchedInvalidError(json.dumps(scale, separators=(",", ":")), why))
+    if target.served.custom is None and replicas < 0:
         cause = statuses.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         details = {"name": target.name, "group": "autoscaling", "kind": "Scale", "causes": [cause.as_dict()]}
         message = f'Scale.autoscaling "{target.name}" is invalid: {cause}'
@@ -215,7 +227,8 @@ def issue_token(objects: Objects, identities: Identities, target: Target, reques
     spec = request.get("spec") or {}
     seconds = int(spec.get("expirationSeconds") or _HOUR)
     if not _SHORTEST_TOKEN <= seconds <= _LONGEST_TOKEN:
-        why = "may not specify a duration less than 10 minutes"
+        short = seconds < _SHORTEST_TOKEN
+        why = f"may not specify a duration {'less than 10 minutes' if short else 'larger than 2^32 seconds'}"
         cause = statuses.invalid_value("spec.expirationSeconds", seconds, why)
         details = {"group": "authentication.k8s.io", "kind": "TokenRequest", "causes": [cause.as_dict()]}
         raise statuses.StatusError(

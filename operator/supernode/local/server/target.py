@@ -65,7 +65,9 @@ class Written:
 
 def refused(target: Target, error: RefusedError) -> StatusError:
     """A refusal by the machinery, with the object it is about."""
-    status = error.status(target.served.group, target.served.kind, target.name)
+    # What is stored in another group's form is also judged as one of that group.
+    group = target.served.group if target.served.traits.view is None else target.served.store[0]
+    status = error.status(group, target.served.kind, target.name)
     return StatusError(status["code"], status.get("reason", ""), status["message"], status.get("details"))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from supernode.local.server.statuses import Object
 from supernode.local.server.store import ResourceKey
+from supernode.local.server.views import EVENTS, View, regarding, reporter
 
 # Fields that every resource can be selected by.
 COMMON_FIELDS: Final = frozenset({"metadata.name", "metadata.namespace"})
@@ -30,6 +31,7 @@ class Traits:
     readers: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     name_rule: str = "subdomain"
     warning: str = ""  # said with every answer
+    view: View | None = None  # how its objects differ from what is stored
 
 
 def _event_source(obj: Object) -> str:
@@ -67,7 +69,12 @@ TRAITS: Final[Mapping[ResourceKey, Traits]] = {
         upsert=True, warning="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
     ),
     ("", "events"): Traits(upsert=True, fields=_EVENT, readers={"source": _event_source}),
-    ("events.k8s.io", "events"): Traits(upsert=True, fields=_REGARDING),
+    ("events.k8s.io", "events"): Traits(
+        upsert=True,
+        fields=_REGARDING,
+        readers={**{f"regarding.{each}": regarding(each) for each in _INVOLVED}, "reportingController": reporter},
+        view=EVENTS,
+    ),
     ("", "limitranges"): Traits(upsert=True),
     ("", "namespaces"): Traits(
         answers_object=True,

@@ -13,6 +13,7 @@ from supernode.local.server.rules.plain import Cluster, Rules
 from supernode.local.server.rules.pods import PodRules
 from supernode.local.server.rules.small import (
     BindingRules,
+    BudgetRules,
     ClaimRules,
     ConfigMapRules,
     EventRules,
@@ -36,7 +37,7 @@ _PLAIN = Rules()
 _RULES: dict[tuple[str, str], Rules] = {
     ("", "configmaps"): ConfigMapRules(),
     ("", "events"): EventRules(),
-    ("events.k8s.io", "events"): EventRules(),
+    ("events.k8s.io", "events"): EventRules(strict=True),
     ("", "namespaces"): NamespaceRules(),
     ("", "nodes"): NodeRules(),
     ("", "persistentvolumeclaims"): ClaimRules(),
@@ -53,9 +54,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("batch", "jobs"): JobRules(),
     ("networking.k8s.io", "ingresses"): StatusRules({"loadBalancer": {}}),
     ("networking.k8s.io", "networkpolicies"): NetworkPolicyRules(),
-    ("policy", "poddisruptionbudgets"): StatusRules(
-        dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
-    ),
+    ("policy", "poddisruptionbudgets"): BudgetRules(),
     ("rbac.authorization.k8s.io", "rolebindings"): BindingRules(),
     ("rbac.authorization.k8s.io", "clusterrolebindings"): BindingRules(),
     ("scheduling.k8s.io", "priorityclasses"): PriorityClassRules(),
