@@ -49,6 +49,15 @@ def test_every_command_exists(page: Path, capsys: pytest.CaptureFixture[str]) ->
             assert os.access(ROOT / words[0], os.X_OK), line
 
 
+def test_every_kind_cluster_has_the_name_that_the_image_is_loaded_into() -> None:
+    script = (ROOT / "kind/load-image.sh").read_text(encoding="utf-8")
+    name = re.search(r'^cluster="\$\{1:-(\w+)\}"', script, re.MULTILINE)
+    assert name
+    for page in (*PAGES, *(ROOT / "kind").glob("*.yaml")):
+        for line in re.findall(r"kind create cluster .*", page.read_text(encoding="utf-8")):
+            assert f"--name {name[1]} " in line, f"{page}: {line}"
+
+
 @pytest.mark.envtest
 @pytest.mark.timeout(300)
 def test_the_readme_block_about_the_local_cluster_runs_as_written() -> None:
