@@ -247,9 +247,8 @@ def _field(path: str, node: Mapping[str, Any], required: bool) -> str:
         facts = [" \\| ".join(str(value) for value in kind["enum"])]
     for keyword, text in (("minimum", "from"), ("maximum", "to")):
         if keyword in kind:
-            facts.append(
-                f"{'above' if kind.get('exclusiveMinimum') and keyword == 'minimum' else text} {kind[keyword]}"
-            )
+            limit = int(kind[keyword]) if kind[keyword] == int(kind[keyword]) else kind[keyword]
+            facts.append(f"{'above' if kind.get('exclusiveMinimum') and keyword == 'minimum' else text} {limit}")
     if "default" in node and node["default"] != {}:
         facts.append(f"default {node['default']}")
     return f"- `{path}`{'' if required else '?'} ({', '.join(facts)}): {node.get('description', '')}"
