@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from supernode.api.conditions import seconds_of
 from supernode.api.group import SuperNodeGroup
 from supernode.api.pool import AcceleratorPool
 from supernode.api.read import group_from, job_from, pool_from
@@ -25,9 +27,14 @@ from supernode.commands.chips import table
 from supernode.errors import InputError
 from supernode.local.cluster_file import ClusterFile, parse_cluster_file
 from supernode.names import LABEL_JOB
-from supernode.scheduling.explain import explain
+from supernode.scheduling.alternatives import Running, alternatives
+from supernode.scheduling.defragment import Movable
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.explain import explain, explain_alternatives
+from supernode.scheduling.picture import picture
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.preempt import Victim
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.state import PoolSpec, State
 from supernode.scheduling.unplaceable import Reason
@@ -38,14 +45,21 @@ Object = dict[str, Any]
 # What a node has whose file doesn't say: the same as on the local cluster.
 _CAPACITY = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 _FINISHED = ("Succeeded", "Failed")
+_DUMP_VERSION = 1
+_DUMPED: Mapping[str, type] = {"now": float, "cluster": str, "clusterFile": str, "job": str, "jobFile": str}
+# Seconds that it takes to stop a gang and start it elsewhere, beside the work since its last checkpoint.
+_RESTART_SECONDS = 120.0
 _MOST_BYTES = 256 * 2**20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
-    parser.add_argument("--cluster", required=True, metavar="FILE", help="nodes, pools and groups, as Kubernetes YAML")
-    parser.add_argument("--job", required=True, metavar="FILE", help="one TrainingJob, as YAML")
+    parser.add_argument("--cluster", metavar="FILE", help="nodes, pools and groups, as Kubernetes YAML")
+    parser.add_argument("--job", metavar="FILE", help="one TrainingJob, as YAML")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--svg", metavar="FILE", help="also draw the wiring with the gang in it")
+    parser.add_argument("--dump", metavar="FILE", help="also keep all inputs in one file")
+    parser.add_argument("--replay", metavar="FILE", help="decide again on what --dump has kept")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,17 +68,27 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file that can't be read, or an object in the cluster file that is wrong.
     """
-    cluster = Cluster(parse_cluster_file(_read(args.cluster), args.cluster))
+    inputs = _inputs(args)
+    if args.dump:
+        _write(args.dump, json.dumps({"version": _DUMP_VERSION, **inputs}, indent=2) + "\n")
+    cluster = Cluster(parse_cluster_file(inputs["cluster"], inputs["clusterFile"]), inputs["now"])
     try:
-        answer = cluster.decide(_job(_read(args.job), args.job))
+        answer = cluster.decide(_job(inputs["job"], inputs["jobFile"]))
     except InputError as exc:
         if not args.json:
             raise
         answer = {"placed": False, "reason": str(Reason.MISCONFIGURED), "message": str(exc)}
+    if args.svg:
+        _write(args.svg, picture(*cluster.drawn))
     answer = {**_EMPTY, **answer}
     print(json.dumps(answer, indent=2) if args.json else _human(answer))
     return 0 if answer["placed"] else 1
 
+
+# Reasons for which something else may be possible now or later.
+_CURABLE = frozenset(
+    {Reason.INSUFFICIENT_ACCELERATORS, Reason.INSUFFICIENT_NODE_RESOURCES, Reason.TOPOLOGY_PLACEMENT_FAILED}
+)
 
 _EMPTY: Mapping[str, Any] = {
     "placed": False,
@@ -77,7 +101,34 @@ _EMPTY: Mapping[str, Any] = {
     "predicted_step_s": None,
     "prediction": None,
     "runners_up": [],
+    "alternatives": [],
 }
+
+
+def _inputs(args: argparse.Namespace) -> Object:
+    """Everything that the decision depends on: texts, their names, and the time."""
+    if args.replay:
+        if args.cluster or args.job:
+            raise InputError("takes the place of --cluster and --job: give it alone", field="--replay")
+        try:
+            kept = json.loads(_read(args.replay))
+        except ValueError as exc:
+            raise InputError(f"is not what --dump writes: {exc}", obj=args.replay) from exc
+        if not isinstance(kept, dict) or kept.get("version") != _DUMP_VERSION:
+            raise InputError(f"is not what --dump writes (version {_DUMP_VERSION})", obj=args.replay)
+        for name, kind in _DUMPED.items():
+            if not isinstance(kept.get(name), kind):
+                raise InputError("is missing or of the wrong type", field=name, obj=args.replay)
+        return {name: kept[name] for name in _DUMPED}
+    if not args.cluster or not args.job:
+        raise InputError("--cluster and --job are needed, or --replay")
+    return {
+        "now": time.time(),
+        "cluster": _read(args.cluster),
+        "clusterFile": args.cluster,
+        "job": _read(args.job),
+        "jobFile": args.job,
+    }
 
 
 class Cluster:
@@ -87,7 +138,12 @@ class Cluster:
         InputError: an object in the file that is wrong; names it and the field.
     """
 
-    def __init__(self, file: ClusterFile) -> None:
+    def __init__(self, file: ClusterFile, now: float) -> None:
+        #: What `--svg` draws: the cluster, and the job's place once it has one.
+        self.drawn: tuple[Snapshot, Placement | None]
+        self._now = now
+        self._priorities: dict[str, int] = {}
+        self._running: list[tuple[Object, float]] = []  # jobs that hold devices, and work since their checkpoint
         self._pools: dict[str, AcceleratorPool] = {}
         self._groups: list[SuperNodeGroup] = []
         self._specs: dict[str, PoolSpec] = {}
@@ -114,6 +170,9 @@ class Cluster:
         for obj in others:
             if obj["kind"] == "Pod":
                 self._use(obj, jobs)
+            elif obj["kind"] == "PriorityClass":
+                self._priorities[obj["metadata"]["name"]] = _whole(obj.get("value"), obj)
+        self.drawn = (self._state.snapshot(), None)
 
     def decide(self, obj: Object) -> Object:
         """The answer about one job, in the fields of `--json`.
@@ -128,20 +187,44 @@ class Cluster:
             reason = Reason.MISCONFIGURED if known else Reason.NO_MATCHING_POOL
             return {"reason": str(reason), "message": "; ".join(f"{p.field}: {p.message}" for p in problems)}
         snapshot = self._state.snapshot()
+        demand = self._demand(obj, snapshot)
+        result = place(snapshot, demand)
+        message = explain(result, snapshot, demand)
+        if isinstance(result, Placement):
+            self.drawn = (snapshot, result)
+            return _placed(result, message, snapshot)
+        found = alternatives(snapshot, demand, self._known(snapshot)) if result.code in _CURABLE else ()
+        answer = {"reason": str(result.code), "message": message}
+        return {**answer, "alternatives": [explain_alternatives([item]) for item in found]}
+
+    def _demand(self, obj: Object, snapshot: Snapshot) -> GangDemand:
+        job = job_from(obj)
         template = translate.template_of(obj)
-        demand = translate.demand(job, template, self._specs)
-        demand = demand.with_eligible(
+        priority = self._priorities.get(job.spec.scheduling.priority_class_name or "", 0)
+        demand = translate.demand(job, template, self._specs, priority=priority)
+        return demand.with_eligible(
             {
                 pool.name: translate.eligible_rows(snapshot, pool, self._nodes, template.get("spec") or {})
                 for pool in snapshot.pools
                 if pool.name in demand.pools
             }
         )
-        result = place(snapshot, demand)
-        message = explain(result, snapshot, demand)
-        if isinstance(result, Placement):
-            return _placed(result, message, snapshot)
-        return {"reason": str(result.code), "message": message}
+
+    def _known(self, snapshot: Snapshot) -> Running:
+        """What is known about the jobs that hold devices: when they end, and what stopping or moving them costs."""
+        ends: dict[str, float] = {}
+        victims: list[Victim] = []
+        movable: list[Movable] = []
+        for obj, lost in self._running:
+            demand = self._demand(obj, snapshot)
+            start = (obj.get("status") or {}).get("startTime")
+            limit = (obj["spec"].get("runPolicy") or {}).get("activeDeadlineSeconds")
+            if start and limit is not None:
+                ends[demand.key] = max(0.0, seconds_of(start) + float(limit) - self._now)
+            held = int(snapshot.holders[demand.key].workers.sum())
+            victims.append(Victim(demand.key, demand.priority, lost, max(0, held - demand.fewest)))
+            movable.append(Movable(demand, lost + _RESTART_SECONDS))
+        return Running(ends, tuple(victims), tuple(movable))
 
     def _hold(self, obj: Object) -> str:
         """Claim what a running job's status says; its key, empty if it holds nothing."""
@@ -157,6 +240,7 @@ class Cluster:
         if spec is not None:
             request.pop(spec.resource, None)
         self._state.claim(key, held, request)
+        self._running.append((obj, _lost(obj)))
         return key
 
     def _use(self, pod: Object, held: list[str]) -> None:
@@ -167,6 +251,29 @@ class Cluster:
         if node and not pods.is_over(pod) and key not in held:
             name = f"{pod['metadata'].get('namespace', 'default')}/{pod['metadata']['name']}"
             self._state.add_foreign(name, node, pods.request_of(pod["spec"]))
+
+
+def _lost(obj: Object) -> float:
+    """Seconds of work since the last checkpoint; all of it, if there is none."""
+    progress = (obj.get("status") or {}).get("progress") or {}
+    steps, seconds = progress.get("step") or 0, progress.get("stepSeconds") or 0.0
+    every = ((obj["spec"].get("storage") or {}).get("checkpoint") or {}).get("everySteps")
+    return float(seconds) * (steps % every if every else steps)
+
+
+def _whole(value: object, obj: Object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(
+            f"must be a whole number, found {value!r}", field="value", obj=f"PriorityClass {obj['metadata']['name']}"
+        )
+    return value
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise InputError(f"can't be written: {exc}", obj=path) from exc
 
 
 def _read(path: str) -> str:
@@ -240,7 +347,8 @@ def _prediction(step: StepTime) -> Object:
 
 def _human(answer: Object) -> str:
     if not answer["placed"]:
-        return f"not placed ({answer['reason']}): {answer['message']}"
+        lines = [f"not placed ({answer['reason']}): {answer['message']}"]
+        return "\n".join([*lines, *(f"- {words}" for words in answer["alternatives"])])
     rows = [("RANKS", "NODE", "DEVICES")]
     for first, last, node, devices in _runs(answer["workers"]):
         rows.append((str(first) if first == last else f"{first}-{last}", node, ",".join(map(str, devices))))

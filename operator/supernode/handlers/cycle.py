@@ -23,7 +23,7 @@ from supernode.handlers.jobstatus import Placed, Wait
 from supernode.handlers.measure import measure_jobs
 from supernode.handlers.pools import Pools
 from supernode.names import LABEL_JOB
-from supernode.scheduling.cycle import Decision, plan_cycle, with_claim
+from supernode.scheduling.cycle import Decision, plan_cycle
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.explain import explain
 from supernode.scheduling.snapshot import Snapshot
@@ -153,13 +153,11 @@ class Cycle:
         answers += [(by_key[key], Wait(str(Reason.MISCONFIGURED), why)) for key, why in refused.items()]
         for decision in decisions:
             candidate, result = by_key[decision.demand.key], decision.result
-            sentence = explain(result, snapshot, decision.demand)
+            sentence = explain(result, decision.snapshot, decision.demand)
             if isinstance(result, Unplaceable):
                 self._context.metrics.count("supernode_unplaceable", str(result.code))
                 answers.append((candidate, Wait(str(result.code), sentence)))
                 continue
-            # What comes later in the order is explained with this gang in its place.
-            snapshot = with_claim(snapshot, result, decision.demand)
             status = translate.placement_status(result, candidate.attempt)
             try:
                 self._context.observer.hold(candidate.key, candidate.uid, result, decision.demand.request, status)

@@ -6,11 +6,12 @@ Flows in: a result of `place`, the snapshot it was made on, the demand. Flows ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from supernode.scheduling.alternatives import Alternative
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.search import anchor_level
@@ -47,6 +48,43 @@ def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str
     if others:
         sentence += "; " + ", ".join(f"pool {refusal.pool}: {_brief(refusal, demand)}" for refusal in others)
     return sentence
+
+
+def explain_alternatives(found: Sequence[Alternative]) -> str:
+    """What would help, in one sentence: `fits now with 48 workers; or at level spine, predicted 1.31x slower`."""
+    parts: list[str] = []
+    for item in found:
+        if item.workers:
+            parts.append(f"fits now with {_count(item.workers, 'worker')}")
+        elif item.level:
+            where = "without a required level" if item.level == "any" else f"at level {item.level}"
+            parts.append(f"fits {where}" + ("" if item.slower is None else f", predicted {_times(item.slower)}"))
+        elif item.seconds is not None:
+            parts.append(f"free in about {_span(item.seconds)} when {item.after} ends")
+        elif item.preemption is not None:
+            plan = item.preemption
+            names = [*plan.gangs, *(f"{_count(n, 'worker')} of {key}" for key, n in plan.shrunk)]
+            lost = f", doing {_span(plan.lost_seconds)} of work again" if plan.lost_seconds else ""
+            parts.append(f"fits if {' and '.join(names)} gave way{lost}")
+        elif item.moves is not None:
+            moves = [f"{move.key} to {'/'.join(move.domain) or ', '.join(move.nodes)}" for move in item.moves.moves]
+            cost = f"{item.moves.cost:.0f} device-seconds stand still, {item.moves.gain} devices gained"
+            parts.append(f"fits after moving {' and '.join(moves)} ({cost})")
+    return "; ".join(parts)
+
+
+def _times(ratio: float) -> str:
+    if ratio > 1.005:
+        return f"{ratio:.2f}x slower"
+    return "as fast" if ratio > 0.995 else f"{1 / ratio:.2f}x faster"
+
+
+def _span(seconds: float) -> str:
+    """`40 min`, in the largest unit that gives two digits."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _placed(placement: Placement) -> str:

@@ -119,17 +119,7 @@ class Work:
         Raises:
             InputError: a node that is not in the cluster; names it.
         """
-        if not self._own:
-            live = self.live
-            self._holders = dict(live.holders)
-            self.live = replace(
-                live,
-                free=live.free.copy(),
-                device_free=live.device_free.copy(),
-                holders=MappingProxyType(self._holders),
-                memo={},
-            )
-            self._own = True
+        self._make_own()
         rows = self._rows(placement)
         workers, masks = placement.loads()
         live = self.live
@@ -154,12 +144,81 @@ class Work:
         self.memo.clear()
         live.memo.clear()
 
+    def release(self, key: str, workers: int | None = None) -> Holding:
+        """A gang holds nothing from now on, or `workers` fewer: those of its last ranks.
+
+        Returns:
+            What it held.
+
+        Raises:
+            InputError: a gang that holds nothing, or not that many workers; names it.
+        """
+        self._make_own()
+        holding = self._holders.get(key)
+        if holding is None:
+            raise InputError("holds nothing", obj=f"TrainingJob {key}")
+        total = int(holding.workers.sum())
+        dropped = total if workers is None else workers
+        if not 0 < dropped <= total:
+            raise InputError(f"has {total} workers, {dropped} can't be taken from it", obj=f"TrainingJob {key}")
+        kept = np.minimum(
+            holding.workers, np.maximum(total - dropped - (np.cumsum(holding.workers) - holding.workers), 0)
+        )
+        each = holding.devices // total
+        masks = [
+            _lowest_bits(mask, count * each) for mask, count in zip(holding.masks.tolist(), kept.tolist(), strict=True)
+        ]
+        kept_masks = np.asarray(masks, dtype=np.uint64)
+        freed, gone = holding.masks & ~kept_masks, (holding.workers - kept).astype(np.int64)
+        index = self._index()
+        at = np.asarray([i for i, name in enumerate(holding.nodes) if name in index], dtype=np.int64)
+        rows = np.asarray([index[holding.nodes[i]] for i in at.tolist()], dtype=np.int64)
+        live = self.live
+        vector, _ = resource_vector(live.resources, holding.request)
+        live.free[rows] += gone[at, None] * vector
+        pool = live.pool(holding.pool)
+        if pool is not None:
+            live.free[rows, pool.resource] += np.bitwise_count(freed[at])
+        live.device_free[rows] |= freed[at] & live.device_all[rows]
+        if dropped == total:
+            del self._holders[key]
+        else:
+            still = np.flatnonzero(kept)
+            names = tuple(holding.nodes[i] for i in still.tolist())
+            counts = kept[still].astype(np.int32)
+            self._holders[key] = Holding.of(key, holding.pool, names, kept_masks[still], counts, holding.request)
+        self._held.clear()
+        self._rooms.clear()  # trees without any room are left out of a room: they may have some again
+        self._frozen = None
+        self.memo.clear()
+        live.memo.clear()
+        return holding
+
+    def _make_own(self) -> None:
+        live = self.live
+        if self._own:
+            return
+        self._holders = dict(live.holders)
+        self.live = replace(
+            live,
+            free=live.free.copy(),
+            device_free=live.device_free.copy(),
+            holders=MappingProxyType(self._holders),
+            memo={},
+        )
+        self._own = True
+
+    def _index(self) -> dict[str, int]:
+        """Row of each node."""
+        index: dict[str, int] | None = self.facts.get("rows")
+        if index is None:
+            index = self.facts["rows"] = {name: row for row, name in enumerate(self.live.node_names)}
+        return index
+
     def _rows(self, placement: Placement) -> Int64:
         if placement.rows is not None and placement.names is self.live.node_names:
             return placement.rows
-        index = self.facts.get("rows")
-        if index is None:
-            index = self.facts["rows"] = {name: row for row, name in enumerate(self.live.node_names)}
+        index = self._index()
         try:
             return np.asarray([index[name] for name in placement.nodes], dtype=np.int64)
         except KeyError as exc:
@@ -243,6 +302,17 @@ def open_rows(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, mask: Mask
             )
         result &= mask
     return result
+
+
+def _lowest_bits(mask: int, count: int) -> int:
+    """The `count` lowest set bits of a mask: ranks take a node's devices from the lowest up."""
+    kept = 0
+    while mask and count > 0:
+        bit = mask & -mask
+        kept |= bit
+        mask ^= bit
+        count -= 1
+    return kept
 
 
 @lru_cache(maxsize=64)
