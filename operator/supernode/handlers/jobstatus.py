@@ -150,7 +150,7 @@ def _conditions(obj: Json, state: State, decision: Decision, known: Known, now: 
             if decision.reason or found is None or found.get("status") != "True":
                 put(kind, True, words, decision.message)
         else:
-            clear(kind, words if decision.reason else str(state), decision.message)
+            clear(kind, words, decision.message or f"the job is {str(state).lower()}")
     return conditions
 
 

@@ -196,7 +196,8 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         state = State.SUSPENDED if job.policy.suspend else State.PENDING
         return replace(keep, state=state, reason="Released", release=True, attempt=job.attempt + 1, started=None)
     if job.policy.suspend:
-        return replace(keep, state=State.SUSPENDED, reason="Suspended", message="spec.runPolicy.suspend", started=None)
+        message = "spec.runPolicy.suspend is true"
+        return replace(keep, state=State.SUSPENDED, reason="Suspended", message=message, started=None)
     if not job.accepted:
         return replace(keep, state=State.PENDING, reason="Misconfigured")
     state = State.WAITING if job.state is State.WAITING else State.PENDING

@@ -57,6 +57,15 @@ def test_a_release_takes_the_place_out_and_keeps_why() -> None:
     assert status["message"] == "worker 1 failed"
 
 
+@pytest.mark.parametrize("before", ["Suspended", "Restarting", "Running"])
+def test_every_condition_has_a_sentence(before: str) -> None:
+    told = Decision(State(before), 0, 0, before, "why")
+    first = render(an_obj(), told, 2, [], Known(), NOW)
+    for state in State:
+        status = checked(render(an_obj(**first), Decision(state, 1, 0, release=True), 2, [], Known(), NOW))
+        assert [c["type"] for c in status["conditions"] if not c["message"] and c["status"] == "False"] == []
+
+
 def test_a_problem_is_said_with_its_field() -> None:
     problem = Problem("spec.pools[0]", "no such pool")
     status = checked(
