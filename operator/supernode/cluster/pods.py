@@ -156,6 +156,16 @@ def has_failed(pod: Json) -> bool:
     )
 
 
+def is_winding_down(pod: Json) -> bool:
+    """Whether all containers have ended for good, and only sidecars are still being stopped by the node."""
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    ended = {c.get("name") for c in status.get("containerStatuses") or [] if (c.get("state") or {}).get("terminated")}
+    containers = spec.get("containers") or []
+    return spec.get("restartPolicy") == "Never" and all(
+        container.get("name") in ended and container.get("restartPolicy") in (None, "Never") for container in containers
+    )
+
+
 def ends_at(pod: Json) -> float | None:
     """When a pod that is being deleted should be gone at the latest (seconds since the epoch); None if it is not."""
     stamp = pod["metadata"].get("deletionTimestamp")

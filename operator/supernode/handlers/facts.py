@@ -83,6 +83,7 @@ def pod_facts(raw: Sequence[Json], node_of: Callable[[str], Json | None]) -> lis
                 ready=pods.is_ready(pod),
                 deleting="deletionTimestamp" in metadata,
                 broken=pods.has_failed(pod),
+                winding_down=pods.is_winding_down(pod),
                 node=name,
                 node_gone=bool(name) and node is None,
                 node_lost=node is not None and not nodes.is_ready(node),

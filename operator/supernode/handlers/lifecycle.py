@@ -65,6 +65,7 @@ class PodFacts:
     """One pod of the job, whichever attempt it belongs to.
 
     `broken`: a container has failed for good, even if others of the pod still run.
+    `winding_down`: all its containers have ended for good, and only sidecars are still being stopped.
     `node_gone`: its node is no longer in the cluster, so no kubelet will ever confirm its end.
     `node_lost`: its node is not ready: a kubelet may never confirm its end.
     `ends_at`: of one that is being deleted, when it should be gone (seconds since the epoch).
@@ -80,6 +81,7 @@ class PodFacts:
     deleting: bool = False
     node: str = ""
     broken: bool = False
+    winding_down: bool = False
     node_gone: bool = False
     node_lost: bool = False
     ends_at: float | None = None
@@ -308,7 +310,8 @@ def _failed(keep: Decision, job: JobFacts, failure: _Failure, now: float) -> Dec
         message = f"{failure.message}; exit codes below {FIRST_RETRIED_EXIT_CODE} are not retried"
         return replace(keep, state=State.FAILED, reason="WorkerFailed", message=message, completed=now)
     if job.restarts >= job.policy.backoff_limit:
-        message = f"{failure.message}; restarted {job.restarts} times, backoffLimit is {job.policy.backoff_limit}"
+        times = f"{job.restarts} time{'' if job.restarts == 1 else 's'}"
+        message = f"{failure.message}; restarted {times}, backoffLimit is {job.policy.backoff_limit}"
         return replace(keep, state=State.FAILED, reason="BackoffLimitExceeded", message=message, completed=now)
     message = f"{failure.message}; restart {job.restarts + 1} of at most {job.policy.backoff_limit}"
     # The pods are deleted from the next decision on, when the restart has been counted.
@@ -320,7 +323,8 @@ def _after_the_end(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now:
     if job.policy.clean == "All":
         delete = _all_of(pods, now)
     elif job.policy.clean == "Running":
-        delete = _all_of([pod for pod in pods if not pod.over], now)
+        # One that is about to end by itself stays, with its log: it may be the one that failed.
+        delete = _all_of([pod for pod in pods if not pod.over and not pod.winding_down], now)
     if job.policy.ttl is None or job.completed is None:
         return replace(keep, delete=delete)
     expires = job.completed + job.policy.ttl

@@ -234,7 +234,7 @@ def test_each_status_is_one_error(status: int, kind: type[ClusterError]) -> None
         ("OnFailure", {"trainer": 1}, False),
     ],
 )
-def test_a_pod_has_failed_as_soon_as_a_container_has_for_good(
+def test_a_pod_has_failed_as_soon_as_a_container_has_for_good_and_winds_down_when_all_have_ended(
     policy: str, containers: dict[str, int | None], failed: bool
 ) -> None:
     statuses = [
@@ -245,8 +245,11 @@ def test_a_pod_has_failed_as_soon_as_a_container_has_for_good(
     pod = {"metadata": {}, "spec": spec, "status": {"phase": "Running", "containerStatuses": statuses}}
     assert pods.has_failed(pod) is failed
     assert pods.has_failed(pods.trim(pod)) is failed
+    winding_down = policy == "Never" and None not in containers.values()
+    assert pods.is_winding_down(pod) is pods.is_winding_down(pods.trim(pod)) is winding_down
     spec["containers"] = [{"name": name, "restartPolicy": "OnFailure"} for name in containers]
     assert not pods.has_failed(pod)
+    assert not pods.is_winding_down(pod)
 
 
 def test_a_pod_that_is_being_deleted_says_when_it_should_be_gone() -> None:

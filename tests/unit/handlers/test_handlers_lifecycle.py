@@ -164,8 +164,9 @@ def test_the_deadline_fails_the_job_and_is_waited_for() -> None:
 )
 def test_pods_of_a_job_that_has_ended(policy: str, names: list[str]) -> None:
     job = replace(PLACED, state=State.FAILED, policy=RunPolicy(clean=policy))
-    decision = decide(job, [a_pod(0, "Failed"), a_pod(1)], NOW)
-    assert [ref.name for ref in decision.delete] == names
+    for ended in (a_pod(0, "Failed"), a_pod(0, broken=True, winding_down=True)):
+        decision = decide(job, [ended, a_pod(1)], NOW)
+        assert [ref.name for ref in decision.delete] == names
 
 
 def test_the_time_to_live_counts_from_the_end() -> None:
