@@ -228,7 +228,7 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
     template = best.template
     rows, takes = best.rows(), template.takes
     node_of = np.repeat(np.arange(rows.size, dtype=np.int32), takes)
-    devices = pick_devices(snapshot.device_free[rows], takes, demand.devices)
+    devices = pick_devices(snapshot.device_free[rows], takes, demand.devices, link_group(best.pool))
     node_of.setflags(write=False)
     devices.setflags(write=False)
     names = snapshot.node_names
@@ -259,32 +259,63 @@ def _domain(snapshot: Snapshot, option: Option) -> tuple[str, str, tuple[str, ..
     return group, level, (*path, snapshot.node_names[row])
 
 
-def pick_devices(free: UInt64, takes: Int64, devices: int) -> NDArray[np.uint8]:
-    """The lowest free devices of each node.
+def pick_devices(free: UInt64, takes: Int64, devices: int, linked: int = 64) -> NDArray[np.uint8]:
+    """Devices on each node: the lowest free ones, or where a node's devices are linked in groups, the best groups.
 
     Args:
         free: uint64 (k,) free devices, at least takes x devices on each.
         takes: int64 (k,) workers on each.
         devices: per worker.
+        linked: so many devices with neighbouring indices (0.., linked.., ...) are joined by the node's fast links.
 
     Returns:
         uint8 (workers, devices) indices, ascending in each row, workers in rank order.
     """
-    if free.size <= 4 or ((free == free[0]).all() and (takes == takes[0]).all()):
-        alike = free.size > 4  # many nodes, all the same: work out one
-        one = [
-            index
-            for mask, count in zip(free[:1].tolist() if alike else free.tolist(), takes.tolist(), strict=not alike)
-            for index in _lowest(mask, count * devices)
-        ]
-        picked = np.asarray(one, dtype=np.uint8).reshape(-1, devices)
-        return np.tile(picked, (free.size, 1)) if alike else picked
-    bits = (free[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1) != 0
-    first = np.cumsum(bits, axis=1) <= (takes * devices)[:, None]
-    return np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
+    alike = free.size > 4 and bool((free == free[0]).all() and (takes == takes[0]).all())
+    if alike:  # many nodes, all the same: work out one
+        return np.tile(_picked(int(free[0]), int(takes[0]), devices, linked), (free.size, 1))
+    if free.size > 64 and linked >= 64:
+        bits = (free[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1) != 0
+        first = np.cumsum(bits, axis=1) <= (takes * devices)[:, None]
+        return np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
+    parts = [_picked(mask, count, devices, linked) for mask, count in zip(free.tolist(), takes.tolist(), strict=True)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @lru_cache(maxsize=4096)
-def _lowest(mask: int, count: int) -> tuple[int, ...]:
-    """The `count` lowest bits of a mask, ascending."""
-    return tuple(index for index in range(mask.bit_length()) if mask >> index & 1)[:count]
+def _picked(mask: int, workers: int, devices: int, linked: int) -> NDArray[np.uint8]:
+    """uint8 (workers, devices) of one node, read-only."""
+    free = [index for index in range(mask.bit_length()) if mask >> index & 1]
+    chosen: list[int] = []
+    if linked >= mask.bit_length():
+        chosen = free[: workers * devices]
+    else:
+        for _ in range(workers):
+            mine = _linked(free, devices, linked)
+            chosen += mine
+            free = [index for index in free if index not in mine]
+    result = np.asarray(chosen, dtype=np.uint8).reshape(workers, devices)
+    result.setflags(write=False)
+    return result
+
+
+def _linked(free: list[int], devices: int, linked: int) -> list[int]:
+    """Free devices for one worker, in as few link groups as can be: whole groups first, then the group that the rest
+    fills best, so that large groups stay whole for others; ties by index.
+    """
+    groups: dict[int, list[int]] = {}
+    for index in free:
+        groups.setdefault(index // linked, []).append(index)
+    chosen: list[int] = []
+    while len(chosen) < devices:
+        left = devices - len(chosen)
+        enough = [group for group in groups.values() if len(group) >= left]
+        best = min(enough, key=len) if enough else max(groups.values(), key=len)
+        chosen += best[:left]
+        del groups[best[0] // linked]
+    return sorted(chosen)
+
+
+def link_group(pool: PoolInfo) -> int:
+    """How many neighbouring devices of a node the chip's links join; 64 = all."""
+    return pool.chip.link_domain or 64

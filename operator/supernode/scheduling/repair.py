@@ -15,7 +15,7 @@ import numpy as np
 
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.place import pick_devices
+from supernode.scheduling.place import link_group, pick_devices
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.score import innermost
 from supernode.scheduling.search import anchor_level
@@ -63,7 +63,7 @@ def plan_replacement(
             fits = min(int(room[row] - taken[row]), len(left))
             if not fits:
                 continue
-            picked = pick_devices(free[row : row + 1], np.asarray([fits]), demand.devices)
+            picked = pick_devices(free[row : row + 1], np.asarray([fits]), demand.devices, link_group(pool))
             free[row] &= ~np.bitwise_or.reduce(np.uint64(1) << picked.astype(np.uint64), axis=None)
             taken[row] += fits
             for rank, devices in zip(left[:fits], picked.tolist(), strict=True):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from supernode.errors import InputError
-from supernode.scheduling.demand import GangDemand, Mask
+from supernode.scheduling.demand import MOST_DEVICES, GangDemand, Mask
 from supernode.scheduling.fit import Tree, fits_on, roll_up
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.search import anchor_level, loose_caps, loose_rows
@@ -165,10 +165,18 @@ class Work:
             holding.workers, np.maximum(total - dropped - (np.cumsum(holding.workers) - holding.workers), 0)
         )
         each = holding.devices // total
+        pool = self.live.pool(holding.pool)
+        linked = (pool.chip.link_domain if pool is not None else None) or MOST_DEVICES
+        if dropped < total and linked < max(int(mask).bit_length() for mask in holding.masks.tolist()):
+            # Devices were picked by their links, so which are a rank's is not known: a node is given up whole or not.
+            partly = (kept > 0) & (kept < holding.workers)
+            full_masks = np.where(partly, holding.masks, 0)
+        else:
+            full_masks = np.zeros_like(holding.masks)
         masks = [
             _lowest_bits(mask, count * each) for mask, count in zip(holding.masks.tolist(), kept.tolist(), strict=True)
         ]
-        kept_masks = np.asarray(masks, dtype=np.uint64)
+        kept_masks = np.asarray(masks, dtype=np.uint64) | full_masks
         freed, gone = holding.masks & ~kept_masks, (holding.workers - kept).astype(np.int64)
         index = self._index()
         at = np.asarray([i for i, name in enumerate(holding.nodes) if name in index], dtype=np.int64)
@@ -176,7 +184,6 @@ class Work:
         live = self.live
         vector, _ = resource_vector(live.resources, holding.request)
         live.free[rows] += gone[at, None] * vector
-        pool = live.pool(holding.pool)
         if pool is not None:
             live.free[rows, pool.resource] += np.bitwise_count(freed[at])
         live.device_free[rows] |= freed[at] & live.device_all[rows]

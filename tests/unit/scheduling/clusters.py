@@ -121,7 +121,11 @@ def a_random_gang(dice: random.Random, levels: tuple[Level, ...]) -> GangDemand:
     if dice.random() < 0.3:
         size = dice.choice([2, 3])
         workers = size * dice.randint(1, 2)
-        slices = (Slice(dice.choice([*names, "node"]), size),)
+        outer = dice.randrange(len(names) + 1)
+        slices = (Slice([*names, "node"][outer], size),)
+        if dice.random() < 0.3 and outer < len(names):  # whole slices inside whole slices
+            workers *= 2
+            slices = (Slice(names[outer], 2 * size), Slice(dice.choice([*names[outer + 1 :], "node"]), size))
     wishes: tuple[LevelConstraint, ...] = ()
     if dice.random() < 0.5:
         wishes += required(dice.choice([*names, "node"]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.unit.scheduling.clusters import HCU, MODEL, SPINE, SUPERNODE, a_gang, a_group, a_node, a_pool, a_state, held
 
+from supernode.chips import find_chip
 from supernode.errors import InputError
 from supernode.scheduling.cycle import Reservations
 from supernode.scheduling.demand import GangDemand, Slice
@@ -248,6 +249,27 @@ def test_what_is_left_for_others() -> None:
     result = place(state.snapshot(), a_gang(workers=1))
     assert isinstance(result, Placement)
     assert result.nodes == ("dcu-3",)
+
+
+def test_devices_are_chosen_by_their_links() -> None:
+    """Quads 0-3 and 4-7: pairs go where they leave the other quad whole; a quad is not torn apart."""
+    free = np.asarray([0b11111111], dtype=np.uint64)
+    for mask, workers, devices, wanted in (
+        (0b11111111, 2, 2, [[0, 1], [2, 3]]),
+        (0b11111100, 1, 2, [[2, 3]]),
+        (0b11110011, 1, 4, [[4, 5, 6, 7]]),
+        (0b11111001, 1, 2, [[0, 3]]),
+        (0b01111001, 1, 4, [[0, 4, 5, 6]]),
+        (0b11111111, 1, 6, [[0, 1, 2, 3, 4, 5]]),
+        (0b10110111, 2, 3, [[0, 1, 2], [4, 5, 7]]),
+    ):
+        free = np.asarray([mask], dtype=np.uint64)
+        assert pick_devices(free, np.asarray([workers]), devices, 4).tolist() == wanted, bin(mask)
+    cluster = a_state([a_node("n")], [a_pool(chip=find_chip("cambricon-mlu370-x8"), devices=8)])
+    cluster.claim("a/x", held("a/x", ("n", (0,))), {})
+    result = place(cluster.snapshot(), a_gang(workers=1, devices=4, request={}))
+    assert isinstance(result, Placement)
+    assert result.workers[0].devices == (4, 5, 6, 7)
 
 
 def test_demand_keeps_its_own_copy() -> None:
