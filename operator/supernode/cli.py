@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from supernode import __version__
+from supernode.commands.terminal import clean
 from supernode.errors import SupernodeError
 
 # subcommand -> (module that offers `configure(parser)` and `run(args) -> int`, one line of help)
@@ -25,6 +26,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("supernode.commands.demo", "train a small GPT on emulated DCUs, from start to verdict"),
     "crds": ("supernode.commands.crds", "print the custom resource definitions"),
     "chips": ("supernode.commands.chips", "print the chip catalogue, each figure with its source"),
+    "status": ("supernode.commands.status", "the cluster at a glance: pools, groups, jobs by state, who leads"),
+    "top": ("supernode.commands.top", "pools and jobs as a live table"),
+    "why": ("supernode.commands.why", "why a job waits, or where it runs and why there"),
+    "tree": ("supernode.commands.tree", "a picture of the wiring, with the jobs in it"),
+    "ranks": ("supernode.commands.ranks", "each worker's node, domains, devices and pod"),
+    "predict": ("supernode.commands.predict", "predict step time, memory and MFU of training jobs, without a cluster"),
+    "logs": ("supernode.commands.logs", "the logs of all ranks of a job, each line with its rank"),
     "place": ("supernode.commands.place", "say where a job would run, without a cluster"),
 }
 
@@ -52,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = module.run(args)
     except SupernodeError as exc:
-        print(f"supernode {args.command}: {exc}", file=sys.stderr)  # noqa: T201
+        # A server's words may stand in it: nothing raw goes to the terminal.
+        print(f"supernode {args.command}: {clean(str(exc))}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130

@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,8 +23,10 @@ import aiohttp
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from supernode.cluster.kinds import Json, Kind
+from supernode.cluster.kubeconfig import kubeconfig_path
 from supernode.cluster.refusals import error_from
 from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
 from supernode.names import FIELD_MANAGER
@@ -110,15 +110,13 @@ class Client:
         """
         configuration = Configuration()
         try:
-            if kubeconfig is None and "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+            path = kubeconfig_path(kubeconfig)
+            if path is None:
                 load_incluster_config(client_configuration=configuration)
             else:
-                # The library reads $KUBECONFIG once, at import: ask the environment of now.
-                path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-                _check_kubeconfig(path)
                 await load_kube_config(path, client_configuration=configuration, persist_config=False)
-        except (ConfigException, OSError, ValueError, TypeError, KeyError) as exc:
-            raise ClusterError(f"the Kubernetes configuration cannot be used: {exc}") from exc
+        except (ConfigException, OSError, ValueError, TypeError, KeyError, YAMLError) as exc:
+            raise ClusterError(f"the Kubernetes configuration cannot be used: {' '.join(str(exc).split())}") from exc
         configuration.connection_pool_maxsize = CONNECTIONS
         host = urlsplit(str(configuration.host)).hostname or ""
         if host == "localhost" or host.startswith("127.") or host == "::1":
@@ -321,20 +319,34 @@ class Client:
         }
         path = kind.path(namespace)
         # A server sends a bookmark about once a minute: a stream silent for longer is dead.
-        timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=seconds + 15)
+        async with self._stream("WATCH", path, params, seconds + 15) as response:
+            yield _lines(response, path)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What a GET answers, in pieces as they come, for as long as it takes (a log, followed); errors as `request`."""
+        async with self._stream("GET", path, params, None) as response:
+            yield response.content.iter_any()
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, verb: str, path: str, params: Mapping[str, str] | None, silence: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that takes its time; `silence`: seconds without a byte after which it counts as dead."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=silence)
         headers = await self._headers(None)
+        session = self._open_session()
+        url = self._host + path
         try:
-            async with self._open_session().get(
-                self._host + path, params=params, headers=headers, timeout=timeout, **self._extra()
-            ) as response:
+            async with session.get(url, params=params, headers=headers, timeout=timeout, **self._extra()) as response:
                 if self._on_request is not None:
-                    self._on_request("WATCH", response.status)
+                    self._on_request(verb, response.status)
                 if response.status >= 400:
                     text = await response.read()
-                    raise error_from("WATCH", path, response.status, text, response.headers.get("Retry-After"))
-                yield _lines(response, path)
+                    raise error_from(verb, path, response.status, text, response.headers.get("Retry-After"))
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise UnavailableError(f"WATCH {path}: the connection broke: {_describe(exc)}") from exc
+            raise UnavailableError(f"{verb} {path}: the connection broke: {_describe(exc)}") from exc
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -380,11 +392,6 @@ async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[J
                 status = event.get("object") or {}
                 raise error_from("WATCH", path, int(status.get("code") or 500), json.dumps(status).encode(), None)
             yield event
-
-
-def _check_kubeconfig(path: str) -> None:
-    if not any(Path(part).expanduser().is_file() for part in path.split(os.pathsep) if part):
-        raise ClusterError(f"no kubeconfig at {path}; give --kubeconfig or set KUBECONFIG")
 
 
 def _describe(exc: BaseException) -> str:
