@@ -225,6 +225,8 @@ def _metadata(plan: GangPlan, name: str) -> Json:
 def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json) -> None:
     """Give the first container its accelerators, variables and mounts."""
     first: Json = spec["containers"][0]
+    # A failed worker's pod is deleted when its gang restarts, with its log: the last words say why in the event.
+    first.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     if plan.devices_per_worker:
         resources = first["resources"] = first.get("resources") or {}
         for side in ("requests", "limits"):

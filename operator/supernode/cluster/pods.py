@@ -130,13 +130,16 @@ def is_ready(pod: Json) -> bool:
 
 
 def ending(pod: Json) -> tuple[int | None, str, str]:
-    """(exit code, reason, words) of the container that failed, or of the pod itself where the node ended it."""
+    """(exit code, reason, last words) of the container that failed, or of the pod itself where the node ended it.
+
+    The words are one line: the last that the container wrote, where a traceback has its error.
+    """
     status = pod.get("status") or {}
     for container in status.get("containerStatuses") or []:
         ended = (container.get("state") or {}).get("terminated")
         if ended and ended.get("exitCode"):
-            words = str(ended.get("message") or "")[-_LONGEST_WORDS:]
-            return int(ended["exitCode"]), str(ended.get("reason") or ""), words
+            words = str(ended.get("message") or "").strip().splitlines()[-1:]
+            return int(ended["exitCode"]), str(ended.get("reason") or ""), "".join(words)[-_LONGEST_WORDS:].strip()
     return None, str(status.get("reason") or ""), str(status.get("message") or "")[:_LONGEST_WORDS]
 
 

@@ -130,6 +130,8 @@ def test_the_worker_gets_devices_variables_and_the_socket() -> None:
     assert json.loads(env["SUPERNODE_PARALLELISM"]) == {"tensor": 1, "data": 4}
     assert len(env) == len(worker["env"]), "no variable twice"
     assert "env" not in logger
+    assert worker["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert "terminationMessagePolicy" not in logger
 
 
 def test_on_real_devices_there_is_no_emulator() -> None:

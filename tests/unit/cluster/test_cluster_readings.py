@@ -252,6 +252,22 @@ def test_a_pod_has_failed_as_soon_as_a_container_has_for_good_and_winds_down_whe
     assert not pods.is_winding_down(pod)
 
 
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Traceback (most recent call last):\n  File x\nValueError: 3 is not 4\n\n", "ValueError: 3 is not 4"),
+        ("x" * 5000, "x" * 300),
+        ("", ""),
+        ("\n", ""),
+        (None, ""),
+    ],
+)
+def test_of_a_failed_containers_words_the_last_line_is_told(message: str | None, words: str) -> None:
+    ended = {"exitCode": 1, "reason": "Error", **({} if message is None else {"message": message})}
+    pod = {"metadata": {}, "status": {"containerStatuses": [{"name": "c", "state": {"terminated": ended}}]}}
+    assert pods.ending(pod) == (1, "Error", words)
+
+
 def test_a_pod_that_is_being_deleted_says_when_it_should_be_gone() -> None:
     assert pods.ends_at({"metadata": {}}) is None
     assert pods.ends_at({"metadata": {"deletionTimestamp": "1970-01-01T00:01:00Z"}}) == 60.0
