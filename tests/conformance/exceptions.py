@@ -46,7 +46,6 @@ EXCEPTIONS: tuple[Accepted, ...] = (
         "kind-v1-persistentvolumeclaims", None, "/body*/metadata/finalizers", "nothing here would take it off again"
     ),
     Accepted("kind-apps-v1-controllerrevisions", None, "/body*/message", "worded by the schema, not by the kind"),
-    Accepted("kind-batch-v1-jobs", None, "/warnings", "orphaning is not warned of when there is no such job"),
     Accepted("kind-batch-v1-jobs", 3, "/body/*", _CHECKS),
     Accepted("kind-discovery*", None, "/body*", _PROTO),
     Accepted("pod-defaults", 6, "/body*/message", "the schema lists the choices in alphabetical order"),

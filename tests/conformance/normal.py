@@ -8,6 +8,8 @@ from typing import Any
 
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_AGE = re.compile(r"\d+s")
+_CLUSTER_IP = re.compile(r"10(\.\d+){3}")
 _VERSIONS = frozenset({"resourceVersion"})
 _ADDRESSES = frozenset({"clusterIP", "clusterIPs"})
 _HASHES = frozenset({"storageVersionHash"})  # of names that hold the scenario's own namespace
@@ -40,11 +42,18 @@ class Normal:
         )
         return re.sub(r"(gen-|Bad_Name-)[a-z0-9]{5}\b", r"\1RANDOM", value)
 
+    def _cell(self, value: Any) -> Any:
+        if isinstance(value, str) and _AGE.fullmatch(value):
+            return "AGE"
+        return "ADDRESS" if isinstance(value, str) and _CLUSTER_IP.fullmatch(value) else value
+
     def value(self, value: Any, key: str = "") -> Any:
         """Any JSON value; `key` is what it stands under."""
         if isinstance(value, Mapping):
             return {self.text(name): self.value(each, name) for name, each in value.items()}
         if isinstance(value, list):
+            if key == "cells":
+                value = [self._cell(each) for each in value]
             if key == "managedFields":
                 value = sorted(
                     value, key=lambda each: (each["manager"], each["operation"], each.get("subresource", ""))

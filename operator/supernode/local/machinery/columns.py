@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from supernode.local.machinery import cells
+from supernode.local.machinery import cells, kept_columns
 from supernode.local.machinery.cells import (
     NONE,
     UNKNOWN,
@@ -187,6 +187,7 @@ _BINDING: Final[tuple[Row, ...]] = (
 )
 
 CELLS: Final[dict[tuple[str, str], tuple[Row, ...]]] = {
+    **kept_columns.CELLS,
     ("", "Node"): (
         _NAME,
         ("Status", "string", cells.node_status, 0),

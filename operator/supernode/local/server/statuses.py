@@ -115,6 +115,11 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, {})
 
 
+def not_served(what: str, instead: str) -> StatusError:
+    """501: a real cluster has it, this one does not."""
+    return StatusError(501, "NotImplemented", f"{what} is not supported by the local cluster: {instead}", {})
+
+
 def not_acceptable(accepted: Sequence[str]) -> StatusError:
     """406: nothing that the client accepts can be produced."""
     message = f"406: Not Acceptable\n\nAvailable representations: {', '.join(accepted)}"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,6 +23,19 @@ from supernode.local.server.tree import clone
 _SHORTEST_TOKEN: Final = 600  # seconds
 _LONGEST_TOKEN: Final = 1 << 32
 _HOUR: Final = 3600
+_PROCESS: Final = "a pod is processes of this machine: see their output with `kubectl logs`, their state with `ps`"
+_REACH: Final = "a pod listens on an address of this machine: connect to its status.podIP"
+# What needs a stream into a container, or a way through the server; and what to do instead.
+ABSENT: Final[Mapping[tuple[str, str], str]] = {
+    ("pods", "exec"): _PROCESS,
+    ("pods", "attach"): _PROCESS,
+    ("pods", "ephemeralcontainers"): _PROCESS,
+    ("pods", "resize"): "a process keeps what it was started with: delete the pod and make another",
+    ("pods", "portforward"): _REACH,
+    ("pods", "proxy"): _REACH,
+    ("services", "proxy"): _REACH,
+    ("nodes", "proxy"): _PROCESS,
+}
 
 
 def _at(obj: Object, path: str) -> Any:

@@ -35,7 +35,7 @@ from supernode.local.server.reading import list_page
 from supernode.local.server.render import Renderer
 from supernode.local.server.statuses import Object, StatusError
 from supernode.local.server.store import encode
-from supernode.local.server.target import APPLY_PATCH, JSON_PATCH, Target, Write, Written
+from supernode.local.server.target import APPLY_PATCH, JSON_PATCH, Target, Write, Written, saying
 
 LARGEST_BODY: Final = 3 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
@@ -205,7 +205,9 @@ class Surface:
                 return await self._patch(request, target)
             case "delete":
                 options = await self._options(request)
-                return self._deleted(request, target, self._deletion.delete(target, options))
+                hints = (served.traits.orphaning,) if served.traits.orphaning and options.policy is None else ()
+                with saying(hints):
+                    return self._deleted(request, target, self._deletion.delete(target, options), hints)
         return self._delete_all(request, place, served, await self._options(request))
 
     def _renderer(self, request: web.Request, served: Served) -> Renderer:
@@ -315,13 +317,14 @@ class Surface:
         value = (await read_body(request)).value if body.strip() else {}
         return parse_options(value, request.query)
 
-    def _deleted(self, request: web.Request, target: Target, deleted: Deleted) -> web.Response:
+    def _deleted(
+        self, request: web.Request, target: Target, deleted: Deleted, warnings: tuple[str, ...]
+    ) -> web.Response:
         served = target.served
+        body = {**deleted.obj, "apiVersion": served.api_version, "kind": served.kind}
         if deleted.gone and not served.traits.answers_object:
-            uid = deleted.obj["metadata"]["uid"]
-            return self._send(encode(statuses.success(target.name, served.group, served.plural, uid)), request=request)
-        whole = {**deleted.obj, "apiVersion": served.api_version, "kind": served.kind}
-        return self._send(encode(whole), request=request)
+            body = statuses.success(target.name, served.group, served.plural, deleted.obj["metadata"]["uid"])
+        return self._send(encode(body), warnings=warnings, request=request)
 
     def _delete_all(self, request: web.Request, place: Place, served: Served, options: DeleteOptions) -> web.Response:
         query = request.query
@@ -337,6 +340,9 @@ class Surface:
     async def _subresource(
         self, request: web.Request, place: Place, served: Served, verb: str, user: User
     ) -> web.StreamResponse:
+        instead = subresources.ABSENT.get((place.plural, place.subresource))
+        if instead:
+            raise statuses.not_served(f"{place.plural}/{place.subresource}", instead)
         known = next((each for each in served.resource.subresources if each.name == place.subresource), None)
         if known is None:
             raise statuses.no_such_resource()

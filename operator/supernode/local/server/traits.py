@@ -27,6 +27,7 @@ class Traits:
     needs_version: bool = False  # an update without resourceVersion is refused
     answers_object: bool = False  # a delete answers with the object, not with a Status
     orphans: bool = False  # dependents stay unless a delete says otherwise
+    orphaning: str = ""  # said with a delete that does not say what becomes of dependents
     fields: frozenset[str] = COMMON_FIELDS
     readers: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     name_rule: str = "subdomain"
@@ -106,7 +107,13 @@ TRAITS: Final[Mapping[ResourceKey, Traits]] = {
     ("apps", "deployments"): Traits(generation=True),
     ("apps", "replicasets"): Traits(generation=True, fields=_fields("status.replicas")),
     ("apps", "statefulsets"): Traits(generation=True),
-    ("batch", "jobs"): Traits(generation=True, orphans=True, fields=_fields("status.successful")),
+    ("batch", "jobs"): Traits(
+        generation=True,
+        orphans=True,
+        orphaning="child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "
+        "remove them or set propagationPolicy=Orphan to suppress this warning",
+        fields=_fields("status.successful"),
+    ),
     ("batch", "cronjobs"): Traits(generation=True),
     ("coordination.k8s.io", "leases"): Traits(upsert=True, needs_version=True),
     ("discovery.k8s.io", "endpointslices"): Traits(generation=True),

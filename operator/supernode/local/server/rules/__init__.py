@@ -41,6 +41,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "namespaces"): NamespaceRules(),
     ("", "nodes"): NodeRules(),
     ("", "persistentvolumeclaims"): ClaimRules(),
+    ("", "persistentvolumes"): StatusRules({"phase": "Pending"}),
     ("", "pods"): PodRules(),
     ("", "replicationcontrollers"): ControllerRules(),
     ("", "resourcequotas"): StatusRules({}),
