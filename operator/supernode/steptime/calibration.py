@@ -258,6 +258,32 @@ _CDNA3: Final = Family(
     ),
 )
 
+_ASCEND: Final = Family(
+    name="huawei-ascend",
+    chips=("huawei-ascend-910b2", "huawei-ascend-910b3", "huawei-ascend-910c"),
+    gemm_peak=0.72,
+    gemm_small=(64.0, 64.0, 256.0),
+    memory=0.75,
+    launch=6e-6,
+    node_links=0.70,
+    network_links=0.80,
+    collective_launch=15e-6,
+    overlap=0.8,
+    score_passes=0.0,
+    reserved=2 * 2**30,
+    calibrated=False,
+    attention=0.45,
+    sources=MappingProxyType(
+        {
+            "gemm_peak": "no product was measured; Pangu Ultra (arXiv 2504.07866) trains 135B on 8,192 devices above "
+            "50 % of the peak, which the default of 0.60 does not allow",
+            "overlap": "the same report describes hidden gradient, weight and pipeline traffic",
+            "node_links": "as default",
+            "network_links": "as default",
+        }
+    ),
+)
+
 _BOWEN: Final = Family(
     name="hygon-gfx936",
     chips=("hygon-bw1000",),
@@ -295,7 +321,7 @@ _BOWEN: Final = Family(
     ),
 )
 
-FAMILIES: Final[tuple[Family, ...]] = (DEFAULT, _AMPERE, _VOLTA, _HOPPER, _BLACKWELL, _CDNA3, _BOWEN)
+FAMILIES: Final[tuple[Family, ...]] = (DEFAULT, _AMPERE, _VOLTA, _HOPPER, _BLACKWELL, _CDNA3, _ASCEND, _BOWEN)
 _BY_CHIP: Final[Mapping[str, Family]] = MappingProxyType({chip: f for f in FAMILIES for chip in f.chips})
 
 #: Common to all families.
@@ -322,6 +348,7 @@ CROWD: Final = 0.5
 BLOCK: Final = 512
 
 #: Figures of the data sheet that a prediction cannot do without, where a catalogue has none: used and said so.
+ASSUMED_NODE_BANDWIDTH: Final = 200e9  # bytes/s, one way, of all links of a device in a node: that of an A800
 ASSUMED_NODE_LATENCY: Final = 2e-6  # seconds per hop inside a node, where a pool must have one
 ASSUMED_NETWORK_LATENCY: Final = 10e-6  # seconds per hop between nodes: the API's own example
 ASSUMED_NETWORK_BANDWIDTH: Final = 25e9  # bytes/s per accelerator, one way: one 200 Gb/s port per card

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, choose, largest, smallest
-from supernode.steptime.calibration import family_of
+from supernode.steptime.calibration import DEFAULT, Family, family_of
 from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
 from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
@@ -34,8 +34,6 @@ from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_s
 from supernode.steptime.roofline import dtype_bytes, rates_of
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
-
-_NOT_CALIBRATED: Final = "default constants: nobody has measured this chip's family"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ def predict(
         fits=chip.memory_bytes is None or needed <= chip.memory_bytes,
         mfu=useful / (seconds * parallelism.devices * chip.peak_flops(model.dtype)),
         calibrated=family.calibrated,
-        notes=() if family.calibrated else (_NOT_CALIBRATED,),
+        notes=_notes(family),
     )
 
 
@@ -183,9 +181,8 @@ def predict_batch(
     fits = needed <= (np.inf if chip.memory_bytes is None else chip.memory_bytes)
     for array in (seconds, parts, mfu, fits):
         array.setflags(write=False)
-    calibrated = family_of(chip.name).calibrated
-    notes = () if calibrated else (_NOT_CALIBRATED,)
-    return StepTimes(seconds, parts, needed, chip.memory_bytes, fits, mfu, calibrated, notes)
+    family = family_of(chip.name)
+    return StepTimes(seconds, parts, needed, chip.memory_bytes, fits, mfu, family.calibrated, _notes(family))
 
 
 def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: Storage) -> tuple[Num, ...]:
@@ -273,3 +270,12 @@ def _optimizer(chip: Chip, model: ModelShape, cuts: Cuts) -> Num:
     weights = dense / choose(cut, replicas, 1) + experts / choose(cut, replicas // cuts.expert, 1)
     per_weight = GRADIENT_BYTES + dtype_bytes(model.dtype) + 2 * optimizer_bytes(model)
     return rates_of(chip, model.dtype).moved(per_weight * weights)
+
+
+def _notes(family: Family) -> tuple[str, ...]:
+    """What must be said of the constants that were used."""
+    if family.calibrated:
+        return ()
+    if family is DEFAULT:
+        return ("default constants: nobody has measured this chip's family",)
+    return (f"constants of family {family.name} are usual figures, not fitted to its own step times",)
