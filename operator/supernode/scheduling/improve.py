@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.fit import Tree
 from supernode.scheduling.score import Option, loose_option, tree_template
 from supernode.scheduling.snapshot import Int64, PoolInfo
@@ -145,6 +145,8 @@ class Descent:
                     kept = [(r, t) for r, t in moved.items() if t]
                     if self._allowed(kept, paths):
                         yield self._grouped(kept, paths)
+        for item in self.demand.slices:  # a whole slice moves to another domain, over as many nodes as it takes
+            yield from self._slices_moved(takes, others, paths, item)
         for one in range(len(here)):
             for two in range(one + 1, len(here)):
                 swapped = list(here)
@@ -157,6 +159,24 @@ class Descent:
                     changed = [*here[:index], (other, take), *here[index + 1 :]]
                     if self._allowed(changed, paths):
                         yield self._grouped(changed, paths)
+
+    def _slices_moved(
+        self, takes: dict[int, int], others: list[int], paths: dict[int, tuple[int, ...]], item: Slice
+    ) -> Iterator[Arrangement]:
+        """Arrangements in which one slice has left its domain for another one."""
+        domains: dict[tuple[int, ...], list[int]] = {}
+        for row in [*takes, *others]:
+            if paths[row][0] >= 0:
+                level = self.trees[paths[row][0]][0].topology.level_index(item.level)
+                domains.setdefault(paths[row][: level + 2], []).append(row)
+        for source, target in ((s, t) for s in domains for t in domains if s != t):
+            moved = dict(takes)
+            left = _taken(moved, domains[source], item.size, dict.fromkeys(domains[source], 0), -1)
+            room = {row: int(self.per_row[row]) for row in domains[target]}
+            if left == 0 and _taken(moved, domains[target], item.size, room, 1) == 0:
+                kept = [(row, take) for row, take in moved.items() if take]
+                if self._allowed(kept, paths):
+                    yield self._grouped(kept, paths)
 
     def _others(self, takes: dict[int, int], paths: dict[int, tuple[int, ...]]) -> list[int]:
         """Unused nodes, one or two for each kind of place and room."""
@@ -214,3 +234,14 @@ class Descent:
         return Option(
             self.pool, self.order, tree, tree_template(tree, self.pool, self.demand, Spread(positions, takes))
         )
+
+
+def _taken(takes: dict[int, int], rows: list[int], count: int, bound: dict[int, int], sign: int) -> int:
+    """Move `count` workers to (sign 1) or from (-1) these rows, the one with the most to give first, not beyond their
+    bounds. Changes `takes`; returns how many were left over.
+    """
+    for row in sorted(rows, key=lambda row: (-abs(bound[row] - takes.get(row, 0)), row)):
+        step = min(count, abs(bound[row] - takes.get(row, 0)))
+        takes[row] = takes.get(row, 0) + sign * step
+        count -= step
+    return count

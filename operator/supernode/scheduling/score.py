@@ -245,9 +245,11 @@ def ideal_seconds(pool: PoolInfo, levels: Sequence[Level], demand: GangDemand, w
     nodes = -(-workers // share)
     domains = np.zeros((len(levels) + 1, nodes), dtype=np.int64)
     domains[-1] = np.arange(nodes)
-    takes = np.full(nodes, share, dtype=np.int64)
-    takes[-1] = workers - share * (nodes - 1)
-    return _seconds(pool, levels, domains, takes, demand)[0]
+    filled = np.full(nodes, share, dtype=np.int64)
+    filled[-1] = workers - share * (nodes - 1)
+    even = (workers + np.arange(nodes, dtype=np.int64)) // nodes
+    ways = [_seconds(pool, levels, domains, takes, demand)[0] for takes in (filled, filled[::-1], even, even[::-1])]
+    return min(ways)
 
 
 def neighbour_groups(demand: GangDemand, workers: int) -> list[int]:

@@ -106,7 +106,7 @@ class Search:
                 [(tree, anchor) for tree, anchor in anchored if anchor is not None],
                 self.loose.astype(np.int64),
             )
-            options += descent.run(sorted(options, key=lambda option: option.seconds)[:2])
+            options += descent.run(sorted(options, key=lambda option: option.seconds)[:4])
         return options
 
     def _ideal(self, seconds: float) -> bool:
