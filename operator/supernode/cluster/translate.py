@@ -172,6 +172,7 @@ def demand(
         parallelism=parallelism(spec),
         priority=priority,
         created=seconds_of(created) if created else 0.0,
+        seconds=spec.run_policy.active_deadline_seconds,
     )
 
 

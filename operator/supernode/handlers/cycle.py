@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from supernode.api.conditions import seconds_of
 from supernode.cluster import pods, translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, PODS, Json
@@ -149,7 +150,7 @@ class Cycle:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
                 answers.append((candidate, Wait(str(Reason.MISCONFIGURED), _unexpected(exc))))
-        decisions, refused = _plan(snapshot, demands)
+        decisions, refused = _plan(snapshot, demands, self._ends(snapshot))
         answers += [(by_key[key], Wait(str(Reason.MISCONFIGURED), why)) for key, why in refused.items()]
         for decision in decisions:
             candidate, result = by_key[decision.demand.key], decision.result
@@ -167,6 +168,18 @@ class Cycle:
                 continue
             answers.append((candidate, Placed(status, sentence)))
         return answers
+
+    def _ends(self, snapshot: Snapshot) -> dict[str, float]:
+        """Seconds from now at which the gangs that hold devices end at the latest, as far as they have a deadline."""
+        ends: dict[str, float] = {}
+        for key in snapshot.holders:
+            namespace, _, name = key.partition("/")
+            obj = self._context.stores.jobs.get((namespace, name)) or {}
+            started = (obj.get("status") or {}).get("startTime")
+            limit = ((obj.get("spec") or {}).get("runPolicy") or {}).get("activeDeadlineSeconds")
+            if started and limit is not None:
+                ends[key] = max(0.0, seconds_of(started) + limit - self._context.now())
+        return ends
 
     async def _carry_out(self, candidate: Candidate, answer: Placed | Wait) -> bool:
         """True when the answer has been written, and for a place: when the gang's pods were made too."""
@@ -230,10 +243,12 @@ class Cycle:
             logger.warning("pod %s/%s: %s", namespace, metadata["name"], exc)
 
 
-def _plan(snapshot: Snapshot, demands: list[GangDemand]) -> tuple[tuple[Decision, ...], dict[str, str]]:
+def _plan(
+    snapshot: Snapshot, demands: list[GangDemand], ends: dict[str, float]
+) -> tuple[tuple[Decision, ...], dict[str, str]]:
     """Decide about all; a gang that can't even be asked about is left out, with the reason, for the others' sake."""
     try:
-        return plan_cycle(snapshot, demands), {}
+        return plan_cycle(snapshot, demands, ends), {}
     except Exception as exc:
         logger.warning("looking for the gang that can't be planned: %s", exc, exc_info=not isinstance(exc, InputError))
     good: list[GangDemand] = []
@@ -246,7 +261,7 @@ def _plan(snapshot: Snapshot, demands: list[GangDemand]) -> tuple[tuple[Decision
             refused[demand.key] = str(exc)
         except Exception as exc:
             refused[demand.key] = _unexpected(exc)
-    return plan_cycle(snapshot, good), refused
+    return plan_cycle(snapshot, good, ends), refused
 
 
 def _unexpected(exc: Exception) -> str:

@@ -6,6 +6,7 @@ Flows in: a TrainingJob that `cluster.translate` has read. Flows out: `GangDeman
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +64,8 @@ class GangDemand:
         parallelism: its device count is workers x devices; None = data-parallel over all devices.
         priority: higher goes first.
         created: seconds since the epoch; older goes first.
+        seconds: that it runs at most; None = not known. A gang that is sure to be over in time may use devices that are
+            kept for another one.
 
     Raises:
         InputError: numbers that no job can have; names job and field.
@@ -82,6 +85,7 @@ class GangDemand:
     parallelism: Parallelism | None = None
     priority: int = 0
     created: float = 0.0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         obj = f"TrainingJob {self.key}"
@@ -115,6 +119,10 @@ class GangDemand:
                 field="spec.parallelism",
                 obj=obj,
             )
+        for name in ("created", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"must be 0 or more and finite, found {value}", field=name, obj=obj)
         object.__setattr__(self, "request", MappingProxyType({"pods": 1, **self.request}))
         object.__setattr__(self, "eligible", MappingProxyType(dict(self.eligible)))
 
@@ -138,12 +146,13 @@ class GangDemand:
         """All that the answer depends on but pools, node masks and the namespace's quota."""
         return (self.kind, self.workers, self.fewest, self.model, self.parallelism)
 
-    def with_eligible(self, eligible: Mapping[str, Mask | None]) -> GangDemand:
-        """The same demand with other node masks (they belong to one snapshot's rows)."""
+    def with_eligible(self, eligible: Mapping[str, Mask | None], pools: tuple[str, ...] | None = None) -> GangDemand:
+        """The same demand with other node masks (they belong to one snapshot's rows), and on fewer pools if given."""
         copy = object.__new__(GangDemand)
         for name in self.__dataclass_fields__:
             object.__setattr__(copy, name, getattr(self, name))
         object.__setattr__(copy, "eligible", MappingProxyType(dict(eligible)))
+        object.__setattr__(copy, "pools", self.pools if pools is None else pools)
         return copy
 
 

@@ -35,7 +35,7 @@ class Quota:
 
     Attributes:
         namespace: whose.
-        guaranteed: accelerators that it can always get back; not enforced without preemption yet.
+        guaranteed: accelerators that it can always get back (`preempt`), and its weight in the order of gangs.
         limit: accelerators that it may hold at most; None = all.
     """
 

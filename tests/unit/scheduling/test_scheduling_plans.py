@@ -24,6 +24,7 @@ from tests.unit.scheduling.clusters import (
 
 from supernode.errors import InputError
 from supernode.scheduling.alternatives import Running, alternatives
+from supernode.scheduling.cycle import plan_cycle, queue_order, quota_share
 from supernode.scheduling.defragment import Movable, plan_moves
 from supernode.scheduling.demand import Slice
 from supernode.scheduling.explain import explain_alternatives
@@ -286,3 +287,77 @@ def test_the_picture_shows_every_device_once() -> None:
     assert sorted(title.rsplit(" ", 1)[1] for title in titles) == ["held"] * 6 + ["mine"] * 2
     assert "d/&lt;new&gt;" in picture(state.snapshot(), result)
     assert "not placed" in picture(state.snapshot(), None)
+
+
+# --- order and backfill ----------------------------------------------------------------------------------------------
+def test_the_namespace_with_the_smaller_share_of_its_guarantee_is_asked_first() -> None:
+    """a holds 4 of its 4, b 2 of its 2, c nothing of 2; d has no guarantee and holds nothing of the rest (1)."""
+    state = full(quotas=(Quota("a", 4), Quota("b", 2), Quota("c", 1)))
+    gangs = [a_gang(f"{name}/new", 1, created=float(at)) for at, name in enumerate("abcde")]
+    work = Work(state.snapshot())
+    assert [d.key[0] for d in queue_order(gangs, work)] == ["d", "e", "a", "b", "c"]
+    assert quota_share(work, "c") == 2.0
+    assert [d.key[0] for d in queue_order(gangs)] == ["a", "b", "c", "d", "e"]
+    first = a_gang("c/first", 1, priority=1)
+    assert next(queue_order([*gangs, first], work)) is first
+
+
+def test_shares_grow_with_each_placement() -> None:
+    """Both namespaces are guaranteed half; they take turns, whoever asked first."""
+    state = a_state(pools=[a_pool(quotas=(Quota("a", 4), Quota("b", 4)))])
+    gangs = [a_gang(f"a/{i}", 1, created=float(i)) for i in range(4)]
+    gangs += [a_gang(f"b/{i}", 1, created=10.0 + i) for i in range(4)]
+    placed = [d.demand.key for d in plan_cycle(state.snapshot(), gangs) if isinstance(d.result, Placement)]
+    assert placed == ["a/0", "b/0", "a/1", "b/1"]
+
+
+def test_backfill_only_where_the_head_is_not_delayed() -> None:
+    """dcu-0 is free; the head wants all 4 nodes, and the last of the others ends in 40 min."""
+    state = full()
+    state.release("a/low")
+    state.claim("a/low", held("a/low", ("dcu-1", PAIR)), {"cpu": 1000})
+    ends = {"a/low": 60.0, "b/mid": 600.0, "c/high": 2400.0}
+    head = a_gang("d/head", 4, created=1.0)
+
+    def second(seconds: float | None, ends: dict[str, float]) -> bool:
+        small = a_gang("e/small", 1, created=2.0, seconds=seconds)
+        return isinstance(plan_cycle(state.snapshot(), [head, small], ends)[1].result, Placement)
+
+    assert second(2400.0, ends)
+    assert not second(2401.0, ends)
+    assert not second(None, ends)
+    assert not second(1.0, {"a/low": 60.0})  # nobody knows when the head can start
+    assert not second(1.0, {})
+    both = [a_gang(f"e/{i}", 1, created=2.0, seconds=s) for i, s in enumerate((9999.0, 1.0))]
+    answers = plan_cycle(state.snapshot(), [head, *both], ends)
+    assert [isinstance(a.result, Placement) for a in answers] == [False, False, True]
+
+
+def test_a_stream_of_backfilled_gangs_does_not_starve_the_head() -> None:
+    """4 nodes; small gangs that say 2 come for ever. The big one of 4 gets in as soon as the first ones have ended."""
+    state = a_state()
+    running: dict[str, int] = {}
+    waiting = {"big/one": a_gang("big/one", 4, created=1.0)}
+    for cycle in range(12):
+        for key in [key for key, end in running.items() if end <= cycle]:
+            state.release(key)
+            del running[key]
+        for index in range(2):
+            key = f"small/{cycle}-{index}"
+            waiting[key] = a_gang(key, 1, created=float(cycle), seconds=2.0)
+        ends = {key: float(end - cycle) for key, end in running.items()}
+        for decision in plan_cycle(state.snapshot(), waiting.values(), ends):
+            if isinstance(decision.result, Placement):
+                state.claim(decision.demand.key, decision.result, decision.demand.request)
+                running[decision.demand.key] = cycle + 2
+                del waiting[decision.demand.key]
+        if state.holding("big/one"):
+            break
+    assert state.holding("big/one"), "starved"
+    assert cycle <= 4
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_times_that_can_not_be(seconds: float) -> None:
+    with pytest.raises(InputError, match="TrainingJob default/gpt: seconds"):
+        a_gang(seconds=seconds)
