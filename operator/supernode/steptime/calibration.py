@@ -169,7 +169,7 @@ _VOLTA: Final = Family(
 _HOPPER: Final = Family(
     name="nvidia-hopper",
     chips=("nvidia-h100-80g-sxm", "nvidia-h800-80g-sxm", "nvidia-h200-141g-sxm", "nvidia-h20-96g"),
-    gemm_peak=0.70,
+    gemm_peak=0.68,
     gemm_small=(128.0, 128.0, 256.0),
     memory=0.85,
     launch=4e-6,
@@ -180,12 +180,12 @@ _HOPPER: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=True,
-    attention=0.50,
+    attention=0.55,
     switch_reduce=0.58,
     network_latency=7e-6,
     sources=MappingProxyType(
         {
-            "gemm_peak": "large bf16 products are limited by power: 650 to 750 of 989 TFLOPS are usual",
+            "gemm_peak": "large bf16 products are limited by power: 620 to 720 of 989 TFLOPS are usual",
             "gemm_small": "as default with tiles twice as wide, as wgmma works on 128 x 256; not measured",
             "memory": "usual figure for HBM3 in streaming kernels",
             "launch": "as Ampere",
@@ -209,7 +209,7 @@ _HOPPER: Final = Family(
 _BLACKWELL: Final = Family(
     name="nvidia-blackwell",
     chips=("nvidia-b200-sxm", "nvidia-gb200-nvl72"),
-    gemm_peak=0.68,
+    gemm_peak=0.66,
     gemm_small=(128.0, 128.0, 256.0),
     memory=0.85,
     launch=4e-6,
@@ -220,7 +220,7 @@ _BLACKWELL: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
-    attention=0.50,
+    attention=0.55,
     switch_reduce=0.49,
     sources=MappingProxyType(
         {

@@ -194,7 +194,10 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     # Sharded weights alone travel with every micro batch; all else waits for the last one (and fetches for the first).
     alone = (cuts.zero_stage == 3) & (cuts.pipeline == 1)
     data = _data(model, cuts, wiring, alone)
-    hidden = smallest(data * family_of(chip.name).overlap, compute * choose(alone, micro_batches, 1))
+    # Time to hide behind: the last micro batch, and with chunks also those that other chunks still work on.
+    chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
+    window = compute * choose(alone, micro_batches, smallest(micro_batches, chunks))
+    hidden = smallest(data * family_of(chip.name).overlap, window)
     values = (
         micro_batches * compute,
         micro_batches * tensor,
