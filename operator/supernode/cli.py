@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ranks": ("supernode.commands.ranks", "each worker's node, domains, devices and pod"),
     "predict": ("supernode.commands.predict", "predict step time, memory and MFU of training jobs, without a cluster"),
     "logs": ("supernode.commands.logs", "the logs of all ranks of a job, each line with its rank"),
+    "completion": ("supernode.commands.completion", "print what makes a shell complete commands and options"),
     "place": ("supernode.commands.place", "say where a job would run, without a cluster"),
 }
 
@@ -43,6 +44,8 @@ def build_parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0] if __doc__ else None)
     parser.description = "Places and runs training jobs on clusters of mixed AI accelerators."
     parser.add_argument("--version", action="version", version=f"supernode {__version__}")
+    # For `completion`, which must know all of them.
+    parser.set_defaults(whole_parser=lambda: build_parser(tuple(COMMANDS)))
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

@@ -324,7 +324,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What a GET answers, in pieces as they come, for as long as it takes (a log, followed); errors as `request`."""
+        """What a GET answers, in pieces as they come, for as long as it takes (a followed log); errors as `request`."""
         async with self._stream("GET", path, params, None) as response:
             yield response.content.iter_any()
 
