@@ -128,12 +128,18 @@ class Tree:
         """Of a level: the most workers that one domain takes, how many domains take that many, and the next most."""
         known = self.tops.get(level)
         if known is None:
-            caps = self.caps[level]
-            most = int(caps.max()) if caps.size else 0
-            at_most = caps == most
-            count = int(np.count_nonzero(at_most))
-            below = int(np.where(at_most, 0, caps).max()) if count < caps.size else 0
-            known = self.tops[level] = (most, count, below)
+            counts = np.bincount(self.caps[level]) if level == self.depth else None
+            if counts is not None and counts.size < 4096:  # rooms of nodes are small numbers
+                rooms = np.flatnonzero(counts)
+                most = int(rooms[-1])
+                known = (most, int(counts[most]), int(rooms[-2]) if rooms.size > 1 else 0)
+            else:
+                caps = self.caps[level]
+                most = int(caps.max()) if caps.size else 0
+                at_most = caps == most
+                count = int(np.count_nonzero(at_most))
+                known = (most, count, int(np.where(at_most, 0, caps).max()) if count < caps.size else 0)
+            self.tops[level] = known
         return known
 
     def most(self, level: int) -> int:

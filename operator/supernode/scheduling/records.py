@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from supernode.chips import Chip
+from supernode.errors import InputError
+from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.topology import Level
+
+#: Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
+#: the same, and sums over a node's pods stay inside 64 bits.
+MOST_OFFERED: Final = 2**56
+_MOST_BOOKED: Final = 2**52
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +71,24 @@ class NodeInfo:
     pool: str = ""
     groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     unhealthy: int = 0
+
+
+def booked(request: Mapping[str, int], obj: str) -> Mapping[str, int]:
+    """What is booked for a pod: its request, one pod, and nothing so large that sums could overflow."""
+    amounts = {"pods": 1, **request}
+    for name, amount in request.items():
+        if amount < 0:
+            raise InputError(f"must be 0 or more, found {amount}", field=f"request {name}", obj=obj)
+        if amount > _MOST_BOOKED:
+            amounts[name] = _MOST_BOOKED
+    return MappingProxyType(amounts)
+
+
+def check_devices(count: int, obj: str, field: str) -> None:
+    """Refuse a number of devices that no node can have.
+
+    Raises:
+        InputError: names object and field.
+    """
+    if not 0 <= count <= MOST_DEVICES:
+        raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count}", field=field, obj=obj)

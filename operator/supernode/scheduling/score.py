@@ -331,12 +331,13 @@ def _losses(option: Option) -> tuple[int, ...]:
     domain = option.domain
     for level in range(option.level, -1, -1):
         room = int(tree.caps[level][domain])
-        losses.append(_loss(tree.top(level), room, 1, room - workers))
+        losses.append(_loss(tree.tops.get(level) or tree.top(level), room, 1, room - workers))
         spare += room - workers
-        domain = int(tree.parent(level, domain))
+        if level:
+            domain = tree.parent(level, domain)
     losses.reverse()
     for at, facts in enumerate(option.template.inside, option.level + 1):
-        losses.append(_loss(tree.top(at), *facts))
+        losses.append(_loss(tree.tops.get(at) or tree.top(at), *facts))
     return (*losses, spare)
 
 

@@ -161,8 +161,3 @@ def resource_vector(resources: tuple[str, ...], request: Mapping[str, int]) -> t
         elif amount > 0:
             missing.append(name)
     return vector, tuple(sorted(missing))
-
-
-def frozen_mapping(request: Mapping[str, int]) -> Mapping[str, int]:
-    """A read-only copy."""
-    return MappingProxyType(dict(request))

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
 
 import numpy as np
 
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.placement import Placement
-from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec
+from supernode.scheduling.records import MOST_OFFERED, GroupSpec, NodeInfo, PoolSpec, booked, check_devices
 from supernode.scheduling.snapshot import (
     FIXED_RESOURCES,
     Holding,
@@ -26,17 +25,11 @@ from supernode.scheduling.snapshot import (
     PoolInfo,
     Snapshot,
     UInt64,
-    frozen_mapping,
     resource_vector,
 )
 from supernode.scheduling.topology import NODE_LEVEL, Level, Topology, build_topology, check_levels
 
 __all__ = ["GroupSpec", "NodeInfo", "PoolSpec", "State"]
-
-# Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
-# the same, and sums over a node's pods stay inside 64 bits.
-_MOST_OFFERED: Final = 2**56
-_MOST_BOOKED: Final = 2**52
 
 
 class State:
@@ -57,6 +50,8 @@ class State:
         self._resources: tuple[str, ...] = FIXED_RESOURCES
         self._capacity: Int64 = np.zeros((0, len(FIXED_RESOURCES)), dtype=np.int64)
         self._used = self._capacity.copy()
+        self._column: dict[str, int] = {}
+        self._pending: list[tuple[int, int, int]] = []  # (row, column, amount) to add to `_used`
         self._usable = np.zeros(0, dtype=np.bool_)
         self._device_all: UInt64 = np.zeros(0, dtype=np.uint64)
         self._device_gang: UInt64 = np.zeros(0, dtype=np.uint64)  # held by gangs
@@ -76,7 +71,7 @@ class State:
         Raises:
             InputError: a number of devices that no node can have.
         """
-        _check_devices(spec.devices_per_node, f"AcceleratorPool {spec.name}", "spec.devicesPerNode")
+        check_devices(spec.devices_per_node, f"AcceleratorPool {spec.name}", "spec.devicesPerNode")
         self._pools[spec.name] = spec
         self._changed(rows=True)
 
@@ -111,7 +106,7 @@ class State:
         if old == node:
             return False
         for name, amount in node.capacity.items():
-            if not 0 <= amount <= _MOST_OFFERED:
+            if not 0 <= amount <= MOST_OFFERED:
                 raise InputError(
                     f"must be from 0 to 2^56, found {amount}",
                     field=f"status.allocatable.{name}",
@@ -119,7 +114,7 @@ class State:
                 )
         spec = self._pools.get(node.pool)
         if spec is not None:
-            _check_devices(self._devices(node), f"Node {node.name}", f"status.allocatable.{spec.resource}")
+            check_devices(self._devices(node), f"Node {node.name}", f"status.allocatable.{spec.resource}")
         same_place = old is not None and old.pool == node.pool and old.groups == node.groups
         self._nodes[node.name] = node
         if self._stale or not same_place or not set(node.capacity) <= set(self._resources):
@@ -151,9 +146,9 @@ class State:
             raise InputError(
                 f"holds {self._holdings[key].devices} devices already; release them first", obj=f"TrainingJob {key}"
             )
-        booked = _booked(request, f"TrainingJob {key}")
+        amounts = booked(request, f"TrainingJob {key}")
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
-        holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, booked)
+        holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, amounts)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
@@ -197,17 +192,15 @@ class State:
         Raises:
             InputError: an amount below 0.
         """
-        entry = (node, _booked(request, f"Pod {key}"))
+        entry = (node, booked(request, f"Pod {key}"))
         old = self._foreign.get(key)
         if old == entry:
             return
-        self.remove_foreign(key)
+        if old is not None:
+            self.remove_foreign(key)
         self._foreign[key] = entry
         if not self._stale:
-            if not set(entry[1]) <= set(self._resources):
-                self._stale = True
-            else:
-                self._use(entry, 1)
+            self._use(entry, 1)
         self._changed()
 
     def remove_foreign(self, key: str) -> None:
@@ -225,6 +218,7 @@ class State:
             return self._snapshot
         if self._stale:
             self._rebuild()
+        self._settle()
         free = self._capacity - self._used
         device_free = self._device_all & ~self._device_gang
         for row in np.flatnonzero(self._device_other).tolist():
@@ -283,6 +277,8 @@ class State:
         count = len(self._names)
         self._capacity = np.zeros((count, len(self._resources)), dtype=np.int64)
         self._used = np.zeros_like(self._capacity)
+        self._column = {name: column for column, name in enumerate(self._resources)}
+        self._pending.clear()
         self._usable = np.zeros(count, dtype=np.bool_)
         self._device_all = np.zeros(count, dtype=np.uint64)
         self._device_gang = np.zeros(count, dtype=np.uint64)
@@ -354,11 +350,22 @@ class State:
         row = self._row.get(node)
         if row is None:
             return
-        vector, _ = resource_vector(self._resources, request)
-        self._used[row] += sign * vector
+        for name, amount in request.items():
+            column = self._column.get(name)
+            if column is None:
+                self._stale = True  # no column yet: the next snapshot makes one
+            else:
+                self._pending.append((row, column, sign * amount))
         spec = self._pools.get(self._nodes[node].pool)
-        if spec is not None:
-            self._device_other[row] += sign * request.get(spec.resource, 0)
+        if spec is not None and spec.resource in request:
+            self._device_other[row] += sign * request[spec.resource]
+
+    def _settle(self) -> None:
+        """Book what foreign pods have changed since the last snapshot: many at once is far cheaper than each alone."""
+        if self._pending:
+            rows, columns, amounts = np.asarray(self._pending, dtype=np.int64).T
+            np.add.at(self._used, (rows, columns), amounts)
+            self._pending.clear()
 
     def _raise_taken(self, key: str, holding: Holding) -> None:
         for other in self._holdings.values():
@@ -382,16 +389,3 @@ def _highest(mask: int, count: int) -> int:
         mask ^= bit
         count -= 1
     return result
-
-
-def _booked(request: Mapping[str, int], obj: str) -> Mapping[str, int]:
-    """What is booked for a pod: its request, one pod, and nothing so large that sums could overflow."""
-    for name, amount in request.items():
-        if amount < 0:
-            raise InputError(f"must be 0 or more, found {amount}", field=f"request {name}", obj=obj)
-    return frozen_mapping({name: min(amount, _MOST_BOOKED) for name, amount in {"pods": 1, **request}.items()})
-
-
-def _check_devices(count: int, obj: str, field: str) -> None:
-    if not 0 <= count <= MOST_DEVICES:
-        raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count}", field=field, obj=obj)

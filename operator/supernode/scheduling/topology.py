@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -73,6 +74,7 @@ class Topology:
             return len(self.levels)
         return next((i for i, level in enumerate(self.levels) if level.name == name), -1)
 
+    @lru_cache(maxsize=65536)  # noqa: B019 - immutable, and few: what it keeps alive is small
     def path(self, level: int, domain: int) -> tuple[str, ...]:
         """Names of a domain and the domains around it, outermost first."""
         names: list[str] = []
