@@ -8,7 +8,9 @@ constant, is wrong.
     family          rows                                                     constants
     nvidia-ampere   Korthikanti et al. 2022: 8 steps, 10 layer times          gemm_peak, memory
     nvidia-volta    Megatron-LM 2020, V100: the rows of 1, 2 and 8 devices    gemm_peak
+    nvidia-hopper   all-reduces of 64 MiB and more, and of 1 MiB              switch_reduce, network_*
     hygon-gfx936    3 matrix products; all-reduces of 1 GiB                   gemm_peak; node_links
+    (all)           530B with and without data parallelism                    CROWD
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def fit(name: str, pairs: Pairs, grid: dict[str, tuple[float, float, float]]) ->
     print(f"{name}: {error(family, pairs):.2%} with the table, {best:.2%} at best with")
     for constant, value, axis in zip(grid, at, axes, strict=True):
         edge = "  (on its bound)" if value in (axis[0], axis[-1]) else ""
-        print(f"  {constant} = {value:.3f}, table {getattr(family, constant):.3f}{edge}")
+        print(f"  {constant} = {value:.3g}, table {getattr(family, constant):.3g}{edge}")
 
 
 def ampere() -> Iterable[tuple[float, float]]:
@@ -83,8 +85,36 @@ def bowen_links() -> Iterable[tuple[float, float]]:
     return [(found, measured) for kind, (nodes, _), found, measured in rows if kind == "all_reduce" and nodes == 1]
 
 
+def hopper_links() -> Iterable[tuple[float, float]]:
+    """All-reduces on H100, those that the tests compare."""
+    for row, found, measured in published.all_reduces():
+        nbytes, good = int(row["size_bytes"]), row["system"] in ("first", "second", "hpc", "single")
+        large = row["chip"] == "nvidia-h100-80g-sxm" and good and nbytes >= 2**26
+        small = nbytes == 2**20 and (row["system"] == "first" or row["nodes"] == "8")
+        if large or small:
+            yield found, measured
+
+
+def crowd() -> None:
+    """Print the share of a port that explains how much longer 530B takes with 8-fold data parallelism."""
+    model, cut = next((m, c) for name, m, c, _ in published.korthikanti() if "530B" in name and c.sequence_parallel)
+    wide = replace(cut, data=8, global_batch_size=2240)
+    alone = published.step(published.A100, model, wide, 8, 25e9).parts.data * calibration.CROWD
+    print(f"CROWD: {alone / (39.15 - 37.83):.2f} of a port, table {calibration.CROWD:.2f}")
+
+
 def main() -> None:
     """Fit all."""
+    crowd()
+    fit(
+        "nvidia-hopper",
+        hopper_links,
+        {
+            "network_links": (0.81, 0.95, 0.02),
+            "switch_reduce": (0.56, 0.61, 0.01),
+            "network_latency": (4e-6, 9e-6, 1e-6),
+        },
+    )
     fit("nvidia-ampere", ampere, {"gemm_peak": (0.70, 0.90, 0.01), "memory": (0.75, 0.95, 0.025)})
     fit("nvidia-volta", volta, {"gemm_peak": (0.70, 0.95, 0.01)})
     fit("hygon-gfx936", bowen_products, {"gemm_peak": (0.50, 0.75, 0.01)})

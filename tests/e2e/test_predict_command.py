@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from supernode.cli import main
-from supernode.commands.predict_rows import COLUMNS
-from supernode.steptime.predict import PARTS
+from supernode.commands.predict_rows import COLUMNS, Job, RowError, jobs
+from supernode.steptime.predict import PARTS, predict
 
 ISSUED = (
     "model,layers,hidden,heads,kv_heads,ffn,head_dim,experts,experts_per_token,gated,vocab,seq_len,tp,pp,dp,cp,ep,"
@@ -130,7 +132,6 @@ def test_bad_rows_are_named_and_the_others_done(tmp_path: Path, capsys: pytest.C
     ("text", "words"),
     [
         (b"", "is empty"),
-        (b"layers,heads,colour\n", "no column 'colour'"),
         (b"layers,layers\n", "stands there twice"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
@@ -190,3 +191,49 @@ def test_search_that_nothing_divides(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = write(tmp_path, "2,64,1,A100,7,3", "layers,hidden,heads,chip,devices,global_batch")
     assert main(["predict", "--csv", path, "--search"]) == 1
     assert "line 2, column global_batch" in capsys.readouterr().err
+
+
+def test_a_column_that_means_nothing_is_told_and_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, "32,4096,32,H100,red", "layers,hidden,heads,chip,colour")
+    assert main(["predict", "--csv", path, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["devices"] == 1
+    assert "column 'colour' is ignored" in captured.err
+
+
+ODD = [
+    "0",
+    "-1",
+    "1.5",
+    "1e9",
+    "1e400",
+    "nan",
+    "inf",
+    "x",
+    "\u0661",
+    "9" * 40,
+    "True",
+    "Full",
+    "None",
+    "\x00",
+    "'",
+    "=1+1",
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(COLUMNS)), st.sampled_from(ODD)), min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_odd_cells_are_predicted_or_named_never_a_traceback(changes: list[tuple[str, str]]) -> None:
+    cells = dict(zip(ISSUED.split(","), KORTHIKANTI.split()[3].split(","), strict=True)) | dict(changes)
+    (row,) = jobs(ISSUED + "\n" + ",".join(cells.values()), "x.csv")
+    if isinstance(row, Job):
+        try:
+            step = row.guard(lambda job: predict(job.chip, job.model, job.cut(), job.wiring()))
+        except RowError as exc:
+            row = exc
+        else:
+            assert 0 < step.seconds < float("inf")
+            assert 0 < step.mfu < 1
+    if isinstance(row, RowError):
+        assert row.line == 2
+        assert row.column in COLUMNS

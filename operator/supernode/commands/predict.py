@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from supernode.commands.chips import table
-from supernode.commands.predict_rows import Job, RowError, jobs
+from supernode.commands.predict_rows import Job, RowError, Unknown, jobs
 from supernode.errors import InputError
 from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import PARTS, StepTime, predict
@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     done: list[tuple[Job, StepTime]] = []
     for row in jobs(_read(args.csv), args.csv):
         try:
+            if isinstance(row, Unknown):
+                print(f"supernode predict: {row}", file=sys.stderr)
+                continue
             if isinstance(row, RowError):
                 raise row
             if args.search:

@@ -74,6 +74,10 @@ class RowError(Exception):
         super().__init__(f"line {line}, column {column}: {message}")
 
 
+class Unknown(str):
+    """A column that is not known: what to tell."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One row.
@@ -140,11 +144,11 @@ class Job:
             raise RowError(self.line, _COLUMN_OF.get(exc.field, "model"), exc.message) from exc
 
 
-def jobs(text: str, path: str) -> Iterator[Job | RowError]:
-    """The rows of a file.
+def jobs(text: str, path: str) -> Iterator[Job | RowError | Unknown]:
+    """The rows of a file, and before them the columns that mean nothing.
 
     Raises:
-        InputError: no header, or a header that names a column that does not exist, or one twice.
+        InputError: no header, or a header that names a column twice.
     """
     lines = enumerate(csv_lines(text), 1)
     kept = [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -153,10 +157,8 @@ def jobs(text: str, path: str) -> Iterator[Job | RowError]:
     header = [name.strip() for name in next(csv.reader([kept[0][1]]))]
     for position, name in enumerate(header):
         if name not in COLUMNS:
-            raise InputError(
-                f"{path}, line {kept[0][0]}: there is no column {name!r}; the columns are {','.join(COLUMNS)}"
-            )
-        if name in header[:position]:
+            yield Unknown(f"{path}, line {kept[0][0]}: column {name!r} is ignored; known are {','.join(COLUMNS)}")
+        elif name in header[:position]:
             raise InputError(f"{path}, line {kept[0][0]}: column {name} stands there twice")
     for number, line in kept[1:]:
         try:
