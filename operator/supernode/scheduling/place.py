@@ -7,7 +7,7 @@ input gives the same output. Not here: the order of several gangs (`cycle`), and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, TypeVar
@@ -166,19 +166,17 @@ def _model(pool: PoolInfo, demand: GangDemand) -> PoolRefusal | None:
 def _refusal(snapshot: Snapshot, room: Room, demand: GangDemand, most: int) -> PoolRefusal:
     """Why the gang does not fit: accelerators, other resources of the nodes, or the wiring."""
     pool = room.pool
-    fit = node_fit(snapshot, pool, demand, room.open)
-    open_rows = pool.rows[room.open[pool.rows]]
-    empty = if_empty(snapshot, room, demand, fit).most(demand)
+    counts = _known(room.memo, "counts", lambda: _counts(snapshot, room, demand))
     required = [c.level for c in demand.constraints if c.required]
     level = required[-1] if required else ""
     served = any(anchor_level(t, demand) is not None for t in snapshot.topologies)
     detail = ""
     resource = ""
-    if int(fit.by_devices.sum()) < demand.fewest:
+    if counts.by_devices < demand.fewest:
         code = Reason.INSUFFICIENT_ACCELERATORS
-    elif int(fit.now.sum()) < demand.fewest:
+    elif counts.now < demand.fewest:
         code = Reason.INSUFFICIENT_NODE_RESOURCES
-        resource = fit.short
+        resource = counts.short
     else:
         code = Reason.TOPOLOGY_PLACEMENT_FAILED
         wanted = [*required, *(item.level for item in demand.slices)]
@@ -187,15 +185,42 @@ def _refusal(snapshot: Snapshot, room: Room, demand: GangDemand, most: int) -> P
     return PoolRefusal(
         pool=pool.name,
         code=code,
-        nodes=int(open_rows.size),
-        excluded=int(pool.rows.size - open_rows.size),
-        devices=int(np.bitwise_count(snapshot.device_all[open_rows]).sum()),
-        free=int(np.bitwise_count(snapshot.device_free[open_rows]).sum()),
+        nodes=counts.nodes,
+        excluded=int(pool.rows.size) - counts.nodes,
+        devices=counts.devices,
+        free=counts.free,
         fits=most,
-        fits_empty=empty,
+        fits_empty=counts.empty,
         level=level,
         resource=resource,
         detail=detail,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What a refusal says of a room, whatever the number of workers; workers but for `nodes`, `devices` and `free`."""
+
+    nodes: int
+    devices: int
+    free: int
+    now: int
+    by_devices: int
+    empty: int
+    short: str
+
+
+def _counts(snapshot: Snapshot, room: Room, demand: GangDemand) -> _Counts:
+    fit = node_fit(snapshot, room.pool, demand, room.open)
+    open_rows = room.pool.rows[room.open[room.pool.rows]]
+    return _Counts(
+        nodes=int(open_rows.size),
+        devices=int(np.bitwise_count(snapshot.device_all[open_rows]).sum()),
+        free=int(np.bitwise_count(snapshot.device_free[open_rows]).sum()),
+        now=int(fit.now.sum()),
+        by_devices=int(fit.by_devices.sum()),
+        empty=if_empty(snapshot, room, demand, fit).most(demand),
+        short=fit.short,
     )
 
 
