@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from supernode.api.conditions import seconds_of
-from supernode.cluster import pods, translate
+from supernode.cluster import nodes, pods, translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, PODS, Json
 from supernode.errors import ClusterError, InputError, NotFoundError
@@ -138,6 +138,7 @@ class Cycle:
         by_key = {candidate.demand.key: candidate for candidate in candidates}
         raw = {name: node for (_, name), node in self._context.stores.nodes.objects().items()}
         demands = []
+        masks: dict[tuple[str, Any], Any] = {}
         for candidate in candidates:
             blocking = self._names_taken(candidate)
             if blocking:
@@ -145,7 +146,7 @@ class Cycle:
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
                 continue
             try:
-                demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw)))
+                demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw, masks)))
             except Exception as exc:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
@@ -202,15 +203,21 @@ class Cycle:
                 return name
         return ""
 
-    def _masks(self, snapshot: Snapshot, candidate: Candidate, raw: dict[str, Json]) -> dict[str, Any]:
-        """Per pool, which nodes the template lets its pods onto."""
+    def _masks(
+        self, snapshot: Snapshot, candidate: Candidate, raw: dict[str, Json], known: dict[tuple[str, Any], Any]
+    ) -> dict[str, Any]:
+        """Per pool, which nodes the template lets its pods onto; `known`: this cycle's answers, which are added to.
+
+        Gangs with the same wishes get the same mask: the scheduler counts room once for all gangs with one mask.
+        """
         obj = self._context.stores.jobs.get(candidate.key) or {}
         spec = translate.template_of(obj).get("spec") or {}
-        return {
-            name: translate.eligible_rows(snapshot, pool, raw, spec)
-            for name in candidate.demand.pools
-            if (pool := snapshot.pool(name)) is not None
-        }
+        wishes = nodes.placement_rules(spec)
+        for name in candidate.demand.pools:
+            pool = snapshot.pool(name)
+            if pool is not None and (name, wishes) not in known:
+                known[name, wishes] = translate.eligible_rows(snapshot, pool, raw, spec)
+        return {name: known[name, wishes] for name in candidate.demand.pools if (name, wishes) in known}
 
     # --- orphans ---------------------------------------------------------------------------------------------------
     async def _sweep(self) -> None:
