@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+HISTORY = 400  # changes that the embedded server remembers here
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS", "")
 # What the controller manager does that the embedded server has built in; everything else stays off.
 CONTROLLERS = (
@@ -79,10 +80,12 @@ def embedded(directory: Path) -> Iterator[Engine]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="embedded-api-server", daemon=True)
     thread.start()
-    server = ApiServer(token=token, certificate=make_certificate())
+    # A short history, so that it can be outrun in a test.
+    server = ApiServer(token=token, certificate=make_certificate(), history=HISTORY)
     url = asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
     try:
-        yield Engine("embedded", url, token, write_kubeconfig(directory / "embedded.kubeconfig", url, token), True)
+        kubeconfig = write_kubeconfig(directory / "embedded.kubeconfig", url, token)
+        yield Engine("embedded", url, token, kubeconfig, True)
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
         # Closed TLS connections still say goodbye: a loop that ends before leaves their sockets open.

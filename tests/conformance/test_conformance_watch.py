@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
+from tests.conformance.engines import HISTORY, Engine
+from tests.conformance.scenarios_custom import a_definition
 from tests.conformance.wire import Wire, query
 
 
@@ -115,6 +118,56 @@ def test_pages_show_one_moment(wire: Wire, namespace: str) -> None:
     names = [each["metadata"]["name"] for each in wire.get(_base(namespace) + exact).body["items"]]
     assert {"a", "b", "c", "d"} <= set(names)
     assert "bb" not in names
+
+
+def _forgetful(wire: Wire, namespace: str, engine: Engine) -> str:
+    """A path whose first versions the server does not know any more."""
+    home = _base(namespace)
+    if engine.name == "embedded":
+        for number in range(HISTORY):
+            wire.patch(f"{home}/a", {"data": {"number": str(number)}})
+        return home
+    # The real server's watch cache outlives what etcd forgets; for a new resource it begins now.
+    text = json.dumps(a_definition()).replace("NAMESPACE", namespace)
+    wire.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json.loads(text))
+    path = f"/apis/{namespace}.dev/v1/namespaces/{namespace}/gadgets"
+    wire.until(path, lambda answer: answer.status == 200)
+    return path
+
+
+def test_what_is_forgotten_is_gone(wire: Wire, namespace: str, engine: Engine) -> None:
+    for name in ("a", "b", "c"):
+        _make(wire, namespace, name, page="1")
+    asked = {"limit": 1, "labelSelector": "page=1"}
+    first = wire.get(_base(namespace) + query(**asked)).body["metadata"]
+    _make(wire, namespace, "bb", page="1")
+    path = _forgetful(wire, namespace, engine)
+    old = list(wire.watch(path + query(resourceVersion=1), seconds=3))
+    assert [(each["type"], each["object"]["code"], each["object"]["reason"]) for each in old] == [
+        ("ERROR", 410, "Expired")
+    ]
+    assert old[0]["object"]["message"].startswith("too old resource version: 1 (")
+    late = wire.get(_base(namespace) + query(**asked, **{"continue": first["continue"]}))
+    if engine.name == "embedded":  # etcd still has all of it
+        exact = wire.get(path + query(resourceVersion=1, resourceVersionMatch="Exact"))
+        assert (exact.status, exact.body["reason"]) == (410, "Expired")
+        assert exact.body["message"] == "The resourceVersion for the provided list is too old."
+        assert (late.status, late.body["reason"]) == (410, "Expired")
+        # A token for those who would rather go on with what is there now than begin again.
+        late = wire.get(_base(namespace) + query(**asked, **{"continue": late.body["metadata"]["continue"]}))
+    assert [each["metadata"]["name"] for each in late.body["items"]] == ["b"]
+
+
+def test_bookmarks_tell_how_far_a_watch_is(wire: Wire, namespace: str) -> None:
+    start = _make(wire, namespace, "a")["metadata"]["resourceVersion"]
+    changed = wire.patch(f"{_base(namespace)}/a", {"data": {"x": "y"}}).body["metadata"]["resourceVersion"]
+    asked = query(resourceVersion=start, allowWatchBookmarks="true", fieldSelector="metadata.name=a")
+    events = list(wire.watch(_base(namespace) + asked, seconds=5))
+    marks = [each for each in events if each["type"] == "BOOKMARK"]
+    assert ("MODIFIED", "a") in _seen(events)
+    assert marks
+    assert set(marks[-1]["object"]) == {"kind", "apiVersion", "metadata"}
+    assert int(marks[-1]["object"]["metadata"]["resourceVersion"]) >= int(changed)
 
 
 def test_remaining_items_are_counted(wire: Wire, namespace: str) -> None:
