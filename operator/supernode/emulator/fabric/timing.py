@@ -34,4 +34,4 @@ class LinkClock:
         return ready + self._seconds(kind, count * width, call.group)
 
     def _price(self, kind: str, nbytes: int, group: tuple[int, ...]) -> float:
-        return collective_seconds(kind, nbytes, self._topology.links(group))
+        return float(collective_seconds(kind, nbytes, self._topology.links(group)))
