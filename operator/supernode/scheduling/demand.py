@@ -91,6 +91,9 @@ class GangDemand:
         obj = f"TrainingJob {self.key}"
         if not self.pools:
             raise InputError("needs at least one pool", field="spec.pools", obj=obj)
+        if len(set(self.pools)) < len(self.pools):
+            raise InputError(f"names a pool twice: {', '.join(self.pools)}", field="spec.pools", obj=obj)
+        _between(self.priority, -(2**31), _MOST, "priority", obj)
         _between(self.workers, 1, _MOST, "spec.workers", obj)
         _between(self.devices, 1, MOST_DEVICES, "spec.acceleratorsPerWorker", obj)
         if self.min_count is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from supernode.scheduling.topology import Level
 
 #: Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
 #: the same, and sums over a node's pods stay inside 64 bits.
-MOST_OFFERED: Final = 2**56
+_MOST_OFFERED: Final = 2**56
 _MOST_BOOKED: Final = 2**52
 
 
@@ -92,3 +93,61 @@ def check_devices(count: int, obj: str, field: str) -> None:
     """
     if not 0 <= count <= MOST_DEVICES:
         raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count}", field=field, obj=obj)
+
+
+def check_pool(spec: PoolSpec) -> None:
+    """Refuse a pool that can't be.
+
+    Raises:
+        InputError: names pool and field.
+    """
+    obj = f"AcceleratorPool {spec.name}"
+    check_devices(spec.devices_per_node, obj, "spec.devicesPerNode")
+    if not 0 < spec.bandwidth < math.inf:
+        raise InputError(
+            f"must be above 0 and finite, found {spec.bandwidth}", field="spec.interconnect.bandwidthGBps", obj=obj
+        )
+    if not 0 <= spec.latency < math.inf:
+        raise InputError(
+            f"must be 0 or more and finite, found {spec.latency}",
+            field="spec.interconnect.latencyMicroseconds",
+            obj=obj,
+        )
+    seen: set[str] = set()
+    for index, quota in enumerate(spec.quotas):
+        where = f"spec.quotas[{index}]"
+        if quota.namespace in seen:
+            raise InputError(f"{quota.namespace} has a quota already", field=f"{where}.namespace", obj=obj)
+        seen.add(quota.namespace)
+        if quota.guaranteed < 0:
+            raise InputError(f"must be 0 or more, found {quota.guaranteed}", field=f"{where}.guaranteed", obj=obj)
+        if quota.limit is not None and quota.limit < quota.guaranteed:
+            raise InputError(
+                f"must be at least what is guaranteed, {quota.guaranteed}, found {quota.limit}",
+                field=f"{where}.limit",
+                obj=obj,
+            )
+
+
+def check_node(node: NodeInfo) -> None:
+    """Refuse a node that can't be.
+
+    Raises:
+        InputError: names node and field.
+    """
+    obj = f"Node {node.name}"
+    for name, amount in node.capacity.items():
+        if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= _MOST_OFFERED:
+            raise InputError(
+                f"must be a whole number from 0 to 2^56, found {amount!r}", field=f"status.allocatable.{name}", obj=obj
+            )
+    if not 0 <= node.unhealthy < 2**MOST_DEVICES:
+        raise InputError(
+            f"must be a mask of {MOST_DEVICES} devices, found {node.unhealthy}", field="unhealthy", obj=obj
+        )
+    for group, values in node.groups.items():
+        for value in values:
+            if value is not None and not isinstance(value, str):
+                raise InputError(
+                    f"labels for group {group} must be text, found {value!r}", field="metadata.labels", obj=obj
+                )

@@ -17,7 +17,7 @@ import numpy as np
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.placement import Placement
-from supernode.scheduling.records import MOST_OFFERED, GroupSpec, NodeInfo, PoolSpec, booked, check_devices
+from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec, booked, check_devices, check_node, check_pool
 from supernode.scheduling.snapshot import (
     FIXED_RESOURCES,
     Holding,
@@ -69,9 +69,9 @@ class State:
         """Add or replace a pool. Apply its nodes again if its selector changed.
 
         Raises:
-            InputError: a number of devices that no node can have.
+            InputError: figures that no pool can have; names pool and field.
         """
-        check_devices(spec.devices_per_node, f"AcceleratorPool {spec.name}", "spec.devicesPerNode")
+        check_pool(spec)
         self._pools[spec.name] = spec
         self._changed(rows=True)
 
@@ -105,13 +105,7 @@ class State:
         old = self._nodes.get(node.name)
         if old == node:
             return False
-        for name, amount in node.capacity.items():
-            if not 0 <= amount <= MOST_OFFERED:
-                raise InputError(
-                    f"must be from 0 to 2^56, found {amount}",
-                    field=f"status.allocatable.{name}",
-                    obj=f"Node {node.name}",
-                )
+        check_node(node)
         spec = self._pools.get(node.pool)
         if spec is not None:
             check_devices(self._devices(node), f"Node {node.name}", f"status.allocatable.{spec.resource}")

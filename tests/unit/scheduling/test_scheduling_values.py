@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.unit.scheduling.clusters import HCU, MODEL, SPINE, SUPERNODE, a_gang, a_group, a_node, a_pool, a_state, held
+from tests.unit.scheduling.clusters import (
+    HCU,
+    MODEL,
+    SPINE,
+    SUPERNODE,
+    a_gang,
+    a_group,
+    a_node,
+    a_pool,
+    a_state,
+    held,
+)
 
 from supernode.chips import find_chip
 from supernode.errors import InputError
@@ -16,6 +28,7 @@ from supernode.scheduling.place import pick_devices, place
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.score import Option, Template, rank_options
 from supernode.scheduling.snapshot import Quota
+from supernode.scheduling.state import State
 from supernode.scheduling.topology import Level, build_topology
 from supernode.scheduling.unplaceable import Unplaceable
 from supernode.scheduling.work import Work
@@ -329,3 +342,34 @@ def test_quota_shrinks_an_elastic_gang() -> None:
     result = place(state.snapshot(), a_gang(workers=4, min_count=1, request={}))
     assert isinstance(result, Placement)
     assert len(result.workers) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: a_state(pools=[a_pool(bandwidth=math.nan)]), "AcceleratorPool dcu: spec.interconnect.bandwidthGBps"),
+        (lambda: a_state(pools=[a_pool(latency=-1.0)]), "AcceleratorPool dcu: spec.interconnect.latencyMicroseconds"),
+        (
+            lambda: a_state(pools=[a_pool(quotas=(Quota("a", -1),))]),
+            r"AcceleratorPool dcu: spec.quotas\[0\].guaranteed",
+        ),
+        (lambda: a_state(pools=[a_pool(quotas=(Quota("a", 3, 2),))]), r"AcceleratorPool dcu: spec.quotas\[0\].limit"),
+        (lambda: a_state(pools=[a_pool(quotas=(Quota("a"), Quota("a")))]), r"dcu: spec.quotas\[1\].namespace"),
+        (lambda: a_state([a_node("n", capacity={"cpu": 1.5})]), "Node n: status.allocatable.cpu"),
+        (lambda: a_state([a_node("n", capacity={"cpu": math.nan})]), "Node n: status.allocatable.cpu"),
+        (lambda: a_state([a_node("n", unhealthy=-1)]), "Node n: unhealthy"),
+        (lambda: a_state([a_node("n", unhealthy=2**80)]), "Node n: unhealthy"),
+        (lambda: a_state([a_node("n", 1, 2)]), "Node n: metadata.labels"),  # type: ignore[arg-type]
+        (lambda: a_gang(priority=math.nan), "TrainingJob default/gpt: priority"),
+        (lambda: a_gang(pools=("dcu", "dcu")), "TrainingJob default/gpt: spec.pools"),
+        (lambda: a_gang(workers=2**40), "TrainingJob default/gpt: spec.workers"),
+        (lambda: a_group_of(1000), "SuperNodeGroup scalex: spec.levels"),
+    ],
+)
+def test_wrong_input_names_object_and_field(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def a_group_of(levels: int) -> State:
+    return a_state(groups=[a_group(levels=tuple(Level(f"l{index}", 1e9, 0.0) for index in range(levels)))])
