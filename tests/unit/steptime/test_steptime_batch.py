@@ -163,3 +163,34 @@ def test_one_cut_as_numbers_and_back() -> None:
     assert cuts_of(one).micro_batches == one.micro_batches
     assert stack_cuts([]).tensor.shape == (0,)
     assert stack_cuts([one, Parallelism()]).take(np.array([1])).tensor.tolist() == [1.0]
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4)),
+    st.data(),
+)
+@settings(deadline=None, max_examples=200)
+def test_uneven_wirings_are_never_better_than_they_are(shape: tuple[int, int, int, int], data: st.DataObject) -> None:
+    one = Parallelism(*shape)
+    node = data.draw(st.sampled_from([size for size in range(1, 25) if one.devices % size == 0]))
+    nodes = one.devices // node
+    outer = data.draw(st.sampled_from([size for size in range(1, nodes + 1) if nodes % size == 0]))
+    levels = levels_of(CHIPS[0])[1:]
+    sizes = (outer, nodes // outer, node)
+    true, found = regular_wiring(levels, sizes, one), regular_wirings(levels, sizes, stack_cuts([one]))
+    for kind in ("tensor", "context", "data", "pipeline"):
+        real: Links = getattr(true, kind)
+        said: Links = getattr(found, kind)
+        crossed = [index for index, size in enumerate(said.sizes) if size[0] > 1]
+        assert (real.widest == -1) == (not crossed), kind
+        if crossed:
+            assert crossed[0] <= real.widest, kind
+            for index, size in enumerate(real.sizes):
+                if size > 1 and kind != "pipeline":
+                    assert said.lanes[index][0] <= real.lanes[index], (kind, one, sizes)
+
+
+def test_experts_that_can_not_be_shared_out_are_not_allowed() -> None:
+    model = ModelShape(2, 64, 4, 100, 64, experts=6, experts_per_token=1)
+    table = stack_cuts([Parallelism(data=12, expert=expert) for expert in (1, 2, 3, 4, 6, 12)])
+    assert allowed(model, table).tolist() == [True, True, True, False, True, False]

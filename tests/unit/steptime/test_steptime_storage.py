@@ -119,6 +119,50 @@ def test_context_ranks_share_activations_and_exchange_keys() -> None:
     assert cut.parts.compute < whole.parts.compute / 6
 
 
+def test_a_shard_of_the_optimizer_takes_a_share_of_the_time() -> None:
+    whole, shard = run(Parallelism(data=8)), run(Parallelism(data=8, zero_stage=1))
+    launch = family_of(H100.name).launch
+    assert shard.parts.optimizer - launch == pytest.approx((whole.parts.optimizer - launch) / 8)
+
+
+def test_context_ranks_gather_keys_for_each_pass() -> None:
+    model = replace(MODEL, kv_heads=8)
+    links = regular_links(levels_for(H100, [("network", 50e9, 5e-6), ("node", 450e9, 1e-6)]), (1, 4))
+    nbytes = 2 * 4096 * 8 * 128 * 2.0  # keys and values of one sequence, 8 heads of 128, 2 bytes
+    gather = collective_seconds("all_gather", nbytes, links)
+    scatter = collective_seconds("reduce_scatter", nbytes, links)
+    assert run(Parallelism(context=4), model).parts.context == pytest.approx(16 * (2 * gather + scatter))
+    again = run(Parallelism(context=4, recompute="Full"), model)
+    assert again.parts.context == pytest.approx(16 * (3 * gather + scatter))
+
+
+def test_interleaving_keeps_more_micro_batches() -> None:
+    # Korthikanti et al. 2022, 4.2.3: L / p x p x (1 + (p - 1) / (p v)) layers' activations on the first stage.
+    model = ModelShape(16, 4096, 32, 1, 4096)
+
+    def activations(interleave: int) -> float:
+        def need(micro: int) -> int:
+            cut = Parallelism(pipeline=4, interleave=interleave, global_batch_size=64 * micro, micro_batch_size=micro)
+            return memory_bytes(H100, model, cut)
+
+        return need(2) - need(1)
+
+    assert activations(2) / activations(1) == pytest.approx(1 + 3 / 8)
+    assert activations(4) / activations(1) == pytest.approx(1 + 3 / 16)
+
+
+def test_search_prefers_what_fits() -> None:
+    large = ModelShape(48, 8192, 64, 128256, 8192)
+    levels = levels_for(H100, [("network", 50e9, 5e-6), ("node", 450e9, 1e-6)])
+    found = search(H100, large, 16, 16, (levels, (2, 8)))
+    assert all(one.fits for one in found)
+    roomy = search(replace(H100, memory_bytes=None), large, 16, 16, (levels, (2, 8)))
+    assert roomy[0].seconds < found[0].seconds
+    tight = search(replace(H100, memory_bytes=2**30), large, 16, 16, (levels, (2, 8)))
+    assert not tight[0].fits
+    assert [one.memory_bytes for one in tight] == sorted(one.memory_bytes for one in tight)
+
+
 def test_search_beats_every_cut_by_hand() -> None:
     levels = levels_for(H100, [("network", 50e9, 5e-6), ("node", 450e9, 1e-6)])
     found = search(H100, MODEL, 16, 32, (levels, (2, 8)))
