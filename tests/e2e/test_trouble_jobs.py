@@ -129,6 +129,30 @@ async def test_malformed_templates_are_named_and_stop_nobody(lab: Trouble) -> No
     await lab.settled("good", *broken)
 
 
+async def test_forged_pods_and_statuses_stop_nobody(lab: Trouble) -> None:
+    sleeper = {"name": "c", "image": "python", "command": ["sleep", "600"]}
+    forged = {
+        "no-job": ({"supernode.dev/job-uid": "x"}, {}),
+        "no-uid": ({"supernode.dev/job": "x"}, {}),
+        "no-devices": ({}, {"supernode.dev/devices": "99999999999999999999,3"}),
+    }
+    for name, (tags, notes) in forged.items():
+        metadata = {"name": name, "labels": tags, "annotations": notes}
+        spec = {"nodeName": "dcu-3", "containers": [sleeper], "terminationGracePeriodSeconds": 0}
+        await lab.client.create(f"{CORE}/pods", {"metadata": metadata, "spec": spec})
+    await lab.job("real")
+    placement = (await lab.until_state("real", "Running"))["placement"]
+    placement["workers"][0]["devices"] = [200]
+    status = {"placement": placement, "completionTime": "0001-01-01T00:00:00Z"}
+    await lab.client.patch(f"{lab.path('real')}/status", {"status": status})
+    await lab.job("other", workers=1)
+    await lab.until_state("other", "Running")
+    for name in forged:
+        # They are still there: none of them is ours to delete.
+        await lab.client.delete(f"{CORE}/pods/{name}")
+    await lab.settled("real", "other")
+
+
 async def test_a_pool_that_goes_takes_no_new_gang_and_goes_with_the_last(lab: Trouble) -> None:
     pool = await lab.client.get(POOL)
     await lab.job("old", SLEEPING)

@@ -62,7 +62,8 @@ class Condition:
 
 def timestamp(seconds: float) -> str:
     """Seconds since 1970 as Kubernetes writes a time: whole seconds, UTC, `2026-01-02T03:04:05Z`."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: its %Y has fewer than four digits for early years on some systems.
+    return datetime.fromtimestamp(int(seconds), UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def seconds_of(text: str) -> float:

@@ -233,6 +233,8 @@ class Cycle:
         if "deletionTimestamp" in metadata:
             return
         namespace, job = metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_JOB, "")
+        if not job:
+            return  # none of ours: they carry both labels
         try:
             obj = await self._context.client.get(JOBS, job, namespace)
             if obj["metadata"]["uid"] == uid:

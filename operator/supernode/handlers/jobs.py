@@ -18,7 +18,7 @@ from supernode.cluster import nodes, translate
 from supernode.cluster import status as statuses
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, Json
-from supernode.errors import ClusterError, ConflictError, InputError, NotFoundError
+from supernode.errors import BadRequestError, ClusterError, ConflictError, InputError, NotFoundError
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
 from supernode.handlers.facts import closed_pool, job_facts, pod_facts
@@ -183,7 +183,14 @@ class Jobs:
         status = jobstatus.render(obj, decision, facts.workers, pods, known, self._context.now())
         if decision.remove_finalizer:
             return obj
-        return await self._written(await statuses.write(self._context.client, JOBS, obj, status))
+        try:
+            return await self._written(await statuses.write(self._context.client, JOBS, obj, status))
+        except BadRequestError as exc:
+            # What somebody else has put into the status must not keep the job from being deleted.
+            if not facts.deleting:
+                raise
+            logger.warning("its last status was refused: %s", exc)
+            return obj
 
     async def _act(self, key: Key, obj: Json, read: _Read, decision: Decision) -> None:
         """What the decision asks for, now that it is written down."""
@@ -239,9 +246,8 @@ class Jobs:
             if now < not_before:
                 self._wake_at(key, not_before)
                 continue
-            view = self._context.observer.view
             try:
-                demand = translate.demand(read.model, translate.template_of(obj), view.specs)
+                demand = translate.demand(read.model, translate.template_of(obj), self._context.observer.view.specs)
             except InputError:
                 continue  # the pools have changed since it was read: it is looked at again
             attempt = job_facts(obj, read.model, accepted=True).attempt

@@ -80,6 +80,7 @@ def test_looking_conditions_up() -> None:
 
 def test_times() -> None:
     assert timestamp(0.9) == "1970-01-01T00:00:00Z"
+    assert timestamp(seconds_of("0001-01-01T00:00:00Z")) == "0001-01-01T00:00:00Z"
     assert seconds_of("2026-01-01T00:00:05.25Z") - seconds_of(EARLY) == 5.25
     assert timestamp(seconds_of(LATE)) == LATE
     with pytest.raises(ValueError, match="yesterday"):
