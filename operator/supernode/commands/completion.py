@@ -214,11 +214,10 @@ def _fish(commands: tuple[Command, ...]) -> str:
             for option in command.options:
                 parts = [f"-{'l' if name.startswith('--') else 's'} {name.lstrip('-')}" for name in option.names]
                 if option.takes:
-                    parts.append("-r")
+                    # -x: a value follows that is no file.
+                    parts.append("-r -F" if option.files else "-x")
                 if option.values:
                     parts.append(f"-a {_fish_word(' '.join(option.values))}")
-                elif option.files:
-                    parts.append("-F")
                 lines.append(f"{start} {' '.join(parts)} -d {_fish_word(_line(option.help))}")
     return "\n".join(lines)
 

@@ -95,33 +95,20 @@ def run(args: argparse.Namespace) -> int:
         printer = Printer(args.output, max(source.rank for source in sources))
         parameters = {} if args.tail is None else {"tailLines": str(args.tail)}
         queue: asyncio.Queue[Line | None] = asyncio.Queue(_QUEUE)
-        async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(_read_all(client, sources, parameters, queue, follow=args.follow))
-            shown = 0
+        reader = asyncio.create_task(_read_all(client, sources, parameters, queue, follow=args.follow))
+        shown = 0
+        try:
             while (line := await queue.get()) is not None:
                 shown += not line.remark
-                try:
-                    printer.show(line)
-                except BrokenPipeError as exc:
-                    reader.cancel()
-                    raise _Closed from exc
-            return 0 if shown or not reader.result() else 1
+                printer.show(line)
+            failed = await reader
+        finally:
+            # Whoever reads our output may have gone, or someone pressed Ctrl-C.
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        return 0 if shown or not failed else 1
 
-    try:
-        return run_with(args, body)
-    except* _Closed as group:
-        raise BrokenPipeError from group
-    except* ClusterError as group:
-        raise _first(group) from None
-
-
-class _Closed(Exception):  # noqa: N818
-    """Whoever read our output has gone."""
-
-
-def _first(group: BaseExceptionGroup[ClusterError]) -> ClusterError:
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+    return run_with(args, body)
 
 
 async def _pods(client: Client, job: Json) -> list[Json]:
@@ -164,19 +151,18 @@ async def _read_all(
     follow: bool,
 ) -> int:
     """Put all lines into the queue, None last; the number of logs that could not be read."""
-    failed = 0
     try:
         if follow:
-            results = await asyncio.gather(
-                *(_read(client, source, parameters, queue, follow=True) for source in sources)
-            )
-            failed = sum(not done for done in results)
+            done = await asyncio.gather(*(_read(client, source, parameters, queue, follow=True) for source in sources))
         else:
-            for source in sources:
-                failed += not await _read(client, source, parameters, queue, follow=False)
-    finally:
+            done = [await _read(client, source, parameters, queue, follow=False) for source in sources]
+    except asyncio.CancelledError:
+        raise  # nobody reads the queue any more
+    except BaseException:
         await queue.put(None)
-    return failed
+        raise
+    await queue.put(None)
+    return done.count(False)
 
 
 async def _read(

@@ -37,7 +37,9 @@ def add_options(parser: argparse.ArgumentParser, *, namespaced: bool = True) -> 
     parser.add_argument(
         "--kubeconfig", metavar="PATH", help="kubeconfig of the cluster (default: $KUBECONFIG, then ~/.kube/config)"
     )
-    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="%(default)s unless you say else")
+    parser.add_argument(
+        "-o", "--output", choices=FORMATS, default="table", help="form of the answer (default: %(default)s)"
+    )
 
 
 def add_all_namespaces(parser: argparse.ArgumentParser) -> None:
