@@ -181,7 +181,13 @@ class Operator:
         """kopf's tasks, until `stop`. It takes the process's signals for itself: they are taken back."""
         others = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
-            registry=registry, settings=wiring.settings(), standalone=True, stop_flag=stop, **scope
+            registry=registry,
+            settings=wiring.settings(),
+            # Its own guess asks for the name of the user, and fails where there is none: the image has only a number.
+            identity=self._settings.identity,
+            standalone=True,
+            stop_flag=stop,
+            **scope,
         )
         self._take_signals()
         await kopf.run_tasks(tasks, ignored=others)

@@ -94,6 +94,27 @@ async def test_a_gang_waits_says_why_and_starts_by_itself(lab: Lab) -> None:
     assert len(waits) <= 2, "an event only when the sentence changes"
 
 
+NOBODY = """
+import os, pwd
+for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+def getpwuid(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = getpwuid
+"""
+
+
+async def test_it_works_as_a_user_without_a_name_as_in_its_image(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOBODY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = lab.operator()
+    await lab.add_job("train")
+    await lab.until_state("train", "Running")
+    assert "uid not found" not in process.text()
+
+
 async def test_a_job_made_together_with_its_pool_is_not_refused_for_devices_about_to_be_offered(lab: Lab) -> None:
     await lab.add_job("train")
     lab.operator()
