@@ -229,7 +229,7 @@ def _upload(
         session.failed(call, exc, (handle,), stream)
         return
     if spec.dtype == "bool":  # any other byte than 0 and 1 would be a bool that NumPy does not have
-        data = data.view(np.uint8) != 0
+        data = np.asarray(data.view(np.uint8) != 0)  # stays an array where it has no axes
     buffer.storage.written(stream, stream.add(CopyIn(buffer, data, session.host_seconds)))
 
 

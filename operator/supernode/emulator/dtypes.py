@@ -31,6 +31,8 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
         "bf16": np.dtype(ml_dtypes.bfloat16),
         "f32": np.dtype(np.float32),
         "f64": np.dtype(np.float64),
+        "c64": np.dtype(np.complex64),
+        "c128": np.dtype(np.complex128),
     }
 )
 FLOATS: Final = ("f16", "bf16", "f32", "f64")
@@ -38,7 +40,12 @@ SIGNED: Final = ("i8", "i16", "i32", "i64")
 UNSIGNED: Final = ("u8", "u16", "u32", "u64")
 INTEGERS: Final = (*SIGNED, *UNSIGNED)
 NUMBERS: Final = (*FLOATS, *INTEGERS)
-ALL: Final = ("bool", *NUMBERS)
+COMPLEX: Final = ("c64", "c128")
+INEXACT: Final = (*FLOATS, *COMPLEX)
+FIELDS: Final = (*NUMBERS, *COMPLEX)
+ALL: Final = ("bool", *FIELDS)
+#: dtype -> that of its real and imaginary part (complex) or itself.
+REAL_OF: Final[Mapping[str, str]] = MappingProxyType({name: name for name in DTYPES} | {"c64": "f32", "c128": "f64"})
 
 ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType({name: dtype.itemsize for name, dtype in DTYPES.items()})
 

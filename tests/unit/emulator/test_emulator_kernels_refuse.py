@@ -113,5 +113,5 @@ def test_dtype_names() -> None:
         "i64",
         "bool",
     ]
-    with pytest.raises(KernelError, match="no dtype 'complex64'"):
-        dtype_name("complex64")
+    with pytest.raises(KernelError, match="no dtype 'complex256'"):
+        dtype_name("complex256")

@@ -77,7 +77,7 @@ class Array:
         """
         return self.device.emulator.read(self)
 
-    def item(self) -> bool | int | float:
+    def item(self) -> Any:
         """The only element as a Python number; waits for it.
 
         Raises:
@@ -86,7 +86,8 @@ class Array:
         if self.size != 1:
             raise KernelError(f"item() needs an array of one element, not {self.spec}")
         value = self.numpy().reshape(())
-        return float(value) if DTYPES[self.dtype].kind not in "iub" else value.item()
+        kind = DTYPES[self.dtype].kind
+        return value.item() if kind in "iubc" else float(value)
 
     def reshape(self, *shape: int | Sequence[int]) -> Array:
         """The same memory seen in another shape; one size may be -1.

@@ -13,20 +13,29 @@ from supernode.emulator.kernels import (
     creation,
     elementwise,
     embedding,
+    fourier,
+    functions,
+    indexing,
     layout,
+    linear_algebra,
     loss,
     matmul,
     normalise,
     optimizer,
+    ordering,
+    rearrange,
     reduce,
+    scan,
 )
 from supernode.emulator.kernels.table import REQUIRED, Cost, Gemm, Kernel, Plan, Spec, Table, describe
 
 TABLE: Final = Table(
     {
         "elementwise": elementwise.KERNELS,
+        "functions": functions.KERNELS,
         "activation": activation.KERNELS,
         "reduce": reduce.KERNELS,
+        "scan": scan.KERNELS,
         "matmul": matmul.KERNELS,
         "normalise": normalise.KERNELS,
         "attention": attention.KERNELS,
@@ -34,6 +43,11 @@ TABLE: Final = Table(
         "embedding": embedding.KERNELS,
         "optimizer": optimizer.KERNELS,
         "layout": layout.KERNELS,
+        "rearrange": rearrange.KERNELS,
+        "indexing": indexing.KERNELS,
+        "ordering": ordering.KERNELS,
+        "linear algebra": linear_algebra.KERNELS,
+        "fourier": fourier.KERNELS,
         "creation": creation.KERNELS,
     }
 )

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, DTYPES, FLOATS, INTEGERS, NUMBERS
+from supernode.emulator.dtypes import ALL, DTYPES, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS, REAL_OF
 from supernode.emulator.kernels.rules import broadcast, known_dtype, narrow, same_dtype, streaming, widen
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
 from supernode.errors import KernelError
 
 Function = Callable[..., Any]
+#: As `out`: the result is real where the input is complex.
+REAL: Final = "real"
 # Operations of one value of a function; 1 for the rest.
 _FUNCTION_FLOPS: Final = {"sqrt": 4, "rsqrt": 4, "exp": 8, "log": 8, "tanh": 10, "sigmoid": 10}
 
@@ -32,7 +34,7 @@ def _binary_specs(specs: Sequence[Spec], attributes: Attributes) -> Spec:
         return specs[0]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise KernelError(f"needs a second array or a number as value, not {value!r}")
-    if specs[0].dtype not in FLOATS and not isinstance(value, int):
+    if specs[0].dtype not in INEXACT and not isinstance(value, int):
         raise KernelError(f"value {value!r} does not fit {specs[0].dtype}; cast the array first")
     if specs[0].dtype in INTEGERS and not _fits(value, specs[0].dtype):
         raise KernelError(f"value {value} is out of range for {specs[0].dtype}")
@@ -52,9 +54,11 @@ def _operands(inputs: Sequence[AnyArray], attributes: Attributes) -> tuple[AnyAr
     return first, first.dtype.type(attributes["value"])
 
 
-def _binary(
+def binary(
     name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
 ) -> Kernel:
+    """An entry for a function of two arrays of one dtype, or of an array and a number; `out` is the result's dtype."""
+
     def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
         spec = _binary_specs(specs, attributes)
         return (Spec(out or spec.dtype, spec.shape),)
@@ -78,11 +82,14 @@ def _binary(
     )
 
 
-def _unary(
+def unary(
     name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
 ) -> Kernel:
+    """An entry for a function of one array; `out` is the result's dtype, or `REAL`."""
+
     def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-        return (Spec(out or specs[0].dtype, specs[0].shape),)
+        dtype = REAL_OF[specs[0].dtype] if out == REAL else out or specs[0].dtype
+        return (Spec(dtype, specs[0].shape),)
 
     def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
         return (narrow(function(widen(inputs[0])), outputs[0]),)
@@ -99,6 +106,16 @@ def _power(a: AnyArray, b: Any) -> Any:
         inverse = np.where(a == 1, 1, np.where(a == -1, np.where(whole % 2 == 0, 1, -1), 0))
         return np.where(whole < 0, inverse, safe)
     return np.power(a, b)
+
+
+def _tanh(x: AnyArray) -> Any:
+    out = np.tanh(x)
+    if x.dtype.kind != "c":
+        return out
+    # At infinity C leaves the sign of the imaginary zero to sin(2 y); the Array API standard takes that of y.
+    ends = np.empty_like(out)
+    ends.real, ends.imag = np.copysign(1, x.real), np.copysign(0, x.imag)
+    return np.where(np.isinf(x.real) & np.isfinite(x.imag), ends, out)
 
 
 def sigmoid(x: AnyArray) -> AnyArray:
@@ -184,37 +201,37 @@ _COMPARISONS: Final = (
 _WHOLE: Final = ("bool", *INTEGERS)
 
 KERNELS: Final = (
-    _binary("add", np.add, NUMBERS, "a + b"),
-    _binary("subtract", np.subtract, NUMBERS, "a - b"),
-    _binary("multiply", np.multiply, NUMBERS, "a * b"),
-    _binary("divide", np.divide, FLOATS, "a / b"),
-    _binary("floor_divide", np.floor_divide, NUMBERS, "largest whole number <= a / b; whole a / 0 is 0"),
-    _binary("remainder", np.remainder, NUMBERS, "a - b * floor(a / b); whole a % 0 is 0"),
-    _binary("power", _power, NUMBERS, "a to the power of b"),
-    _binary("maximum", np.maximum, NUMBERS, "the larger; NaN if either is"),
-    _binary("minimum", np.minimum, NUMBERS, "the smaller; NaN if either is"),
-    _binary("bitwise_and", np.bitwise_and, _WHOLE, "a & b"),
-    _binary("bitwise_or", np.bitwise_or, _WHOLE, "a | b"),
-    _binary("bitwise_xor", np.bitwise_xor, _WHOLE, "a ^ b"),
-    *(_binary(name, function, dtypes, text, out="bool") for name, function, dtypes, text in _COMPARISONS),
-    _unary("negative", np.negative, NUMBERS, "-x"),
-    _unary("absolute", np.absolute, NUMBERS, "|x|"),
-    _unary("sign", np.sign, NUMBERS, "-1, 0 or 1; NaN of NaN"),
-    _unary("square", np.square, NUMBERS, "x * x"),
-    _unary("sqrt", np.sqrt, FLOATS, "square root; NaN below 0"),
-    _unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "1 / sqrt(x)"),
-    _unary("reciprocal", np.reciprocal, FLOATS, "1 / x"),
-    _unary("exp", np.exp, FLOATS, "e to the power of x"),
-    _unary("log", np.log, FLOATS, "natural logarithm; NaN below 0"),
-    _unary("tanh", np.tanh, FLOATS, "hyperbolic tangent", backward="tanh_backward"),
-    _unary("sigmoid", sigmoid, FLOATS, "1 / (1 + exp(-x))"),
-    _unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), NUMBERS, "max(x, 0)", backward="relu_backward"),
-    _unary("floor", np.floor, FLOATS, "largest whole number <= x"),
-    _unary("ceil", np.ceil, FLOATS, "smallest whole number >= x"),
-    _unary("round", np.rint, FLOATS, "nearest whole number, halves to even"),
-    _unary("logical_not", np.logical_not, ALL, "x is zero", out="bool"),
-    _unary("isnan", np.isnan, FLOATS, "x is NaN", out="bool"),
-    _unary("isfinite", np.isfinite, FLOATS, "x is neither NaN nor infinite", out="bool"),
+    binary("add", np.add, FIELDS, "a + b"),
+    binary("subtract", np.subtract, FIELDS, "a - b"),
+    binary("multiply", np.multiply, FIELDS, "a * b"),
+    binary("divide", np.divide, INEXACT, "a / b"),
+    binary("floor_divide", np.floor_divide, NUMBERS, "largest whole number <= a / b; whole a / 0 is 0"),
+    binary("remainder", np.remainder, NUMBERS, "a - b * floor(a / b); whole a % 0 is 0"),
+    binary("power", _power, FIELDS, "a to the power of b"),
+    binary("maximum", np.maximum, NUMBERS, "the larger; NaN if either is"),
+    binary("minimum", np.minimum, NUMBERS, "the smaller; NaN if either is"),
+    binary("bitwise_and", np.bitwise_and, _WHOLE, "a & b"),
+    binary("bitwise_or", np.bitwise_or, _WHOLE, "a | b"),
+    binary("bitwise_xor", np.bitwise_xor, _WHOLE, "a ^ b"),
+    *(binary(name, function, dtypes, text, out="bool") for name, function, dtypes, text in _COMPARISONS),
+    unary("negative", np.negative, FIELDS, "-x"),
+    unary("absolute", np.absolute, FIELDS, "|x|; real of complex numbers", out=REAL),
+    unary("sign", np.sign, FIELDS, "-1, 0 or 1; NaN of NaN"),
+    unary("square", np.square, FIELDS, "x * x"),
+    unary("sqrt", np.sqrt, INEXACT, "square root; NaN below 0"),
+    unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "1 / sqrt(x)"),
+    unary("reciprocal", np.reciprocal, INEXACT, "1 / x"),
+    unary("exp", np.exp, INEXACT, "e to the power of x"),
+    unary("log", np.log, INEXACT, "natural logarithm; NaN below 0"),
+    unary("tanh", _tanh, INEXACT, "hyperbolic tangent", backward="tanh_backward"),
+    unary("sigmoid", sigmoid, FLOATS, "1 / (1 + exp(-x))"),
+    unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), NUMBERS, "max(x, 0)", backward="relu_backward"),
+    unary("floor", np.floor, FLOATS, "largest whole number <= x"),
+    unary("ceil", np.ceil, FLOATS, "smallest whole number >= x"),
+    unary("round", np.rint, INEXACT, "nearest whole number, halves to even"),
+    unary("logical_not", np.logical_not, ALL, "x is zero", out="bool"),
+    unary("isnan", np.isnan, INEXACT, "x is NaN", out="bool"),
+    unary("isfinite", np.isfinite, INEXACT, "x is neither NaN nor infinite", out="bool"),
     Kernel(
         "where",
         ("condition", "a", "b"),

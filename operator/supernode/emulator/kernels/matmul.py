@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from supernode.emulator.dtypes import FLOATS, NUMBERS, WIDE
+from supernode.emulator.dtypes import FIELDS, FLOATS, INEXACT, WIDE
 from supernode.emulator.kernels.rules import broadcast, known_dtype, moved, narrow, need, same_dtype, widen
 from supernode.emulator.kernels.table import AnyArray, Attributes, Cost, Gemm, Kernel, Spec
 from supernode.errors import KernelError
@@ -55,7 +55,7 @@ def _cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]
 def _run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     out = outputs[0]
     a, b = widen(inputs[0]), widen(inputs[1])
-    if out.dtype in NUMBERS and WIDE[out.dtype].itemsize > a.dtype.itemsize:
+    if out.dtype in FIELDS and WIDE[out.dtype].itemsize > a.dtype.itemsize:
         a, b = a.astype(WIDE[out.dtype]), b.astype(WIDE[out.dtype])
     if attributes["transpose_a"]:
         a = a.swapaxes(-1, -2)
@@ -73,7 +73,7 @@ def _run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[S
 
 def _product_dtypes(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     out = _shape(specs, attributes)
-    if (out[0].dtype in FLOATS) != (specs[0].dtype in FLOATS) or out[0].dtype == "bool":
+    if (out[0].dtype in INEXACT) != (specs[0].dtype in INEXACT) or out[0].dtype == "bool":
         raise KernelError(f"a product of {specs[0].dtype} cannot be {out[0].dtype}; cast it afterwards")
     return out
 
@@ -82,7 +82,7 @@ KERNELS: Final = (
     Kernel(
         "matmul",
         ("a", "b", "bias"),
-        NUMBERS,
+        FIELDS,
         _product_dtypes,
         _cost,
         _run,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, FLOATS, NUMBERS, UNSIGNED, WIDE
+from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, NUMBERS, UNSIGNED, WIDE
 from supernode.emulator.kernels.rules import (
     known_dtype,
     narrow,
@@ -40,13 +40,13 @@ def _sum_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...
     given, own = attributes["dtype"], specs[0].dtype
     if given is not None:
         return _reduced(specs[0], attributes, known_dtype(given))
-    return _reduced(specs[0], attributes, own if own in FLOATS else "u64" if own in UNSIGNED else "i64")
+    return _reduced(specs[0], attributes, own if own in INEXACT else "u64" if own in UNSIGNED else "i64")
 
 
 def _mean_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     given = attributes["dtype"]
-    if given is not None and given not in FLOATS:
-        raise KernelError(f"a mean of dtype {given!r} is not possible; there are {', '.join(FLOATS)}")
+    if given is not None and given not in INEXACT:
+        raise KernelError(f"a mean of dtype {given!r} is not possible; there are {', '.join(INEXACT)}")
     return _reduced(specs[0], attributes, given or specs[0].dtype)
 
 
@@ -141,8 +141,8 @@ _SUMMING: Final = {"axis": None, "keepdims": False, "dtype": None}
 
 KERNELS: Final = (
     Kernel("sum", ("x",), ALL, _sum_shape, streaming(1), _sum, "sum along axis; integers give 64 bits", _SUMMING),
-    Kernel("mean", ("x",), FLOATS, _mean_shape, streaming(1), _mean, "sum / number of elements, along axis", _SUMMING),
-    Kernel("prod", ("x",), NUMBERS, _sum_shape, streaming(1), _prod, "product along axis", _SUMMING),
+    Kernel("mean", ("x",), INEXACT, _mean_shape, streaming(1), _mean, "sum / number of elements, along axis", _SUMMING),
+    Kernel("prod", ("x",), FIELDS, _sum_shape, streaming(1), _prod, "product along axis", _SUMMING),
     Kernel(
         "sum_of_squares",
         ("x",),

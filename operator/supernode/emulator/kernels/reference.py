@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from supernode.emulator.dtypes import ALL, FLOATS, INTEGERS, NUMBERS
+from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS
 from supernode.emulator.kernels.table import REQUIRED, Kernel, Table
 
-_GROUPS = {ALL: "all", NUMBERS: "numbers", FLOATS: "floats", ("bool", *INTEGERS): "integers, bool"}
+_GROUPS = {
+    ALL: "all",
+    FIELDS: "numbers, complex",
+    INEXACT: "floats, complex",
+    NUMBERS: "numbers",
+    FLOATS: "floats",
+    INTEGERS: "integers",
+    ("bool", *INTEGERS): "integers, bool",
+}
 
 
 def signature(kernel: Kernel) -> str:

@@ -1,0 +1,316 @@
+"""Factorisations, solutions, determinants, norms and products of matrices and vectors, in f32, f64 and complex.
+
+Flows in: matrices or batches of them (the last two axes). Flows out: factors, in the input's dtype (eigenvalues and
+singular values are real). A matrix without a solution is an error of the call. Not here: matrix products (`matmul`).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from supernode.emulator.dtypes import ALL, COMPLEX, FIELDS, INEXACT, REAL_OF
+from supernode.emulator.kernels.rules import (
+    broadcast,
+    moved,
+    narrow,
+    need,
+    normal_axes,
+    normal_axis,
+    same_dtype,
+    streaming,
+    widen,
+)
+from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.errors import KernelError
+
+_MATRIX: Final = ("f32", "f64", *COMPLEX)
+Shapes = Callable[[tuple[int, ...], int, int, Attributes], tuple[tuple[int, ...], ...]]
+
+
+def _matrix(spec: Spec, *, square: bool) -> tuple[tuple[int, ...], int, int]:
+    """(batch, rows, columns).
+
+    Raises:
+        KernelError: not a matrix, or not a square one where one is needed.
+    """
+    if len(spec.shape) < 2 or (square and spec.shape[-1] != spec.shape[-2]):
+        raise KernelError(f"needs {'square ' if square else ''}matrices, not {spec}")
+    return spec.shape[:-2], spec.shape[-2], spec.shape[-1]
+
+
+def _cubic(factor: float) -> Callable[[Sequence[Spec], Attributes, Sequence[Spec]], Cost]:
+    def cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
+        shape = specs[0].shape
+        batch, sides = math.prod(shape[:-2]), sorted(shape[-2:])
+        return Cost(factor * batch * sides[0] ** 2 * sides[-1], moved(specs, outputs))
+
+    return cost
+
+
+def _factor(
+    name: str,
+    function: Callable[[AnyArray, Attributes], Any],
+    shapes: Shapes,
+    summary: str,
+    *,
+    real: tuple[int, ...] = (),
+    square: bool = True,
+    **attributes: Any,
+) -> Kernel:
+    """An entry for a function of one matrix; outputs in `real` are real."""
+
+    def shape(specs: Sequence[Spec], given: Attributes) -> tuple[Spec, ...]:
+        own = specs[0].dtype
+        sizes = shapes(*_matrix(specs[0], square=square), given)
+        return tuple(Spec(REAL_OF[own] if i in real else own, size) for i, size in enumerate(sizes))
+
+    def run(inputs: Sequence[AnyArray], given: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+        try:
+            found = function(inputs[0], given)
+        except np.linalg.LinAlgError as exc:
+            raise KernelError(str(exc)) from exc
+        parts = tuple(found) if isinstance(found, tuple) else (found,)
+        return tuple(narrow(np.array(part), spec) for part, spec in zip(parts, outputs, strict=True))
+
+    return Kernel(name, ("x",), _MATRIX, shape, _cubic(10.0), run, summary, attributes)
+
+
+def _solve_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    batch, n, _ = _matrix(specs[0], square=True)
+    dtype, right = same_dtype(specs), specs[1].shape
+    if right == (n,):
+        return (Spec(dtype, (*batch, n)),)
+    if len(right) < 2 or right[-2] != n:
+        raise KernelError(f"{specs[1]} has no {n} rows")
+    return (Spec(dtype, (*broadcast(batch, right[:-2]), n, right[-1])),)
+
+
+def _solve(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    try:
+        return (narrow(np.linalg.solve(*inputs), outputs[0]),)
+    except np.linalg.LinAlgError as exc:
+        raise KernelError(str(exc)) from exc
+
+
+def _tolerance(x: AnyArray, given: Sequence[AnyArray]) -> Any:
+    """Share of the largest singular value under which one counts as 0."""
+    if given:
+        return given[0]
+    return max(x.shape[-2:]) * np.finfo(x.dtype).eps
+
+
+def _cutoff(specs: Sequence[Spec]) -> tuple[tuple[int, ...], int, int]:
+    batch, rows, columns = _matrix(specs[0], square=False)
+    if len(specs) > 1:
+        need(specs[1], "rtol", dtype=("f32", "f64"))
+        if broadcast(specs[1].shape, batch) != batch:
+            raise KernelError(f"rtol {specs[1]} does not go with {specs[0]}")
+    return batch, rows, columns
+
+
+def _pinv_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    batch, rows, columns = _cutoff(specs)
+    return (Spec(specs[0].dtype, (*batch, columns, rows)),)
+
+
+def _pinv(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(np.linalg.pinv(inputs[0], rtol=_tolerance(inputs[0], inputs[1:])), outputs[0]),)
+
+
+def _rank_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    batch, _, _ = _cutoff(specs)
+    return (Spec("i64", batch),)
+
+
+def _rank(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    if 0 in inputs[0].shape[-2:]:
+        return (np.zeros(outputs[0].shape, np.int64),)
+    values = np.linalg.svd(inputs[0], compute_uv=False)
+    floor = values.max(axis=-1) * _tolerance(inputs[0], inputs[1:])
+    return (narrow(np.count_nonzero(values > floor[..., None], axis=-1), outputs[0]),)
+
+
+def _diagonal_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    batch, rows, columns = _matrix(specs[0], square=False)
+    k = operator.index(attributes["k"])
+    return (Spec(specs[0].dtype, (*batch, max(min(rows + min(k, 0), columns - max(k, 0)), 0))),)
+
+
+def _diagonal(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(np.diagonal(inputs[0], attributes["k"], -2, -1).copy(), outputs[0]),)
+
+
+def _order(value: object) -> Any:
+    """A norm's order; infinity and the names travel as text."""
+    if value in ("inf", "-inf"):
+        return float(str(value))
+    if not isinstance(value, int | float) and value not in ("fro", "nuc"):
+        raise KernelError(f"a norm of order {value!r} is not possible")
+    return value
+
+
+def _norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    axes = normal_axes(attributes["axis"], len(specs[0].shape))
+    _order(attributes["ord"])
+    keep = attributes["keepdims"]
+    out = tuple(1 if i in axes else n for i, n in enumerate(specs[0].shape) if keep or i not in axes)
+    return (Spec(REAL_OF[specs[0].dtype], out),)
+
+
+def _vector_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    x, order = inputs[0], _order(attributes["ord"])
+    axes = normal_axes(attributes["axis"], x.ndim)
+    found = np.linalg.vector_norm(widen(x), axis=axes, ord=order) if axes or not x.ndim else np.abs(x)
+    return (narrow(found, outputs[0]),)
+
+
+def _matrix_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    batch, _, _ = _matrix(specs[0], square=False)
+    _order(attributes["ord"])
+    return (Spec(REAL_OF[specs[0].dtype], (*batch, 1, 1) if attributes["keepdims"] else batch),)
+
+
+def _matrix_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(np.linalg.matrix_norm(inputs[0], ord=_order(attributes["ord"])), outputs[0]),)
+
+
+def _cross_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    shape = broadcast(specs[0].shape, specs[1].shape)
+    axis = operator.index(attributes["axis"])
+    for spec in specs:
+        if spec.shape[normal_axis(axis, len(spec.shape))] != 3:
+            raise KernelError(f"axis {axis} of {spec} has no 3 elements")
+    return (Spec(same_dtype(specs), shape),)
+
+
+def _cross(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(np.linalg.cross(*map(widen, inputs), axis=attributes["axis"]), outputs[0]),)
+
+
+def _qr_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tuple[tuple[int, ...], ...]:
+    if given["mode"] not in ("reduced", "complete"):
+        raise KernelError(f"mode {given['mode']!r} is neither reduced nor complete")
+    k = m if given["mode"] == "complete" else min(m, n)
+    return (*batch, m, k), (*batch, k, n)
+
+
+def _svd_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tuple[tuple[int, ...], ...]:
+    k = min(m, n)
+    left, right = (m, n) if given["full_matrices"] else (k, k)
+    return (*batch, m, left), (*batch, k), (*batch, right, n)
+
+
+KERNELS: Final = (
+    _factor(
+        "cholesky",
+        lambda x, a: np.linalg.cholesky(x, upper=a["upper"]),
+        lambda b, m, n, a: ((*b, m, n),),
+        "triangle L with x = L L^H (upper: U^H U)",
+        upper=False,
+    ),
+    _factor("determinant", lambda x, a: np.linalg.det(x), lambda b, m, n, a: (b,), "determinant"),
+    _factor(
+        "sign_log_determinant",
+        lambda x, a: tuple(np.linalg.slogdet(x)),
+        lambda b, m, n, a: (b, b),
+        "sign, and logarithm of the absolute value, of the determinant",
+        real=(1,),
+    ),
+    _factor(
+        "eigh",
+        lambda x, a: tuple(np.linalg.eigh(x)),
+        lambda b, m, n, a: ((*b, n), (*b, n, n)),
+        "eigenvalues (rising) and eigenvectors of a symmetric or Hermitian matrix",
+        real=(0,),
+    ),
+    _factor(
+        "eigvalsh",
+        lambda x, a: np.linalg.eigvalsh(x),
+        lambda b, m, n, a: ((*b, n),),
+        "eigenvalues (rising) of a symmetric or Hermitian matrix",
+        real=(0,),
+    ),
+    _factor("inverse", lambda x, a: np.linalg.inv(x), lambda b, m, n, a: ((*b, m, n),), "inverse matrix"),
+    _factor(
+        "qr",
+        lambda x, a: tuple(np.linalg.qr(x, a["mode"])),
+        _qr_shapes,
+        "orthogonal Q and triangle R with x = Q R",
+        square=False,
+        mode="reduced",
+    ),
+    _factor(
+        "svd",
+        lambda x, a: tuple(np.linalg.svd(x, full_matrices=a["full_matrices"])),
+        _svd_shapes,
+        "U, singular values (falling) and V^H",
+        real=(1,),
+        square=False,
+        full_matrices=True,
+    ),
+    _factor(
+        "svdvals",
+        lambda x, a: np.linalg.svd(x, compute_uv=False),
+        lambda b, m, n, a: ((*b, min(m, n)),),
+        "singular values, falling",
+        real=(0,),
+        square=False,
+    ),
+    Kernel("solve", ("a", "b"), _MATRIX, _solve_shape, _cubic(2.0), _solve, "x with a x = b"),
+    Kernel(
+        "pinv",
+        ("x", "rtol"),
+        _MATRIX,
+        _pinv_shape,
+        _cubic(20.0),
+        _pinv,
+        "pseudo-inverse; singular values up to rtol of the largest count as 0",
+        optional=1,
+    ),
+    Kernel(
+        "matrix_rank",
+        ("x", "rtol"),
+        _MATRIX,
+        _rank_shape,
+        _cubic(10.0),
+        _rank,
+        "number of singular values above rtol of the largest",
+        optional=1,
+    ),
+    Kernel("diagonal", ("x",), ALL, _diagonal_shape, streaming(0), _diagonal, "diagonal k of each matrix", {"k": 0}),
+    Kernel(
+        "vector_norm",
+        ("x",),
+        INEXACT,
+        _norm_shape,
+        streaming(2),
+        _vector_norm,
+        "norm of order ord over the axes",
+        {"axis": None, "keepdims": False, "ord": 2},
+    ),
+    Kernel(
+        "matrix_norm",
+        ("x",),
+        _MATRIX,
+        _matrix_norm_shape,
+        _cubic(10.0),
+        _matrix_norm,
+        "norm of each matrix: fro, nuc, 1, -1, 2, -2, inf, -inf",
+        {"keepdims": False, "ord": "fro"},
+    ),
+    Kernel(
+        "cross",
+        ("a", "b"),
+        FIELDS,
+        _cross_shape,
+        streaming(3),
+        _cross,
+        "cross product of vectors of 3 along axis",
+        {"axis": REQUIRED},
+    ),
+)
