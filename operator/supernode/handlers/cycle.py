@@ -196,9 +196,15 @@ class Cycle:
 
     def _names_taken(self, candidate: Candidate) -> str:
         """Name of a pod that has a name the gang needs and belongs to somebody else; empty if there is none."""
-        for rank in range(candidate.demand.workers):
-            name = f"{candidate.key[1]}-worker-{rank}"
-            pod = self._context.stores.pods.get((candidate.key[0], name))
+        namespace, job = candidate.key
+        there, workers = self._context.stores.pods.objects(), candidate.demand.workers
+        names = {f"{job}-worker-{rank}" for rank in range(min(workers, len(there)))}
+        if workers > len(there):
+            # More ranks than pods, however many somebody asks for: look at the pods instead.
+            ranks = {name.removeprefix(f"{job}-worker-") for space, name in there if space == namespace}
+            names = {f"{job}-worker-{rank}" for rank in ranks if rank.isdecimal() and int(rank) < workers}
+        for name in sorted(names):
+            pod = there.get((namespace, name))
             if pod is not None and pods.job_uid(pod) != candidate.uid:
                 return name
         return ""
