@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode.local.server.statuses import Object
+from supernode.local.server.tree import clone
 
 # core/v1 name -> events.k8s.io/v1 name
 _NAMES: Final[Mapping[str, str]] = {
@@ -44,12 +45,12 @@ _NEW_ALWAYS: Final[Mapping[str, Any]] = {
 def show_event(event: Object) -> Object:
     """A stored event as events.k8s.io/v1 has it."""
     shown = {_NAMES.get(name, name): value for name, value in event.items() if value != ""}
-    return {**_NEW_ALWAYS, **shown}
+    return {**clone(dict(_NEW_ALWAYS)), **shown}
 
 
 def keep_event(event: Object) -> Object:
     """An events.k8s.io/v1 event as it is stored."""
-    return {**_CORE_ALWAYS, **{_BACK.get(name, name): value for name, value in event.items()}}
+    return {**clone(dict(_CORE_ALWAYS)), **{_BACK.get(name, name): value for name, value in event.items()}}
 
 
 @dataclass(frozen=True)
