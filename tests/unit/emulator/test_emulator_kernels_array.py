@@ -272,3 +272,16 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
 def test_refused(kernel: Any, name: str, inputs: tuple[Any, ...], attributes: dict[str, Any], words: str) -> None:
     with pytest.raises(KernelError, match=words):
         kernel(name, *inputs, **attributes)
+
+
+@pytest.mark.parametrize("name", [kernel.name for kernel in TABLE.kernels.values() if kernel.elementwise])
+def test_arrays_without_axes_stay_arrays(kernel: Any, name: str) -> None:
+    entry = TABLE.kernels[name]
+    for dtype in entry.dtypes:
+        one = np.ones((), DTYPES[dtype])
+        inputs = [one] * len(entry.inputs)
+        targets = DTYPES if name == "cast" and not dtype.startswith("c") else [dtype]
+        for target in targets:
+            attributes = {"dtype": target} if name == "cast" else {}
+            for result in kernel(name, *inputs, **attributes):
+                assert isinstance(result, np.ndarray), (name, dtype, target)

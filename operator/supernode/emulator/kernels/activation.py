@@ -32,7 +32,7 @@ def _gelu_tanh(x: AnyArray) -> tuple[AnyArray, AnyArray]:
     """tanh(c (x + 0.044715 x^3)) and x^2, in the type of x."""
     kind = x.dtype.type
     square = x * x
-    inner = square * kind(_C * _CUBIC)
+    inner = np.asarray(square * kind(_C * _CUBIC))  # stays an array where it has no axes
     inner += kind(_C)
     inner *= x
     np.tanh(inner, out=inner)

@@ -173,7 +173,7 @@ def _cast(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
         wide = x.astype(np.float64)
         whole = np.trunc(np.nan_to_num(wide, nan=0.0, posinf=np.inf, neginf=-np.inf))
         inside = np.clip(whole, float(limits.min), np.nextafter(float(limits.max) + 1.0, 0.0))
-        out = inside.astype(dtype)
+        out = np.asarray(inside.astype(dtype))
         out[whole > float(limits.max)] = limits.max
         return (out.reshape(x.shape),)
     return (x.astype(dtype),)
