@@ -181,3 +181,19 @@ def test_search_beats_every_cut_by_hand() -> None:
     again = predict(H100, MODEL, found[0].parallelism, regular_wiring(levels, (2, 8), found[0].parallelism))
     assert again.seconds == pytest.approx(found[0].seconds)
     assert np.isclose(again.memory_bytes, found[0].memory_bytes, atol=1)
+
+
+def test_fully_sharded_weights_travel_with_every_micro_batch_unless_behind_a_pipeline() -> None:
+    # A100: nothing overlaps, so that the whole traffic shows.
+    one, four = (run(Parallelism(data=8, zero_stage=3, global_batch_size=8 * m), chip=A100) for m in (1, 4))
+    assert four.parts.data == pytest.approx(4 * one.parts.data)
+    twice, eight = (run(Parallelism(1, 2, 4, zero_stage=3, global_batch_size=4 * m), chip=A100) for m in (2, 8))
+    assert eight.parts.data == pytest.approx(twice.parts.data)
+    kept, sharded = (memory_bytes(H100, MODEL, Parallelism(1, 2, 4, zero_stage=stage)) for stage in (2, 3))
+    assert kept == sharded
+
+
+def test_experts_that_stand_once_have_no_gradients_to_share() -> None:
+    model = replace(MODEL, experts=8, experts_per_token=2)
+    once, twice = (run(Parallelism(data=8, expert=expert), model, chip=A100) for expert in (8, 4))
+    assert once.parts.data < twice.parts.data / 3
