@@ -196,17 +196,6 @@ def test_no_cluster_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_cluster_without_supernode_says_so(cluster: Cluster) -> None:
-    cluster.local("up", "--detach", "--name", "q", "--no-operator")
-    try:
-        bare = Path(cluster.environment["KUBECONFIG"]).parents[1] / "q" / "kubeconfig"
-        done = cluster.run("status", "--kubeconfig", str(bare))
-        assert done.returncode == 1
-        assert "Supernode is not installed there" in done.stderr
-    finally:
-        cluster.local("down", "--name", "q")
-
-
 def test_on_a_terminal_it_has_colours_fits_and_is_clean(cluster: Cluster) -> None:
     text = on_terminal(cluster, ["why", "wide"], columns=60)
     assert "\x1b[33mWaiting\x1b[0m" in text
