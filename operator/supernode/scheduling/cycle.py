@@ -49,17 +49,19 @@ def queue_order(demands: Iterable[GangDemand], work: Work | None = None) -> Iter
         work: the cluster that shares are taken from; the caller's claims count from the next gang on. None = all
             shares are equal.
     """
+    by_age = sorted(demands, key=lambda demand: (-demand.priority, demand.created, demand.key))
+    if work is None or not any(quota.guaranteed for pool in work.live.pools for quota in pool.quotas):
+        yield from by_age
+        return
     waiting: dict[tuple[int, str], deque[GangDemand]] = {}
-    for demand in sorted(demands, key=lambda demand: (-demand.priority, demand.created, demand.key)):
-        shared = work is not None and any(quota.guaranteed for pool in work.live.pools for quota in pool.quotas)
-        waiting.setdefault((-demand.priority, demand.namespace if shared else ""), deque()).append(demand)
+    for demand in by_age:
+        waiting.setdefault((-demand.priority, demand.namespace), deque()).append(demand)
     while waiting:
         highest = min(priority for priority, _ in waiting)
 
         def standing(group: tuple[int, str]) -> tuple[float, float, str]:
             first = waiting[group][0]
-            share = 0.0 if work is None or not group[1] else quota_share(work, group[1])
-            return share, first.created, first.key
+            return quota_share(work, group[1]), first.created, first.key
 
         chosen = min((group for group in waiting if group[0] == highest), key=standing)
         yield waiting[chosen].popleft()

@@ -41,6 +41,24 @@ class Slice:
     size: int
 
 
+class Key:
+    """A key of a dictionary that knows its hash: the parts are large, and asked for many times a decision."""
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, parts: tuple[object, ...]) -> None:
+        self._parts = parts
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Key) and self._hash == other._hash and self._parts == other._parts
+
+
 @dataclass(frozen=True, eq=False)
 class GangDemand:
     """A gang: all its workers are placed, or none. Compared by identity; never changed after it is made.
@@ -140,14 +158,14 @@ class GangDemand:
         return self.workers if self.min_count is None or self.parallelism is not None else self.min_count
 
     @cached_property
-    def kind(self) -> tuple[object, ...]:
+    def kind(self) -> Key:
         """What decides how many workers fit where; gangs of one kind share their counts."""
-        return (self.devices, tuple(sorted(self.request.items())), self.slices, self.constraints)
+        return Key((self.devices, tuple(sorted(self.request.items())), self.slices, self.constraints))
 
     @cached_property
-    def question(self) -> tuple[object, ...]:
+    def question(self) -> Key:
         """All that the answer depends on but pools, node masks and the namespace's quota."""
-        return (self.kind, self.workers, self.fewest, self.model, self.parallelism)
+        return Key((self.kind, self.workers, self.fewest, self.model, self.parallelism))
 
     def with_eligible(self, eligible: Mapping[str, Mask | None], pools: tuple[str, ...] | None = None) -> GangDemand:
         """The same demand with other node masks (they belong to one snapshot's rows), and on fewer pools if given."""

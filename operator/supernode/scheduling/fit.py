@@ -16,8 +16,8 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.snapshot import Bool, Int64, PoolInfo, Snapshot, resource_vector
 from supernode.scheduling.topology import Int32, Topology
 
-#: More workers than any gang has; stands for "this resource sets no limit".
-UNLIMITED = 2**40
+# Changed nodes up to which rooms are counted one by one instead of all again.
+_COUNTED = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -92,6 +92,7 @@ class Tree:
         quanta: level -> a domain of it takes a multiple of this many workers.
         tops: what `top` has worked out since the last `refresh`.
         options: per level and domain, what the search made of it (`score`) since a node in it last changed.
+        tally: room of a node -> nodes with it; empty = not counted.
         memo: per gang, what domains of a shape give (`score`); stays true whatever the room.
     """
 
@@ -101,6 +102,7 @@ class Tree:
     units: tuple[int, ...]
     quanta: Mapping[int, int]
     tops: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    tally: dict[int, int] = field(default_factory=dict)
     memo: dict[object, Any] = field(default_factory=dict)
     options: dict[tuple[int, int], dict[object, Any]] = field(default_factory=dict)
 
@@ -128,17 +130,20 @@ class Tree:
         """Of a level: the most workers that one domain takes, how many domains take that many, and the next most."""
         known = self.tops.get(level)
         if known is None:
-            counts = np.bincount(self.caps[level]) if level == self.depth else None
-            if counts is not None and counts.size < 4096:  # rooms of nodes are small numbers
-                rooms = np.flatnonzero(counts)
-                most = int(rooms[-1])
-                known = (most, int(counts[most]), int(rooms[-2]) if rooms.size > 1 else 0)
+            if level == self.depth:
+                if not self.tally:
+                    rooms, counts = np.unique(self.caps[level], return_counts=True)
+                    self.tally.update(zip(rooms.tolist(), counts.tolist(), strict=True))
+                largest = sorted(self.tally, reverse=True)[:2]
+                known = (
+                    (largest[0], self.tally[largest[0]], largest[1] if len(largest) > 1 else 0)
+                    if largest
+                    else (0, 0, 0)
+                )
             else:
-                caps = self.caps[level]
-                most = int(caps.max()) if caps.size else 0
-                at_most = caps == most
-                count = int(np.count_nonzero(at_most))
-                known = (most, count, int(np.where(at_most, 0, caps).max()) if count < caps.size else 0)
+                values = self.caps[level].tolist()
+                most = max(values, default=0)
+                known = (most, values.count(most), max((v for v in values if v < most), default=0))
             self.tops[level] = known
         return known
 
@@ -154,7 +159,16 @@ class Tree:
             workers: int64 (k,) that fit there now.
         """
         depth = self.depth
-        self.caps[depth][positions] = _whole(workers, self.quanta.get(depth, 1))
+        leaves, new = self.caps[depth], _whole(workers, self.quanta.get(depth, 1))
+        if positions.size > _COUNTED:
+            self.tally.clear()
+        elif self.tally:
+            for before, after in zip(leaves[positions].tolist(), new.tolist(), strict=True):
+                self.tally[after] = self.tally.get(after, 0) + 1
+                self.tally[before] -= 1
+                if not self.tally[before]:
+                    del self.tally[before]
+        leaves[positions] = new
         for level in range(depth - 1, -1, -1):
             caps = np.add.reduceat(self.caps[level + 1], self.children[level][:-1])
             self.caps[level][:] = _whole(caps, self.quanta.get(level, 1))
@@ -203,7 +217,7 @@ def roll_up(
         caps = _whole(caps, quanta.get(level, 1))
         result.append(caps)
     units = tuple(max((q for at, q in quanta.items() if at >= level), default=1) for level in range(depth + 1))
-    return Tree(topology, tuple(reversed(result)), runs, units, quanta, {}, {} if memo is None else memo)
+    return Tree(topology, tuple(reversed(result)), runs, units, quanta, {}, {}, {} if memo is None else memo)
 
 
 def outside(rows: Int32, topologies: tuple[Topology, ...], nodes: int) -> Int32:

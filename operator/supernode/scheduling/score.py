@@ -248,8 +248,8 @@ def ideal_seconds(pool: PoolInfo, levels: Sequence[Level], demand: GangDemand, w
     filled = np.full(nodes, share, dtype=np.int64)
     filled[-1] = workers - share * (nodes - 1)
     even = (workers + np.arange(nodes, dtype=np.int64)) // nodes
-    ways = [_seconds(pool, levels, domains, takes, demand)[0] for takes in (filled, filled[::-1], even, even[::-1])]
-    return min(ways)
+    ways = (filled, filled[::-1], even, even[::-1])
+    return min(_seconds(pool, levels, domains, takes, demand)[0] for takes in ways)
 
 
 def neighbour_groups(demand: GangDemand, workers: int) -> list[int]:
@@ -299,23 +299,25 @@ def rank_options(options: Sequence[Option], with_model: bool) -> list[Option]:
 
     alike: dict[tuple[int, int, int], tuple[int, ...]] = {}
 
-    def losses(option: Option) -> tuple[int, ...]:
-        # Domains of one shape under one parent cost the others the same.
-        where = -1 if option.tree is None or option.level < 0 else option.tree.parent(option.level, option.domain)
-        same = (id(option.template), option.level, where)
-        if same not in alike:
-            alike[same] = _losses(option)
-        return alike[same]
-
     def keys(option: Option) -> tuple[object, ...]:
+        template, tree = option.template, option.tree
+        first = option.order
         if with_model:
-            first = 0 if option.template.predicted is not None else 1 + option.order
-        else:
-            first = option.order
-        slower = math.floor(math.log(max(option.template.seconds, 1e-12) / best) / EQUAL)
-        cost = losses(option) if slower == 0 else ()  # only ties need them
-        name = "" if option.tree is None else option.tree.topology.name
-        return (first, slower, option.template.missed, cost, option.order, name, option.start, option.level)
+            first = 0 if template.predicted is not None else 1 + option.order
+        slower = 0
+        if template.seconds > best:
+            slower = math.floor(math.log(template.seconds / best) / EQUAL)
+        cost: tuple[int, ...] = ()
+        if slower == 0 and tree is not None:  # only ties need it
+            # Domains of one shape under one parent cost the others the same.
+            where = tree.parent(option.level, option.domain) if option.level > 0 else -option.level
+            same = (id(template), option.level, where) if option.level >= 0 else (id(template), -1, 0)
+            known = alike.get(same)
+            if known is None:
+                known = alike[same] = _losses(option)
+            cost = known
+        name = "" if tree is None else tree.topology.name
+        return (first, slower, template.missed, cost, option.order, name, option.start, option.level)
 
     return sorted(options, key=keys)
 
@@ -364,8 +366,7 @@ def _most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int
     if fitting.size > 1:
         largest = np.maximum.reduceat(tree.caps[level + 1], tree.children[level][:-1])[fitting]
         fitting = fitting[np.lexsort((fitting, caps[fitting], -np.minimum(largest, workers)))]
-    promising: list[int] = fitting[:most].tolist()
-    return promising
+    return [int(domain) for domain in fitting[:most]]
 
 
 def _seconds(

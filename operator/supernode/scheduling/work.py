@@ -123,18 +123,18 @@ class Work:
         rows = self._rows(placement)
         workers, masks = placement.loads()
         live = self.live
-        vector = self.facts.get(("vector", demand.kind))
+        vector = self.facts.get(("vector", demand.kind, placement.pool))
         if vector is None:
             vector, _ = resource_vector(live.resources, demand.request)
-            self.facts["vector", demand.kind] = vector
-        pool = live.pool(placement.pool)
+            pool = live.pool(placement.pool)
+            if pool is not None:
+                vector[pool.resource] += demand.devices
+            self.facts["vector", demand.kind, placement.pool] = vector
         live.free[rows] -= workers[:, None] * vector
-        if pool is not None:
-            live.free[rows, pool.resource] -= np.bitwise_count(masks)
         live.device_free[rows] &= ~masks
-        holding = Holding.of(
-            demand.key, placement.pool, placement.nodes, masks, workers.astype(np.int32), demand.request
-        )
+        counts = workers.astype(np.int32)
+        size = int(placement.devices.size)
+        holding = Holding(demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size)
         self._holders[demand.key] = holding
         counted = (placement.pool, demand.namespace)
         if counted in self._held:
