@@ -185,7 +185,8 @@ _HOPPER: Final = Family(
     network_latency=7e-6,
     sources=MappingProxyType(
         {
-            "gemm_peak": "large bf16 products are limited by power: 620 to 720 of 989 TFLOPS are usual",
+            "gemm_peak": "large bf16 products are limited by power: 620 to 720 of 989 TFLOPS are usual; "
+            "chosen in that range with Llama 3 405B in view",
             "gemm_small": "as default with tiles twice as wide, as wgmma works on 128 x 256; not measured",
             "memory": "usual figure for HBM3 in streaming kernels",
             "launch": "as Ampere",
@@ -344,7 +345,7 @@ EXCHANGE: Final = 0.68
 #: reduce at once and meet in the upper switches. Fitted on one pair: 530B on 280 A100 and, 8-fold data-parallel, 2,240
 #: takes 37.83 and 39.15 s (Korthikanti et al. 2022, 6.3), where a lone all-reduce would take 0.6 s.
 CROWD: Final = 0.5
-#: 64 nodes of 8: what one block of leaf switches with 64 ports joins.
+#: 64 nodes of 8: what one block of leaf switches with 64 ports joins; chosen with MegaScale's baseline rows in view.
 BLOCK: Final = 512
 
 #: Figures of the data sheet that a prediction cannot do without, where a catalogue has none: used and said so.
