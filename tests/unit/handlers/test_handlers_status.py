@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supernode.api.job_status import TrainingJobStatus
@@ -121,6 +121,7 @@ def test_of_a_report_only_known_and_sane_fields_are_taken(text: str, expected: d
     assert read_report(text) == expected
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["step", "loss", "tokens", "stepSeconds", "digest", "updatedAt"]),
