@@ -115,6 +115,8 @@ class Search:
             return False
         tree = max(self.trees, key=lambda tree: tree.most(tree.depth))
         share = min(self.workers, tree.most(tree.depth))
+        if not share:
+            return False  # the gangs before it in this cycle have filled the groups
         key = ("ideal", self.demand.question, self.workers, share)
         if key not in tree.memo:
             tree.memo[key] = ideal_seconds(self.pool, tree.topology.levels, self.demand, self.workers, share)
