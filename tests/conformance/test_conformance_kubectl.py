@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from tests.conformance.engines import ASSETS, Engine
+from tests.builders.kube import ASSETS
+from tests.conformance.engines import Engine
 
 if TYPE_CHECKING:
     from tests.conformance.conftest import Kubectl

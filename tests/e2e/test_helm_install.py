@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.builders.kube import ASSETS
 from tests.conformance.engines import embedded
-from tests.wire.controlplane import ASSETS, ControlPlane, control_plane
+from tests.wire.controlplane import ControlPlane, control_plane
 from tests.wire.operatorlab import laboratory
 
 helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.wire.controlplane import ASSETS, ControlPlane, control_plane
+from tests.builders.kube import ASSETS
+from tests.wire.controlplane import ControlPlane, control_plane
 
 from supernode.cluster.client import Client
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.builders.kube import ASSETS
 from tests.builders.manifests import MODEL, Json, a_group, a_job, a_pool, merged
 from tests.conformance.engines import embedded
-from tests.wire.controlplane import ASSETS, ControlPlane
+from tests.wire.controlplane import ControlPlane
 
 from supernode.api import crds, job_from
 

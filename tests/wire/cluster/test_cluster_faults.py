@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tests.wire.controlplane import write_kubeconfig
+from tests.builders.kube import write_kubeconfig
 
 from supernode.cluster.cache import Cache, Store
 from supernode.cluster.client import Client
