@@ -302,7 +302,8 @@ def pick_devices(free: UInt64, takes: Int64, devices: int, linked: int = 64) -> 
     if free.size > 64 and linked >= 64:
         bits = (free[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1) != 0
         first = np.cumsum(bits, axis=1) <= (takes * devices)[:, None]
-        return np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
+        indices: NDArray[np.uint8] = np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
+        return indices
     parts = [_picked(mask, count, devices, linked) for mask, count in zip(free.tolist(), takes.tolist(), strict=True)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -63,7 +63,9 @@ def plan_replacement(
             fits = min(int(room[row] - taken[row]), len(left))
             if not fits:
                 continue
-            picked = pick_devices(free[row : row + 1], np.asarray([fits]), demand.devices, link_group(pool))
+            picked = pick_devices(
+                free[row : row + 1], np.asarray([fits], dtype=np.int64), demand.devices, link_group(pool)
+            )
             free[row] &= ~np.bitwise_or.reduce(np.uint64(1) << picked.astype(np.uint64), axis=None)
             taken[row] += fits
             for rank, devices in zip(left[:fits], picked.tolist(), strict=True):

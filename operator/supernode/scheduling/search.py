@@ -170,7 +170,8 @@ class Search:
         if not fitting.size:
             return []
         row = int(self.loose[fitting[np.lexsort((fitting, caps[fitting]))[0]]])
-        return [loose_option(self.pool, self.order, self.demand, np.asarray([row]), np.asarray([self.workers]))]
+        one, all_of_it = np.asarray([row], dtype=np.int64), np.asarray([self.workers], dtype=np.int64)
+        return [loose_option(self.pool, self.order, self.demand, one, all_of_it)]
 
     def _anywhere(self, trees: list[Tree], loose: Int64, quantum: int) -> list[Option]:
         """The gang over several outermost domains, groups or loose nodes of the pool."""
@@ -182,7 +183,7 @@ class Search:
         whole = np.zeros(caps.size, dtype=np.int64)
         seen: set[bytes] = set()
         for even in (False, True):
-            shares = allot(whole, caps, np.asarray([self.workers]), unit, even=even)
+            shares = allot(whole, caps, np.asarray([self.workers], dtype=np.int64), unit, even=even)
             if shares.tobytes() not in seen or even:
                 options.append(self._spread_anywhere(trees, shares, even=even))
             seen.add(shares.tobytes())
