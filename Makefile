@@ -48,8 +48,8 @@ bench: $(VENV)/dev.stamp  ## benchmarks: one JSON object a line, also in build/b
 	@$(BIN)/python -m tests.bench $(ONLY)
 
 lock:  ## resolve the newest allowed dependency versions and lock them (needs uv)
-	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --all-extras pyproject.toml -o requirements/runtime.txt
-	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --all-extras pyproject.toml requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --extra operator --extra local pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --extra operator --extra local --extra onnx pyproject.toml requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
 
 clean:  ## remove what was built (the environment too)
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
