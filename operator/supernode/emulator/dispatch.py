@@ -233,7 +233,7 @@ def _upload(
     buffer.storage.written(stream, stream.add(CopyIn(buffer, data, session.host_seconds)))
 
 
-def _view(session: Session, body: bytearray, source: int, handle: int, shape: list[int]) -> None:
+def _view(session: Session, body: bytearray, source: int, handle: int, shape: list[int], start: int) -> None:
     base = session.array(source)
     spec = Spec(base.spec.dtype, normal_shape(shape))
     session.check_new(handle)
@@ -241,12 +241,12 @@ def _view(session: Session, body: bytearray, source: int, handle: int, shape: li
     if storage.allocation is None:
         session.stand_for_nothing((handle,), _reason([base]), storage.stream)
         return
-    if spec.size != base.spec.size or len(spec.shape) > MAX_AXES:
-        raise KernelError(f"{base.spec} cannot be seen as {spec}")
+    if type(start) is not int or not 0 <= start <= base.spec.size - spec.size or len(spec.shape) > MAX_AXES:
+        raise KernelError(f"{base.spec} cannot be seen as {spec} from element {start!r}")
     storage.allocation.memory.share(storage.allocation)
     view = session.arrays[handle] = Buffer(spec, storage)
     # On the writer's stream, so that there is something to look at.
-    storage.position = storage.stream.add(View(base, view))
+    storage.position = storage.stream.add(View(base, view, start))
 
 
 def _move(session: Session, body: bytearray, stream_handle: int, source: int, handle: int) -> None:

@@ -25,6 +25,28 @@ from supernode.errors import (
 RNG = np.random.default_rng(5)
 
 
+def test_parts_share_the_memory_of_the_whole(sidecar: Callable[..., Server]) -> None:
+    server = sidecar(memory_bytes=4096)
+    with connect(server.config.socket, environment={}) as emulator:
+        device = emulator.devices[0]
+        whole = device.array(np.arange(256.0), "f32")
+        used, seconds = device.memory().in_use, device.synchronize()
+        middle = whole.part(10, (2, 3))
+        assert middle.numpy().tolist() == [[10, 11, 12], [13, 14, 15]]
+        device.launch("add", middle, middle, out=middle)
+        expected = np.arange(256.0)
+        expected[10:16] *= 2
+        assert whole.numpy().tolist() == expected.tolist()
+        part_of_part = middle.part(4, ())
+        assert device.memory().in_use == used
+        assert seconds < device.synchronize()
+        del whole, middle
+        assert part_of_part.item() == 28  # a part keeps the memory
+        for start, shape in ((-1, (2,)), (2, ()), (0, (-1,))):
+            with pytest.raises(KernelError, match="has no part"):
+                part_of_part.part(start, shape)
+
+
 @pytest.mark.parametrize("transfer", ["shared", "inline"])
 @pytest.mark.parametrize("dtype", ["bool", "i8", "u64", "f16", "bf16", "f32", "f64"])
 def test_arrays_come_back(sidecar: Callable[..., Server], transfer: str, dtype: str) -> None:

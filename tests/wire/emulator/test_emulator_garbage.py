@@ -121,7 +121,7 @@ some = st.lists(handles, max_size=3)
 commands = st.one_of(
     st.tuples(st.sampled_from(["launch", "into"]), handles, kernels, some, some, attributes),
     st.tuples(st.just("upload"), handles, handles, dtypes, numbers, st.integers(-2, 1), st.integers(-1, 40)),
-    st.tuples(st.just("view"), handles, handles, numbers),
+    st.tuples(st.just("view"), handles, handles, numbers, st.integers(-1, 9)),
     st.tuples(st.just("move"), handles, handles, handles),
     st.tuples(st.just("free"), st.lists(handles, max_size=3)),
     st.tuples(st.just("stream"), handles, st.integers(-1, 3)),

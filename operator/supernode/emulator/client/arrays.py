@@ -101,9 +101,29 @@ class Array:
             sizes[sizes.index(-1)] = self.size // known if known else 0
         if min(sizes, default=0) < 0 or math.prod(sizes) != self.size:
             raise KernelError(f"{self.spec} cannot be reshaped to {list(sizes)}")
+        return self._view(sizes, 0)
+
+    def part(self, start: int, shape: Sequence[int]) -> Array:
+        """A run of elements of this array, in the order of memory, seen in a shape of its own; the memory is shared.
+
+        Flat buffers of parameters and gradients are used by their parts this way: no copy, no launch.
+
+        Args:
+            start: number of the first element.
+            shape: of the part.
+
+        Raises:
+            KernelError: the part does not lie inside.
+        """
+        sizes = [int(n) for n in shape]
+        if min(sizes, default=0) < 0 or start < 0 or start + math.prod(sizes) > self.size:
+            raise KernelError(f"{self.spec} has no part of shape {sizes} from element {start}")
+        return self._view(sizes, int(start))
+
+    def _view(self, sizes: list[int], start: int) -> Array:
         connection = self.device.emulator.connection
         handle = connection.handle()
-        connection.record(["view", self.handle, handle, sizes])
+        connection.record(["view", self.handle, handle, sizes, start])
         return Array(self.device, Spec(self.dtype, tuple(sizes)), handle)
 
     def to(self, device: Device) -> Array:

@@ -185,12 +185,13 @@ class Launch:
 
 
 class View:
-    """Give a buffer's data another shape, sharing memory."""
+    """See a buffer's data, or a run of its elements, in another shape; the memory is shared."""
 
-    __slots__ = ("base", "view")
+    __slots__ = ("base", "start", "view")
 
-    def __init__(self, base: Buffer, view: Buffer) -> None:
+    def __init__(self, base: Buffer, view: Buffer, start: int) -> None:
         self.base = base
+        self.start = start
         self.view = view
 
     def run(self, stream: Stream) -> None:
@@ -200,7 +201,8 @@ class View:
         if self.base.error is not None or self.base.data is None:
             poison([self.view], self.base.error or EmulatorError("the array of this view was never written"))
             return
-        self.view.data = self.base.data.reshape(self.view.spec.shape)
+        spec = self.view.spec
+        self.view.data = self.base.data.reshape(-1)[self.start : self.start + spec.size].reshape(spec.shape)
 
 
 class CopyIn:
