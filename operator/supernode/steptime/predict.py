@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, choose, largest, smallest
 from supernode.steptime.calibration import DEFAULT, Family, family_of
-from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
-from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
-from supernode.steptime.memory import (
-    GRADIENT_BYTES,
-    memory_of,
-    optimizer_bytes,
-    stage_layers,
-    weights_per_device,
-)
+from supernode.steptime.memory import Memory, memory_of, stage_layers, stage_weights
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
-from supernode.steptime.roofline import dtype_bytes, rates_of
+from supernode.steptime.stage import data_seconds, layer_cost, optimizer_seconds, output_cost, send_seconds
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
 
@@ -74,6 +66,7 @@ class StepTime:
         seconds: of one step.
         parts: that add up to `seconds`.
         memory_bytes: needed on the fullest device.
+        memory: the same, in parts.
         memory_limit: bytes that the chip has; None = unknown.
         fits: False if the need is known to be above the limit.
         mfu: useful FLOP/s over peak FLOP/s of all devices, 0 to 1.
@@ -84,6 +77,7 @@ class StepTime:
     seconds: float
     parts: Parts
     memory_bytes: int
+    memory: Memory
     memory_limit: int | None
     fits: bool
     mfu: float
@@ -137,13 +131,15 @@ def predict(
     cuts = cuts_of(parallelism)
     values = _parts(chip, model, cuts, wiring, storage)
     seconds = float(sum(values))
-    needed = round(float(memory_of(chip, model, cuts)))
+    memory = Memory(*(float(part) for part in memory_of(chip, model, cuts)))
+    needed = round(memory.total)
     family = family_of(chip.name)
     useful = flops_per_step(model, parallelism.batch)
     return StepTime(
         seconds=seconds,
         parts=Parts(*values),
         memory_bytes=needed,
+        memory=memory,
         memory_limit=chip.memory_bytes,
         fits=chip.memory_bytes is None or needed <= chip.memory_bytes,
         mfu=useful / (seconds * parallelism.devices * chip.peak_flops(model.dtype)),
@@ -175,7 +171,7 @@ def predict_batch(
     for index, value in enumerate(_parts(chip, model, cuts, wiring, storage)):
         parts[index] = value
     seconds = parts.sum(axis=0)
-    needed = np.broadcast_to(memory_of(chip, model, cuts), rows)
+    needed = np.broadcast_to(memory_of(chip, model, cuts).total, rows)
     useful = flops_per_step(model, 1) * cuts.batch
     mfu = useful / (seconds * cuts.devices * chip.peak_flops(model.dtype))
     fits = needed <= (np.inf if chip.memory_bytes is None else chip.memory_bytes)
@@ -187,92 +183,38 @@ def predict_batch(
 
 def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: Storage) -> tuple[Num, ...]:
     """Seconds of each part, in the order of `PARTS`."""
-    compute, around, tensor, context, expert = _micro_batch(chip, model, cuts, wiring)
+    layers = stage_layers(model, cuts)
+    layer = layer_cost(chip, model, cuts, wiring)
+    around = output_cost(chip, model, cuts).compute
+    # Where the layers don't fill all stages, the stage with the output layer has one layer less.
+    spare = (layers * cuts.pipeline > model.layers) & (cuts.pipeline > 1)
+    around = choose(spare, largest(around - layer.compute, 0.0), around)
+    stage = layer.times(layers)
+    compute = stage.compute + around
     micro_batches = cuts.micro_batches
     # A micro batch passes the other stages once; those have no output layer.
-    bubble = (cuts.pipeline - 1) / cuts.interleave * (compute - around + tensor + context + expert)
+    bubble = (cuts.pipeline - 1) / cuts.interleave * stage.seconds
+    # What a stage waits for activations and gradients of its neighbours.
+    waits = (micro_batches * cuts.interleave + cuts.pipeline - 1) * (cuts.pipeline > 1)
+    sends = 2 * waits * send_seconds(model, cuts, wiring)
     # Sharded weights alone travel with every micro batch; all else waits for the last one (and fetches for the first).
     alone = (cuts.zero_stage == 3) & (cuts.pipeline == 1)
-    data = _data(model, cuts, wiring, alone)
+    weights = stage_weights(model, cuts, layers, edge=True)
+    data = data_seconds(model, cuts, wiring, weights, alone)
     # Time to hide behind: the last micro batch, and with chunks also those that other chunks still work on.
     chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
     window = compute * choose(alone, micro_batches, smallest(micro_batches, chunks))
     hidden = smallest(data * family_of(chip.name).overlap, window)
     values = (
         micro_batches * compute,
-        micro_batches * tensor,
-        micro_batches * context,
-        bubble + _sends(model, cuts, wiring),
+        micro_batches * stage.tensor,
+        micro_batches * stage.context,
+        bubble + sends,
         data - hidden,
-        micro_batches * expert,
-        _optimizer(chip, model, cuts),
+        micro_batches * stage.expert,
+        optimizer_seconds(chip, model, cuts, weights),
     )
     return (*values, storage.wait(model, cuts.batch, sum(values)))
-
-
-def _micro_batch(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> tuple[Num, ...]:
-    """Seconds of one micro batch on the fullest stage: compute, of that around the layers, tensor, context, expert."""
-    layer = layer_passes(chip, model, cuts)
-    output = output_passes(chip, model, cuts)
-    layers = stage_layers(model, cuts)
-    one_layer = layer.forward + layer.backward + cuts.selective * layer.again + cuts.full * layer.forward
-    around = output.forward + output.backward
-    # Where the layers don't fill all stages, the stage with the output layer has one layer less.
-    spare = layers * cuts.pipeline > model.layers
-    fullest = choose(spare & (cuts.pipeline > 1), largest(around - one_layer, 0.0), around)
-    compute = layers * one_layer + fullest
-
-    width = dtype_bytes(model.dtype)
-    tokens = tokens_per_device(model, cuts)
-    activations = tokens * (model.hidden_size * float(width))
-    passes = layers * (2 + cuts.full)  # forward, backward, and forward again
-    gather = transfer_seconds("all_gather", activations, wiring.tensor)
-    scatter = transfer_seconds("reduce_scatter", activations, wiring.tensor)
-    reduce = transfer_seconds("all_reduce", activations, wiring.tensor)
-    # Behind attention and behind the feed-forward part.
-    tensor = passes * 2 * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
-    key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
-    gather = transfer_seconds("all_gather", key_value, wiring.context)
-    context = passes * gather + layers * transfer_seconds("reduce_scatter", key_value, wiring.context)
-    expert: Num = 0.0
-    if model.experts > 1:
-        visits = activations * model.experts_per_token / (1 + (cuts.tensor - 1) * cuts.sequence_parallel)
-        expert = passes * 2 * transfer_seconds("all_to_all", visits, wiring.expert)
-    return compute, fullest, tensor, context, expert
-
-
-def _sends(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:
-    """Seconds that a stage waits for activations and gradients of its neighbours; tensor ranks send a part each."""
-    nbytes = tokens_per_device(model, cuts) * (model.hidden_size * dtype_bytes(model.dtype)) / cuts.tensor
-    one = transfer_seconds("send_recv", nbytes, wiring.pipeline)
-    return (cuts.pipeline > 1) * 2 * one * (cuts.micro_batches * cuts.interleave + cuts.pipeline - 1)
-
-
-def _data(model: ModelShape, cuts: Cuts, wiring: Wiring, alone: Num) -> Num:
-    """Seconds to make gradients equal on all replicas, and to share split weights; without any overlap.
-
-    Fully sharded weights are gathered for the forward and the backward pass of every micro batch; behind a pipeline
-    (`alone` is False) they are gathered once and kept for the step.
-    """
-    replicas = cuts.replicas
-    dense, experts = weights_per_device(model, cuts)
-    # Experts have fewer replicas, but their ring has the same links at its widest, and its volume is nearly the same.
-    weights = dense + experts * (replicas > cuts.expert)
-    links = crowded(wiring.data, cuts.devices)
-    reduce = transfer_seconds("all_reduce", weights * GRADIENT_BYTES, links)
-    scatter = transfer_seconds("reduce_scatter", weights * GRADIENT_BYTES, links)
-    gather = transfer_seconds("all_gather", weights * dtype_bytes(model.dtype), links)
-    split = choose(alone, cuts.micro_batches * (2 * gather + scatter), scatter + gather)
-    return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
-
-
-def _optimizer(chip: Chip, model: ModelShape, cuts: Cuts) -> Num:
-    """Seconds of Adam, which memory alone limits: gradient and weight once, each state read and written."""
-    dense, experts = weights_per_device(model, cuts)
-    replicas, cut = cuts.replicas, cuts.zero_stage > 0
-    weights = dense / choose(cut, replicas, 1) + experts / choose(cut, replicas // cuts.expert, 1)
-    per_weight = GRADIENT_BYTES + dtype_bytes(model.dtype) + 2 * optimizer_bytes(model)
-    return rates_of(chip, model.dtype).moved(per_weight * weights)
 
 
 def _notes(family: Family) -> tuple[str, ...]:

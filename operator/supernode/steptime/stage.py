@@ -1,0 +1,115 @@
+"""Seconds of one pipeline stage: what any number of layers, the output layer, gradients and updates cost on one chip.
+
+Flows in: chip, model, cuts, wiring, and how many layers. Flows out: seconds of one micro batch, of the sends between
+stages, of the gradient reduction and of the optimizer. `predict` adds up equal stages from these; stages over
+different chips take the same pieces with their own chip, layers and wiring. Not here: the order of micro batches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from supernode.chips import Chip
+from supernode.steptime.arithmetic import Num, choose
+from supernode.steptime.collectives import crowded, transfer_seconds
+from supernode.steptime.cuts import Cuts
+from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
+from supernode.steptime.memory import GRADIENT_BYTES, Weights, optimizer_bytes
+from supernode.steptime.model import ModelShape
+from supernode.steptime.roofline import dtype_bytes, rates_of
+from supernode.steptime.wiring import Wiring
+
+
+class Cost(NamedTuple):
+    """Seconds that one micro batch takes, forward, backward and recomputation together; names as in `predict.Parts`."""
+
+    compute: Num
+    tensor: Num = 0.0
+    context: Num = 0.0
+    expert: Num = 0.0
+
+    @property
+    def seconds(self) -> Num:
+        """All of it."""
+        return self.compute + self.tensor + self.context + self.expert
+
+    def times(self, layers: Num) -> Cost:
+        """The same for so many layers."""
+        return Cost(layers * self.compute, layers * self.tensor, layers * self.context, layers * self.expert)
+
+
+def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cost:
+    """One layer, one micro batch. A stage of n layers costs `layer_cost(...).times(n)`; the last one `output_cost` too.
+
+    Raises:
+        ChipError: a figure of the chip is missing.
+    """
+    layer = layer_passes(chip, model, cuts)
+    compute = layer.forward + layer.backward + cuts.selective * layer.again + cuts.full * layer.forward
+    width = dtype_bytes(model.dtype)
+    tokens = tokens_per_device(model, cuts)
+    activations = tokens * (model.hidden_size * float(width))
+    passes = 2 + cuts.full  # forward, backward, and forward again
+    gather = transfer_seconds("all_gather", activations, wiring.tensor)
+    scatter = transfer_seconds("reduce_scatter", activations, wiring.tensor)
+    reduce = transfer_seconds("all_reduce", activations, wiring.tensor)
+    # Behind attention and behind the feed-forward part.
+    tensor = passes * 2 * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
+    key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
+    gather = transfer_seconds("all_gather", key_value, wiring.context)
+    context = passes * gather + transfer_seconds("reduce_scatter", key_value, wiring.context)
+    expert: Num = 0.0
+    if model.experts > 1:
+        visits = activations * model.experts_per_token / (1 + (cuts.tensor - 1) * cuts.sequence_parallel)
+        expert = passes * 2 * transfer_seconds("all_to_all", visits, wiring.expert)
+    return Cost(compute, tensor, context, expert)
+
+
+def output_cost(chip: Chip, model: ModelShape, cuts: Cuts) -> Cost:
+    """What stands around the layers, one micro batch: embedding, last norm, logits and loss.
+
+    Raises:
+        ChipError: a figure of the chip is missing.
+    """
+    output = output_passes(chip, model, cuts)
+    return Cost(output.forward + output.backward)
+
+
+def send_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:
+    """One micro batch's activations from a stage to the next (or its gradients back); tensor ranks send a part each."""
+    nbytes = tokens_per_device(model, cuts) * (model.hidden_size * dtype_bytes(model.dtype)) / cuts.tensor
+    return transfer_seconds("send_recv", nbytes, wiring.pipeline)
+
+
+def data_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring, weights: Weights, alone: Num = False) -> Num:
+    """To make a stage's gradients equal on all replicas, and to share split weights; without any overlap.
+
+    Args:
+        model: what is trained.
+        cuts: how it is cut.
+        wiring: its `data` links are used.
+        weights: of the stage on one device (`memory.stage_weights`).
+        alone: fully sharded weights without a pipeline, which are gathered for the forward and the backward pass of
+            every micro batch; behind a pipeline they are gathered once and kept for the step.
+    """
+    replicas = cuts.replicas
+    # Experts have fewer replicas, but their ring has the same links at its widest, and its volume is nearly the same.
+    count = weights.dense + weights.experts * (replicas > cuts.expert)
+    links = crowded(wiring.data, cuts.devices)
+    reduce = transfer_seconds("all_reduce", count * GRADIENT_BYTES, links)
+    scatter = transfer_seconds("reduce_scatter", count * GRADIENT_BYTES, links)
+    gather = transfer_seconds("all_gather", count * dtype_bytes(model.dtype), links)
+    split = choose(alone, cuts.micro_batches * (2 * gather + scatter), scatter + gather)
+    return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
+
+
+def optimizer_seconds(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weights) -> Num:
+    """Adam on a stage's weights, which memory alone limits: gradient and weight once, each state read and written.
+
+    Raises:
+        ChipError: a figure of the chip is missing.
+    """
+    replicas, cut = cuts.replicas, cuts.zero_stage > 0
+    count = weights.dense / choose(cut, replicas, 1) + weights.experts / choose(cut, replicas // cuts.expert, 1)
+    per_weight = GRADIENT_BYTES + dtype_bytes(model.dtype) + 2 * optimizer_bytes(model)
+    return rates_of(chip, model.dtype).moved(per_weight * count)
