@@ -1,7 +1,7 @@
 """Element types of the emulated device: the short names on the wire and their NumPy types.
 
-Flows in: names or NumPy types. Flows out: the other one. Not here: rounding rules (each kernel states its own).
-The names follow the chip figures' (`bf16`, `f32` ...), so a kernel's dtype is also the key of its peak rate.
+Flows in: names or NumPy types. Flows out: the other one. Not here: conversion and rounding (`rounding`).
+tf32 is no element type: it is how products of f32 may be computed (`precision="tf32"`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
         "u16": np.dtype(np.uint16),
         "u32": np.dtype(np.uint32),
         "u64": np.dtype(np.uint64),
+        "f8e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+        "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
         "f16": np.dtype(np.float16),
         "bf16": np.dtype(ml_dtypes.bfloat16),
         "f32": np.dtype(np.float32),
@@ -35,7 +37,10 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
         "c128": np.dtype(np.complex128),
     }
 )
+#: What elementwise arithmetic takes. The 8-bit floats (e4m3 without infinity, e5m2: OCP 8-bit floating point, 2023) can
+#: be stored, moved, converted and multiplied as matrices, which is what cards do with them.
 FLOATS: Final = ("f16", "bf16", "f32", "f64")
+FP8: Final = ("f8e4m3", "f8e5m2")
 SIGNED: Final = ("i8", "i16", "i32", "i64")
 UNSIGNED: Final = ("u8", "u16", "u32", "u64")
 INTEGERS: Final = (*SIGNED, *UNSIGNED)
@@ -44,14 +49,22 @@ COMPLEX: Final = ("c64", "c128")
 INEXACT: Final = (*FLOATS, *COMPLEX)
 FIELDS: Final = (*NUMBERS, *COMPLEX)
 ALL: Final = ("bool", *FIELDS)
+#: What can lie in device memory.
+STORED: Final = (*ALL, *FP8)
 #: dtype -> that of its real and imaginary part (complex) or itself.
 REAL_OF: Final[Mapping[str, str]] = MappingProxyType({name: name for name in DTYPES} | {"c64": "f32", "c128": "f64"})
 
 ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType({name: dtype.itemsize for name, dtype in DTYPES.items()})
 
-#: dtype -> the type its arithmetic runs in: 16-bit floats compute and accumulate in f32.
+#: Floats of 16 and 8 bits: computed and accumulated in f32.
+NARROW: Final = ("f16", "bf16", *FP8)
+#: dtype -> the type its arithmetic runs in.
 WIDE: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
-    {name: DTYPES["f32"] if name in ("f16", "bf16") else dtype for name, dtype in DTYPES.items()}
+    {name: DTYPES["f32"] if name in NARROW else dtype for name, dtype in DTYPES.items()}
+)
+#: dtype -> the chip figure that is its peak rate in matrix products (`chips.Chip.tflops`).
+RATES: Final[Mapping[str, str]] = MappingProxyType(
+    {**{name: name for name in FLOATS}, **dict.fromkeys(FP8, "fp8"), "i8": "int8", "u8": "int8"}
 )
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 

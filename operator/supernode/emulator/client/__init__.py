@@ -48,7 +48,7 @@ Errors are asynchronous, as on a card: shape and dtype mistakes are raised by `l
 (OutOfDeviceMemoryError, FabricError ...) at the next call that waits, naming the call that failed, its number and
 arguments. After that the connection goes on; results that depended on the failed call stay unusable.
 
-Dtypes: bool i8 i16 i32 i64 u8 u16 u32 u64 f16 bf16 f32 f64 c64 c128 (NumPy types are accepted
+Dtypes: bool i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f16 bf16 f32 f64 c64 c128 (NumPy types are accepted
 wherever a dtype is asked for).
 Inputs of a binary kernel must have one dtype (use `cast`); a Python number may stand in for the second.
 

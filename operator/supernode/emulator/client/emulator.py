@@ -21,6 +21,7 @@ from supernode.emulator.client.groups import Group
 from supernode.emulator.client.staging import LARGEST, Staging
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
+from supernode.emulator.rounding import convert
 from supernode.errors import EmulatorError, InputError
 from supernode.names import EMULATOR_SOCKET, ENV_SOCKET, ENV_VISIBLE_DEVICES
 
@@ -159,14 +160,13 @@ class Emulator:
         order = device.ordinal if stream is None else stream.handle
         with self._lock:
             if spec.nbytes <= _INLINE or self._staging is None:
-                copy = np.array(data, DTYPES[dtype], order="C", copy=True)
+                copy = np.array(convert(data, DTYPES[dtype]), order="C", copy=True)
                 self.connection.record_upload(
                     ["upload", order, handle, dtype, list(data.shape), -1], copy.reshape(-1).view(np.uint8).data
                 )
             else:
                 place = self._staging.place(spec.nbytes)
-                # Converted on the way into the shared memory, without a copy in between.
-                np.copyto(np.frombuffer(place.memory, DTYPES[dtype]).reshape(data.shape), data, casting="unsafe")
+                np.copyto(np.frombuffer(place.memory, DTYPES[dtype]).reshape(data.shape), convert(data, DTYPES[dtype]))
                 self.connection.record(["upload", order, handle, dtype, list(data.shape), place.segment, place.offset])
         return Array(device, spec, handle)
 

@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, DTYPES, FLOATS, INTEGERS, NUMBERS
+from supernode.emulator.dtypes import DTYPES, FLOATS, INTEGERS, NARROW, NUMBERS, STORED
 from supernode.emulator.kernels.rules import known_dtype, narrow, normal_shape, streaming
 from supernode.emulator.kernels.table import MAX_BYTES, REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.rounding import convert
 from supernode.errors import KernelError
 
 
@@ -35,7 +36,11 @@ def _full_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
 
 
 def _full(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    return (np.full(outputs[0].shape, attributes["value"], DTYPES[outputs[0].dtype]),)
+    dtype = DTYPES[outputs[0].dtype]
+    value = attributes["value"]
+    if outputs[0].dtype in NARROW:
+        value = convert(np.asarray(value, np.float64), dtype)
+    return (np.full(outputs[0].shape, value, dtype),)
 
 
 def _zeros(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
@@ -96,7 +101,7 @@ KERNELS: Final = (
     Kernel(
         "full",
         (),
-        ALL,
+        STORED,
         _full_shape,
         streaming(0),
         _full,
@@ -106,7 +111,7 @@ KERNELS: Final = (
     Kernel(
         "empty",
         (),
-        ALL,
+        STORED,
         _shape,
         streaming(0),
         _zeros,
@@ -117,7 +122,7 @@ KERNELS: Final = (
     Kernel(
         "zeros",
         (),
-        ALL,
+        STORED,
         _shape,
         streaming(0),
         _zeros,

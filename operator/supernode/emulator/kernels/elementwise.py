@@ -12,9 +12,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, DTYPES, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS, REAL_OF
-from supernode.emulator.kernels.rules import broadcast, known_dtype, narrow, same_dtype, streaming, widen
+from supernode.emulator.dtypes import (
+    ALL,
+    DTYPES,
+    FIELDS,
+    FLOATS,
+    INEXACT,
+    INTEGERS,
+    NARROW,
+    NUMBERS,
+    REAL_OF,
+    STORED,
+)
+from supernode.emulator.kernels.philox import random_bits
+from supernode.emulator.kernels.rules import broadcast, choice, known_dtype, narrow, same_dtype, streaming, whole, widen
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.rounding import convert, stochastic
 from supernode.errors import KernelError
 
 Function = Callable[..., Any]
@@ -162,21 +175,22 @@ def _clip(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 
 
 def _cast_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    return (Spec(known_dtype(attributes["dtype"]), specs[0].shape),)
+    out = known_dtype(attributes["dtype"])
+    if choice(attributes, "rounding", "nearest", "stochastic") == "stochastic":
+        if specs[0].dtype not in ("f32", "f64", *NARROW) or out not in ("f32", *NARROW):
+            raise KernelError(f"stochastic rounding is from floats to narrower floats, not {specs[0].dtype} to {out}")
+        whole(attributes, "seed", 0, (1 << 64) - 1)
+        whole(attributes, "offset")
+    return (Spec(out, specs[0].shape),)
 
 
 def _cast(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     x, dtype = inputs[0], DTYPES[outputs[0].dtype]
-    if dtype.kind in "iu" and x.dtype.kind not in "iub":
-        # Saturating, NaN to 0: what devices do, and unlike a C cast it is the same everywhere.
-        limits = np.iinfo(dtype)
-        wide = x.astype(np.float64)
-        whole = np.trunc(np.nan_to_num(wide, nan=0.0, posinf=np.inf, neginf=-np.inf))
-        inside = np.clip(whole, float(limits.min), np.nextafter(float(limits.max) + 1.0, 0.0))
-        out = np.asarray(inside.astype(dtype))
-        out[whole > float(limits.max)] = limits.max
-        return (out.reshape(x.shape),)
-    return (x.astype(dtype),)
+    if attributes["rounding"] == "stochastic":
+        bits = random_bits(x.size, seed=attributes["seed"], offset=attributes["offset"])
+        return (stochastic(widen(x), dtype, bits),)
+    out = convert(x, dtype, saturate=bool(attributes["saturate"]))
+    return (out if out is not x else x.copy(),)
 
 
 def _copy(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
@@ -267,13 +281,14 @@ KERNELS: Final = (
     Kernel(
         "cast",
         ("x",),
-        ALL,
+        STORED,
         _cast_shape,
         streaming(1),
         _cast,
-        "x in another dtype; float to integer truncates and saturates, NaN gives 0",
-        {"dtype": REQUIRED},
+        "x in another dtype, rounded once, to nearest even or at random (Philox numbers of seed from offset on); float "
+        "to integer truncates and saturates, NaN gives 0; 8-bit floats saturate unless told not to",
+        {"dtype": REQUIRED, "saturate": True, "rounding": "nearest", "seed": 0, "offset": 0},
         elementwise=True,
     ),
-    Kernel("copy", ("x",), ALL, _copy_shape, streaming(0), _copy, "x in memory of its own", elementwise=True),
+    Kernel("copy", ("x",), STORED, _copy_shape, streaming(0), _copy, "x in memory of its own", elementwise=True),
 )

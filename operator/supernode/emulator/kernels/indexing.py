@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, INTEGERS
+from supernode.emulator.dtypes import INTEGERS, STORED
 from supernode.emulator.kernels.rules import broadcast, moved, narrow, need, normal_axis
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
 from supernode.errors import KernelError
@@ -172,7 +172,7 @@ KERNELS: Final = (
     Kernel(
         "index",
         ("x", "..."),
-        ALL,
+        STORED,
         _index_shape,
         _written_only,
         _index,
@@ -182,7 +182,7 @@ KERNELS: Final = (
     Kernel(
         "set_index",
         ("x", "value", "..."),
-        ALL,
+        STORED,
         _set_shape,
         _given_only,
         _set,
@@ -193,7 +193,7 @@ KERNELS: Final = (
     Kernel(
         "take_along_axis",
         ("x", "indices"),
-        ALL,
+        STORED,
         _along_shape,
         _written_only,
         _along,
@@ -203,7 +203,7 @@ KERNELS: Final = (
     Kernel(
         "repeat",
         ("x", "repeats"),
-        ALL,
+        STORED,
         _repeat_shape,
         _written_only,
         _repeat,

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, INTEGERS
+from supernode.emulator.dtypes import INTEGERS, STORED
 from supernode.emulator.kernels.rules import (
     broadcast,
     moved,
@@ -130,7 +130,7 @@ KERNELS: Final = (
     Kernel(
         "transpose",
         ("x",),
-        ALL,
+        STORED,
         _transpose_shape,
         streaming(0),
         _transpose,
@@ -140,7 +140,7 @@ KERNELS: Final = (
     Kernel(
         "concatenate",
         ("x", "..."),
-        ALL,
+        STORED,
         _concatenate_shape,
         streaming(0),
         _concatenate,
@@ -150,7 +150,7 @@ KERNELS: Final = (
     Kernel(
         "split",
         ("x",),
-        ALL,
+        STORED,
         _split_shape,
         streaming(0),
         _split,
@@ -160,7 +160,7 @@ KERNELS: Final = (
     Kernel(
         "slice",
         ("x",),
-        ALL,
+        STORED,
         _slice_shape,
         _written_only,
         _slice,
@@ -170,7 +170,7 @@ KERNELS: Final = (
     Kernel(
         "broadcast_to",
         ("x",),
-        ALL,
+        STORED,
         _broadcast_shape,
         streaming(0),
         _broadcast,
@@ -180,7 +180,7 @@ KERNELS: Final = (
     Kernel(
         "take",
         ("x", "indices"),
-        ALL,
+        STORED,
         _take_shape,
         _written_only,
         _take,

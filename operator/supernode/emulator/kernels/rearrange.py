@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, DTYPES, INEXACT
+from supernode.emulator.dtypes import DTYPES, INEXACT, STORED
 from supernode.emulator.kernels.rules import known_dtype, narrow, normal_axes, normal_axis, normal_shape, streaming
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
 from supernode.errors import KernelError
@@ -92,11 +92,11 @@ def _linspace(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seque
 
 
 KERNELS: Final = (
-    Kernel("flip", ("x",), ALL, _flip_shape, streaming(0), _flip, "elements along axis in reverse", {"axis": None}),
+    Kernel("flip", ("x",), STORED, _flip_shape, streaming(0), _flip, "elements along axis in reverse", {"axis": None}),
     Kernel(
         "roll",
         ("x",),
-        ALL,
+        STORED,
         _roll_shape,
         streaming(0),
         _roll,
@@ -106,7 +106,7 @@ KERNELS: Final = (
     Kernel(
         "tile",
         ("x",),
-        ALL,
+        STORED,
         _tile_shape,
         streaming(0),
         _tile,
@@ -116,7 +116,7 @@ KERNELS: Final = (
     Kernel(
         "triangle",
         ("x",),
-        ALL,
+        STORED,
         _triangle_shape,
         streaming(0),
         _triangle,
@@ -126,7 +126,7 @@ KERNELS: Final = (
     Kernel(
         "eye",
         (),
-        ALL,
+        STORED,
         _eye_shape,
         streaming(0),
         _eye,

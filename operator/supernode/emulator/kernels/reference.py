@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS
+from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS, STORED
 from supernode.emulator.kernels.table import REQUIRED, Kernel, Table
 
 _GROUPS = {
-    ALL: "all",
+    STORED: "all",
+    ALL: "all but f8",
     FIELDS: "numbers, complex",
     INEXACT: "floats, complex",
     NUMBERS: "numbers",

@@ -12,22 +12,38 @@ from typing import Any
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, DTYPES, WIDE
+from supernode.emulator.dtypes import DTYPES, NARROW, WIDE
 from supernode.emulator.kernels.table import AnyArray, Attributes, Cost, CostRule, Spec
+from supernode.emulator.rounding import convert, widen
 from supernode.errors import KernelError
 
-
-def widen(array: AnyArray) -> AnyArray:
-    """16-bit floats as f32 (exact), everything else as it is."""
-    return array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind not in "iu" else array
+__all__ = [
+    "broadcast",
+    "choice",
+    "known_dtype",
+    "moved",
+    "narrow",
+    "need",
+    "normal_axes",
+    "normal_axis",
+    "normal_shape",
+    "number",
+    "rows_of",
+    "same_dtype",
+    "same_shape",
+    "streaming",
+    "whole",
+    "wide_dtype",
+    "widen",
+]
 
 
 def narrow(array: Any, spec: Spec) -> AnyArray:
-    """A result in its output type (rounded once, to nearest even) and shape, contiguous in memory."""
+    """A result in its output type (rounded once, to nearest even; 8-bit floats saturate) and shape, contiguous."""
     out = np.asarray(array)
     dtype = DTYPES[spec.dtype]
     if out.dtype != dtype:
-        out = out.astype(dtype)
+        out = convert(out, dtype) if spec.dtype in NARROW else out.astype(dtype)
     if out.shape != spec.shape:
         out = out.reshape(spec.shape)
     return out if out.flags.c_contiguous else np.ascontiguousarray(out)
@@ -102,7 +118,43 @@ def known_dtype(value: object) -> str:
         KernelError: not a dtype of the device.
     """
     if not isinstance(value, str) or value not in DTYPES:
-        raise KernelError(f"dtype {value!r} is none of {', '.join(ALL)}")
+        raise KernelError(f"dtype {value!r} is none of {', '.join(DTYPES)}")
+    return value
+
+
+def number(attributes: Attributes, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """An attribute that is a number from low to high.
+
+    Raises:
+        KernelError: it is not.
+    """
+    value = attributes[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise KernelError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+    return value
+
+
+def whole(attributes: Attributes, name: str, low: int = 0, high: int = 1 << 62) -> int:
+    """An attribute that is a whole number from low to high.
+
+    Raises:
+        KernelError: it is not.
+    """
+    value = attributes[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise KernelError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def choice(attributes: Attributes, name: str, *words: str) -> str:
+    """An attribute that is one of some words.
+
+    Raises:
+        KernelError: it is not.
+    """
+    value = attributes[name]
+    if not isinstance(value, str) or value not in words:
+        raise KernelError(f"{name} must be one of {', '.join(words)}, not {value!r}")
     return value
 
 
