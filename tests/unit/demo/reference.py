@@ -104,21 +104,21 @@ def loss_and_gradients(w: Weights, tokens, targets, *, layers: int, heads: int) 
     dlogits = odds
     dlogits[rows] -= 1
     dlogits /= F(batch * sequence)
-    g["token"] = np.einsum("bsv,bsh->vh", dlogits, last)
+    g["token"] = np.einsum("bsv,bsh->vh", dlogits, last, optimize=True)
     dx, g["norm.gain"], g["norm.bias"] = norm_back(dlogits @ w["token"], w["norm.gain"], last_norm)
     for layer in reversed(range(layers)):
         p = f"{layer}."
         a, norm1, q, k, v, shares, mixed, b, norm2, wide, active = tape[layer]
-        g[p + "mlp.down.weight"] = np.einsum("bsi,bso->io", active, dx)
+        g[p + "mlp.down.weight"] = np.einsum("bsi,bso->io", active, dx, optimize=True)
         g[p + "mlp.down.bias"] = dx.sum((0, 1))
         dwide = (dx @ w[p + "mlp.down.weight"].T) * gelu_slope(wide)
-        g[p + "mlp.up.weight"] = np.einsum("bsi,bso->io", b, dwide)
+        g[p + "mlp.up.weight"] = np.einsum("bsi,bso->io", b, dwide, optimize=True)
         g[p + "mlp.up.bias"] = dwide.sum((0, 1))
         db, g[p + "norm2.gain"], g[p + "norm2.bias"] = norm_back(
             dwide @ w[p + "mlp.up.weight"].T, w[p + "norm2.gain"], norm2
         )
         dx = dx + db
-        g[p + "attention.out.weight"] = np.einsum("bsi,bso->io", mixed, dx)
+        g[p + "attention.out.weight"] = np.einsum("bsi,bso->io", mixed, dx, optimize=True)
         g[p + "attention.out.bias"] = dx.sum((0, 1))
         dmixed = heads_of(dx @ w[p + "attention.out.weight"].T, heads)
         dv = shares.transpose(0, 1, 3, 2) @ dmixed
@@ -126,7 +126,7 @@ def loss_and_gradients(w: Weights, tokens, targets, *, layers: int, heads: int) 
         dscores = shares * (dshares - (dshares * shares).sum(-1, keepdims=True)) * scale
         dq, dk = dscores @ k, dscores.transpose(0, 1, 3, 2) @ q
         dqkv = np.concatenate([joined(part) for part in (dq, dk, dv)], axis=-1)
-        g[p + "attention.qkv.weight"] = np.einsum("bsi,bso->io", a, dqkv)
+        g[p + "attention.qkv.weight"] = np.einsum("bsi,bso->io", a, dqkv, optimize=True)
         g[p + "attention.qkv.bias"] = dqkv.sum((0, 1))
         da, g[p + "norm1.gain"], g[p + "norm1.bias"] = norm_back(
             dqkv @ w[p + "attention.qkv.weight"].T, w[p + "norm1.gain"], norm1
