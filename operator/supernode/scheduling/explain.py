@@ -107,8 +107,7 @@ def _placed(placement: Placement) -> str:
 
 def _asked(demand: GangDemand, snapshot: Snapshot) -> str:
     """`needs 4 workers x 2 hygon.com/hcu in one spine (8 devices)`."""
-    pool = next((p for name in demand.pools if (p := snapshot.pool(name)) is not None), None)
-    resource = "accelerators" if pool is None else snapshot.resources[pool.resource]
+    resource = _resource(demand, snapshot)
     count = f"{demand.fewest} to {demand.workers} workers" if demand.fewest < demand.workers else ""
     text = f"needs {count or _count(demand.workers, 'worker')} x {demand.devices} {resource}"
     required = [c.level for c in demand.constraints if c.required]
@@ -117,6 +116,12 @@ def _asked(demand: GangDemand, snapshot: Snapshot) -> str:
     for item in demand.slices:
         text += f", each {item.size} ranks in one {item.level}"
     return f"{text} ({_count(demand.fewest * demand.devices, 'device')})"
+
+
+def _resource(demand: GangDemand, snapshot: Snapshot) -> str:
+    """What the devices of the first known pool are called, such as `hygon.com/hcu`."""
+    pool = next((p for name in demand.pools if (p := snapshot.pool(name)) is not None), None)
+    return "accelerators" if pool is None else snapshot.resources[pool.resource]
 
 
 def _accelerators(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
@@ -185,8 +190,32 @@ def _misconfigured(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand)
     return f"can't be cut as asked: {refusal.detail}"
 
 
-def _plain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}"
+def _repair(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    if not refusal.wanted:
+        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}; waits until a part of it is repaired"
+    where = f"in {refusal.level} {'/'.join(refusal.domain)}" if refusal.domain else f"in pool {refusal.pool}"
+    if refusal.level and not refusal.domain:
+        where = f"in any one {refusal.level} of pool {refusal.pool}"
+    return (
+        f"lost {refusal.detail}; {_count(refusal.wanted, 'worker')} x {demand.devices} "
+        f"{_resource(demand, snapshot)} must be replaced {where}, where {refusal.fits} of {refusal.wanted} fit; "
+        f"{_pool_numbers(refusal)}; the gang goes on when these nodes are back or others there are free"
+    )
+
+
+def _preemption(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}"
+    if not refusal.detail:
+        return f"{text}; waits for gangs of lower priority to give way"
+    lost = f", doing {_span(refusal.used)} of work again" if refusal.used else ""
+    return f"{text}; starts when {refusal.detail} has given way{lost}"
+
+
+def _suspended(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    return (
+        f"{_asked(demand, snapshot)}, but is suspended and holds nothing; {_pool_numbers(refusal)}; "
+        "it queues again when spec.runPolicy.suspend is false"
+    )
 
 
 _WRITERS: Final = {
@@ -198,9 +227,9 @@ _WRITERS: Final = {
     Reason.OUT_OF_DEVICE_MEMORY: _memory,
     Reason.NO_MATCHING_POOL: _no_pool,
     Reason.MISCONFIGURED: _misconfigured,
-    Reason.WAITING_FOR_PREEMPTION: _plain,
-    Reason.WAITING_FOR_REPAIR: _plain,
-    Reason.SUSPENDED: _plain,
+    Reason.WAITING_FOR_PREEMPTION: _preemption,
+    Reason.WAITING_FOR_REPAIR: _repair,
+    Reason.SUSPENDED: _suspended,
 }
 
 

@@ -42,7 +42,10 @@ class PoolRefusal:
         resource: the node resource that is short (`INSUFFICIENT_NODE_RESOURCES`), or the quota's resource.
         limit: the quota's limit, or the device's memory in bytes.
         used: devices that the namespace holds already, or bytes that one device would need.
-        detail: what is wrong, where numbers can't say it (`MISCONFIGURED`).
+        detail: what is wrong, where numbers can't say it (`MISCONFIGURED`); names of lost nodes (`WAITING_FOR_REPAIR`)
+            or of the gangs that give way (`WAITING_FOR_PREEMPTION`).
+        wanted: workers that need another place (`WAITING_FOR_REPAIR`); 0 = not about that.
+        domain: path of the domain that `fits` is about, outermost first; empty = not one.
     """
 
     pool: str
@@ -58,6 +61,8 @@ class PoolRefusal:
     limit: int = 0
     used: int = 0
     detail: str = ""
+    wanted: int = 0
+    domain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

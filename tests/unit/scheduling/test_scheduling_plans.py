@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from supernode.scheduling.alternatives import Running, alternatives
 from supernode.scheduling.cycle import plan_cycle, queue_order, quota_share
 from supernode.scheduling.defragment import Movable, plan_moves
 from supernode.scheduling.demand import Slice
-from supernode.scheduling.explain import explain_alternatives
+from supernode.scheduling.explain import explain, explain_alternatives
 from supernode.scheduling.picture import picture
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
@@ -35,7 +36,7 @@ from supernode.scheduling.preempt import Victim, plan_preemption, smallest
 from supernode.scheduling.repair import plan_replacement
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
-from supernode.scheduling.unplaceable import Unplaceable
+from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
 
 PAIR = (0, 1)
@@ -216,13 +217,21 @@ def test_lost_nodes_are_replaced_nearby_and_other_ranks_stay() -> None:
     state.apply_node(a_node("n01", "spine-0", "sn-0", usable=False))
     state.remove_node("n05")
     after = plan_replacement(state.snapshot(), demand, before, {"n01", "n05", "elsewhere"})
-    assert after is not None
+    assert isinstance(after, Placement)
     assert [worker.node for worker in after.workers] == ["n00", "n03", "n02", "n04", "n07", "n06"]
     assert (after.level, after.domain) == ("spine", ("spine-0",))
     inside = a_gang("a/x", 6, constraints=required("supernode"))
     before = held("a/y", *((f"n{i:02d}", PAIR) for i in (8, 9, 10, 11)))
     state.claim("a/y", before, demand.request)
-    assert plan_replacement(state.snapshot(), inside, before, {"n08"}) is None  # sn-2 has no node to spare
+    refused = plan_replacement(state.snapshot(), replace(inside, key="a/y", workers=4), before, {"n08"})
+    assert isinstance(refused, Unplaceable)  # sn-2 has no node to spare
+    assert refused.code is Reason.WAITING_FOR_REPAIR
+    assert (refused.nearest.wanted, refused.nearest.fits, refused.nearest.domain) == (1, 0, ("spine-0", "sn-2"))
+    assert explain(refused, state.snapshot(), inside) == (
+        "lost n08; 1 worker x 2 hygon.com/hcu must be replaced in supernode spine-0/sn-2, where 0 of 1 fit; pool dcu "
+        "has 18 devices on 9 nodes (2 more not ready or closed to this job), 4 free; the gang goes on when these nodes "
+        "are back or others there are free"
+    )
 
 
 def test_replacement_keeps_slices_together() -> None:
@@ -232,11 +241,11 @@ def test_replacement_keeps_slices_together() -> None:
     before = held("a/x", ("n00", PAIR), ("n01", PAIR), ("n03", PAIR), ("n04", PAIR))
     state.claim("a/x", before, demand.request)
     after = plan_replacement(state.snapshot(), demand, before, {"n00", "n04"})
-    assert after is not None
+    assert isinstance(after, Placement)
     assert [worker.node for worker in after.workers] == ["n02", "n01", "n03", "n05"]
     state.remove_node("n03")
     after = plan_replacement(state.snapshot(), demand, before, {"n03"})
-    assert after is not None
+    assert isinstance(after, Placement)
     assert [worker.node for worker in after.workers][2] == "n05"
 
 
