@@ -144,7 +144,7 @@ def predict(
         fits=chip.memory_bytes is None or needed <= chip.memory_bytes,
         mfu=useful / (seconds * parallelism.devices * chip.peak_flops(model.dtype)),
         calibrated=family.calibrated,
-        notes=_notes(family),
+        notes=notes_of(family),
     )
 
 
@@ -178,7 +178,7 @@ def predict_batch(
     for array in (seconds, parts, mfu, fits):
         array.setflags(write=False)
     family = family_of(chip.name)
-    return StepTimes(seconds, parts, needed, chip.memory_bytes, fits, mfu, family.calibrated, _notes(family))
+    return StepTimes(seconds, parts, needed, chip.memory_bytes, fits, mfu, family.calibrated, notes_of(family))
 
 
 def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: Storage) -> tuple[Num, ...]:
@@ -217,7 +217,7 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     return (*values, storage.wait(model, cuts.batch, sum(values)))
 
 
-def _notes(family: Family) -> tuple[str, ...]:
+def notes_of(family: Family) -> tuple[str, ...]:
     """What must be said of the constants that were used."""
     if family.calibrated:
         return ()
