@@ -92,6 +92,7 @@ def binary(
         optional=1,
         backward=backward,
         elementwise=True,
+        ufunc=function if isinstance(function, np.ufunc) else None,
     )
 
 
@@ -108,7 +109,8 @@ def unary(
         return (narrow(function(widen(inputs[0])), outputs[0]),)
 
     cost = streaming(_FUNCTION_FLOPS.get(name, 1))
-    return Kernel(name, ("x",), dtypes, shape, cost, run, summary, backward=backward, elementwise=True)
+    ufunc = function if isinstance(function, np.ufunc) else None
+    return Kernel(name, ("x",), dtypes, shape, cost, run, summary, backward=backward, elementwise=True, ufunc=ufunc)
 
 
 def _power(a: AnyArray, b: Any) -> Any:

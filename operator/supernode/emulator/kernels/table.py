@@ -97,6 +97,8 @@ class Kernel:
         backward: name of the kernel that gives the gradients, or empty.
         lazy: the result takes host memory only when it is written to.
         elementwise: each output element depends on the input elements at the same place only (may be fused).
+        ufunc: the NumPy function that `run` applies to the inputs as they are, if it is one: for dtypes that compute in
+            themselves, `run` is this function and nothing else.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Kernel:
     backward: str = ""
     lazy: bool = False
     elementwise: bool = False
+    ufunc: np.ufunc | None = None
 
     @property
     def variadic(self) -> bool:
