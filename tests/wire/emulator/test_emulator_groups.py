@@ -37,6 +37,34 @@ def test_all_kinds(emulator: Emulator) -> None:
     assert x.numpy().tolist() == [10, 20]
 
 
+def test_a_program_per_device(emulator: Emulator) -> None:
+    """Each device's calls one after the other, as a program of its own would make them; then all at once again."""
+    group = emulator.group()
+    kept = []
+    for device in emulator.devices:
+        mine = group.member(device)
+        assert (mine.size, mine.place, mine.device) == (2, device.rank, device)
+        x = device.array([1.0 + mine.place, 2.0])
+        mine.broadcast(x, root=1)
+        mine.all_reduce(x)
+        gathered, whole = mine.all_gather(x), device.empty((4,))
+        assert mine.all_gather(x, out=whole) is whole
+        part = mine.reduce_scatter(device.array([[1.0, 2.0], [3.0, 4.0]]))
+        out = device.stream()
+        mine.send(x, to=1 - mine.place, stream=out)
+        kept.append((x, gathered, whole, part, mine.recv((2,), source=1 - mine.place)))
+    for place, (x, gathered, whole, part, received) in enumerate(kept):
+        assert x.numpy().tolist() == received.numpy().tolist() == [4, 4]
+        assert gathered.numpy().tolist() == [[4, 4]] * 2
+        assert whole.numpy().tolist() == [4] * 4
+        assert part.numpy().tolist() == [[[2, 4]], [[6, 8]]][place]
+    xs = [device.array([1.0]) for device in emulator.devices]
+    group.all_reduce(xs)
+    assert [x.item() for x in xs] == [2, 2]
+    with pytest.raises(KernelError, match=r"2 times f32\[1\]"):
+        group.member(xs[0].device).all_gather(xs[0], out=xs[0])
+
+
 def test_on_streams_of_their_own(emulator: Emulator) -> None:
     streams = [device.stream() for device in emulator.devices]
     group = emulator.group(channel=1)

@@ -39,6 +39,7 @@ All take a list with one array per local device of the group, in rank order, and
     out = group.all_to_all(arrays)                   # blocks along axis 0, one per rank
     group.send(array, to=rank); received = group.recv(device, shape, dtype, source=rank)
     group.barrier()
+    mine = group.member(device)   one device's calls alone, for programs written per device: mine.all_reduce(array) ...
 All take `stream=` or, for lists, `streams=`. A lost or late rank is an error that names it, at the next wait.
 
 Progress: `emulator.report(step=1, loss=2.3, tokens=4096, digest=None, **extra)` once a step; the sidecar publishes it
@@ -81,6 +82,6 @@ Kernels (attributes with defaults; 16-bit floats compute in f32 and round once, 
 from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.devices import Device, Event, MemoryUse, Stream
 from supernode.emulator.client.emulator import Emulator, connect
-from supernode.emulator.client.groups import Group
+from supernode.emulator.client.groups import Group, Member
 
-__all__ = ["Array", "Device", "Emulator", "Event", "Group", "MemoryUse", "Stream", "connect"]
+__all__ = ["Array", "Device", "Emulator", "Event", "Group", "Member", "MemoryUse", "Stream", "connect"]
