@@ -161,7 +161,7 @@ class Pools:
 
     def _in_use(self, pool: str) -> bool:
         snapshot = self._context.observer.snapshot()
-        return any(holding.pool == pool for holding in snapshot.holders.values())
+        return any(pool in holding.pools for holding in snapshot.holders.values())
 
     async def _hold(self, obj: Json) -> bool:
         """Put our finalizer on an emulated pool; take it off one that goes and whose devices are withdrawn."""

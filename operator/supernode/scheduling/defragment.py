@@ -56,7 +56,7 @@ def plan_moves(snapshot: Snapshot, demand: GangDemand, movable: Iterable[Movable
     able = {
         gang.demand.key: gang
         for gang in sorted(movable, key=lambda gang: (_cost(gang), gang.demand.key))
-        if gang.demand.key in snapshot.holders and snapshot.holders[gang.demand.key].pool in demand.pools
+        if gang.demand.key in snapshot.holders and set(snapshot.holders[gang.demand.key].pools) & set(demand.pools)
     }
 
     def attempt(keys: Sequence[str]) -> tuple[Placement, tuple[Placement, ...]] | None:

@@ -31,6 +31,19 @@ class WorkerPlacement:
 
 
 @dataclass(frozen=True, slots=True)
+class StageShare:
+    """One pipeline stage of a gang over several pools: its pool, and how many layers each of its chunks has."""
+
+    pool: str
+    chunks: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        """All its layers."""
+        return sum(self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerUp:
     """A place that was not taken.
 
@@ -53,7 +66,7 @@ class Placement:
 
     Attributes:
         key: ``namespace/name`` of the job.
-        pool: that it runs in.
+        pool: that it runs in; several (`mix: Stages`) are joined by commas, in the order of the pipeline.
         group: SuperNodeGroup of the domain; empty = the nodes are not inside one domain of a group.
         level: name of the innermost level whose one domain holds the whole gang (``node`` for a single node);
             empty = none.
@@ -66,6 +79,9 @@ class Placement:
         note: why there is no prediction although the model is known; empty otherwise.
         rows: int64 (nodes,) rows of `nodes` in the snapshot that it was made on; None = made elsewhere.
         names: node names of that snapshot.
+        node_pools: pool of each of `nodes`, of a gang over several pools; empty = all in `pool`.
+        stages: of a gang over several pools, what each pipeline stage got, first to last; empty otherwise. The ranks of
+            a stage are neighbours then.
     """
 
     key: str
@@ -81,12 +97,20 @@ class Placement:
     note: str = ""
     rows: NDArray[np.int64] | None = field(default=None, repr=False)
     names: tuple[str, ...] = field(default=(), repr=False)
+    node_pools: tuple[str, ...] = ()
+    stages: tuple[StageShare, ...] = ()
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Names of its pools, each once, in the order of the ranks."""
+        return tuple(dict.fromkeys(self.node_pools)) or (self.pool,)
 
     @cached_property
     def workers(self) -> tuple[WorkerPlacement, ...]:
         """The workers in rank order."""
+        pools = self.node_pools or (self.pool,) * len(self.nodes)
         return tuple(
-            WorkerPlacement(rank, self.nodes[node], self.pool, tuple(devices))
+            WorkerPlacement(rank, self.nodes[node], pools[node], tuple(devices))
             for rank, (node, devices) in enumerate(zip(self.node_of.tolist(), self.devices.tolist(), strict=True))
         )
 
@@ -114,24 +138,26 @@ class Placement:
         level: str = "",
         domain: Sequence[str] = (),
         predicted: StepTime | None = None,
+        stages: Sequence[StageShare] = (),
     ) -> Placement:
         """A placement from its workers, as the job's status keeps them.
 
         Raises:
-            InputError: no workers, ranks that are not 0, 1, ..., unequal numbers of devices, several pools, or a
-                device index that no node can have; names the job.
+            InputError: no workers, ranks that are not 0, 1, ..., unequal numbers of devices, several pools on one
+                node, or a device index that no node can have; names the job.
         """
         obj = f"TrainingJob {key}"
         ordered = sorted(workers, key=lambda worker: worker.rank)
         if not ordered or [worker.rank for worker in ordered] != list(range(len(ordered))):
             raise InputError("ranks must be 0, 1, 2, ... without gaps", field="status.placement.workers", obj=obj)
         width = len(ordered[0].devices)
-        pool = ordered[0].pool
         nodes: dict[str, int] = {}
+        pools: dict[str, str] = {}
         for worker in ordered:
+            pool = pools.setdefault(worker.node, worker.pool)
             if len(worker.devices) != width or worker.pool != pool or len(set(worker.devices)) != width:
                 raise InputError(
-                    "all workers need the same pool and the same number of different devices",
+                    "all workers of a node need the same pool, and all the same number of different devices",
                     field=f"status.placement.workers[{worker.rank}]",
                     obj=obj,
                 )
@@ -146,7 +172,7 @@ class Placement:
         node_of = np.asarray([nodes[worker.node] for worker in ordered], dtype=np.int32)
         return cls(
             key=key,
-            pool=pool,
+            pool=",".join(dict.fromkeys(pools.values())),
             group=group,
             level=level,
             domain=tuple(domain),
@@ -154,4 +180,6 @@ class Placement:
             node_of=node_of,
             devices=devices.reshape(len(ordered), width),
             predicted=predicted,
+            node_pools=tuple(pools.values()) if len(set(pools.values())) > 1 else (),
+            stages=tuple(stages),
         )

@@ -196,7 +196,7 @@ def _cheapest_first(victim: Victim) -> tuple[int, float, str]:
 def _may_go(snapshot: Snapshot, demand: GangDemand, victim: Victim) -> bool:
     """Whether this gang may be asked to give way to that one."""
     holding = snapshot.holders.get(victim.key)
-    if holding is None or holding.pool not in demand.pools or victim.key == demand.key:
+    if holding is None or not set(holding.pools) & set(demand.pools) or victim.key == demand.key:
         return False
     return victim.priority < demand.priority or _borrows(snapshot, demand, holding)
 

@@ -79,12 +79,13 @@ class Holding:
 
     Attributes:
         key: ``namespace/name`` of the job.
-        pool: name.
+        pool: name; of a gang over several pools, their names joined by commas.
         nodes: names, each once; a node may have left the cluster.
         masks: uint64 (nodes,) devices held on each, bit i = device i.
         workers: int32 (nodes,) pods on each.
         request: per worker, resource name -> amount, without the accelerators.
         devices: held on all nodes together.
+        node_pools: pool of each of `nodes`; empty = all in `pool`.
     """
 
     key: str
@@ -94,6 +95,7 @@ class Holding:
     workers: Int32
     request: Mapping[str, int]
     devices: int
+    node_pools: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -102,6 +104,23 @@ class Holding:
         """A holding with its devices counted."""
         devices = int(np.bitwise_count(masks).sum())
         return cls(key, pool, nodes, masks, workers, MappingProxyType({"pods": 1, **request}), devices)
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Names of its pools, each once, in the order of its nodes."""
+        return tuple(dict.fromkeys(self.node_pools)) or (self.pool,)
+
+    def at(self, pool: str) -> Bool | slice:
+        """Index of those of its nodes that are in a pool."""
+        if not self.node_pools:
+            return slice(None) if pool == self.pool else slice(0, 0)
+        return np.asarray([name == pool for name in self.node_pools], dtype=np.bool_)
+
+    def devices_in(self, pool: str) -> int:
+        """Devices that it holds of a pool."""
+        if not self.node_pools:
+            return self.devices if pool == self.pool else 0
+        return int(np.bitwise_count(self.masks[self.at(pool)]).sum())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -143,12 +162,13 @@ class Snapshot:
     def held(self, pool: str, namespace: str) -> int:
         """Devices of a pool that a namespace's gangs hold."""
         prefix = f"{namespace}/"
-        return sum(h.devices for h in self.holders.values() if h.pool == pool and h.key.startswith(prefix))
+        mine = (h for h in self.holders.values() if h.key.startswith(prefix))
+        return sum(h.devices_in(pool) for h in mine)
 
     def holders_in(self, pool: str) -> dict[str, int]:
         """Gangs that hold devices of a pool -> how many; the largest first, then by key."""
-        found = [(-h.devices, key) for key, h in self.holders.items() if h.pool == pool]
-        return {key: -count for count, key in sorted(found)}
+        found = [(-h.devices_in(pool), key) for key, h in self.holders.items()]
+        return {key: -count for count, key in sorted(found) if count}
 
 
 def resource_vector(resources: tuple[str, ...], request: Mapping[str, int]) -> tuple[Int64, tuple[str, ...]]:

@@ -10,6 +10,7 @@ Not here: deciding, and knowing which pods are whose: pods of a gang that has a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -143,6 +144,8 @@ class State:
         amounts = booked(request, f"TrainingJob {key}")
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
         holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, amounts)
+        if placement.node_pools:
+            holding = replace(holding, node_pools=placement.node_pools)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
@@ -330,9 +333,12 @@ class State:
         rows, at = self._rows_of(holding)
         masks = holding.masks[at]
         self._used[rows] += sign * holding.workers[at, None].astype(np.int64) * vector
-        spec = self._pools.get(holding.pool)
-        if spec is not None:
-            self._used[rows, self._resources.index(spec.resource)] += sign * np.bitwise_count(masks).astype(np.int64)
+        for name in holding.pools:
+            spec = self._pools.get(name)
+            if spec is not None:
+                here = holding.among(name, at)
+                column = self._resources.index(spec.resource)
+                self._used[rows[here], column] += sign * np.bitwise_count(masks[here]).astype(np.int64)
         if sign > 0:
             self._device_gang[rows] |= masks
         else:

@@ -123,26 +123,37 @@ class Work:
         rows = self._rows(placement)
         workers, masks = placement.loads()
         live = self.live
-        vector = self.facts.get(("vector", demand.kind, placement.pool))
-        if vector is None:
-            vector, _ = resource_vector(live.resources, demand.request)
-            pool = live.pool(placement.pool)
-            if pool is not None:
-                vector[pool.resource] += demand.devices
-            self.facts["vector", demand.kind, placement.pool] = vector
-        live.free[rows] -= workers[:, None] * vector
-        live.device_free[rows] &= ~masks
         counts = workers.astype(np.int32)
         size = int(placement.devices.size)
-        holding = Holding(demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size)
+        mixed = placement.node_pools
+        holding = Holding(demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size, mixed)
+        if mixed:
+            for pool in holding.pools:
+                at = holding.at(pool)
+                live.free[rows[at]] -= workers[at, None] * self._vector(demand, pool)
+        else:
+            live.free[rows] -= workers[:, None] * self._vector(demand, placement.pool)
+        live.device_free[rows] &= ~masks
         self._holders[demand.key] = holding
-        counted = (placement.pool, demand.namespace)
-        if counted in self._held:
-            self._held[counted] += holding.devices
+        for pool in holding.pools if mixed else (placement.pool,):
+            counted = (pool, demand.namespace)
+            if counted in self._held:
+                self._held[counted] += holding.devices_in(pool)
         self._touched.append(rows)
         self._frozen = None
         self.memo.clear()
         live.memo.clear()
+
+    def _vector(self, demand: GangDemand, pool: str) -> Int64:
+        """int64 (R,): what one worker takes from a node of a pool, accelerators included; not to be changed."""
+        vector: Int64 | None = self.facts.get(("vector", demand.kind, pool))
+        if vector is None:
+            vector, _ = resource_vector(self.live.resources, demand.request)
+            info = self.live.pool(pool)
+            if info is not None:
+                vector[info.resource] += demand.devices
+            self.facts["vector", demand.kind, pool] = vector
+        return vector
 
     def release(self, key: str, workers: int | None = None) -> Holding:
         """A gang holds nothing from now on, or `workers` fewer: those of its last ranks.
@@ -165,8 +176,8 @@ class Work:
             holding.workers, np.maximum(total - dropped - (np.cumsum(holding.workers) - holding.workers), 0)
         )
         each = holding.devices // total
-        pool = self.live.pool(holding.pool)
-        linked = (pool.chip.link_domain if pool is not None else None) or MOST_DEVICES
+        pools = [pool for name in holding.pools if (pool := self.live.pool(name)) is not None]
+        linked = min((pool.chip.link_domain or MOST_DEVICES for pool in pools), default=MOST_DEVICES)
         if dropped < total and linked < max(int(mask).bit_length() for mask in holding.masks.tolist()):
             # Devices were picked by their links, so which are a rank's is not known: a node is given up whole or not.
             partly = (kept > 0) & (kept < holding.workers)
@@ -184,8 +195,11 @@ class Work:
         live = self.live
         vector, _ = resource_vector(live.resources, holding.request)
         live.free[rows] += gone[at, None] * vector
-        if pool is not None:
-            live.free[rows, pool.resource] += np.bitwise_count(freed[at])
+        for pool in pools:
+            here = [
+                i for i, n in enumerate(at.tolist()) if not holding.node_pools or holding.node_pools[n] == pool.name
+            ]
+            live.free[rows[here], pool.resource] += np.bitwise_count(freed[at[here]])
         live.device_free[rows] |= freed[at] & live.device_all[rows]
         if dropped == total:
             del self._holders[key]
@@ -193,7 +207,10 @@ class Work:
             still = np.flatnonzero(kept)
             names = tuple(holding.nodes[i] for i in still.tolist())
             counts = kept[still].astype(np.int32)
-            self._holders[key] = Holding.of(key, holding.pool, names, kept_masks[still], counts, holding.request)
+            rest = Holding.of(key, holding.pool, names, kept_masks[still], counts, holding.request)
+            if holding.node_pools:
+                rest = replace(rest, node_pools=tuple(holding.node_pools[i] for i in still.tolist()))
+            self._holders[key] = rest
         self._held.clear()
         self._rooms.clear()  # trees without any room are left out of a room: they may have some again
         self._frozen = None
