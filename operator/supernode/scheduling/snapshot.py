@@ -116,6 +116,11 @@ class Holding:
             return slice(None) if pool == self.pool else slice(0, 0)
         return np.asarray([name == pool for name in self.node_pools], dtype=np.bool_)
 
+    def among(self, pool: str, nodes: Int64) -> Bool | slice:
+        """Index of those of some of its nodes (given by their places in `nodes`) that are in a pool."""
+        inside = self.at(pool)
+        return inside if isinstance(inside, slice) else inside[nodes]
+
     def devices_in(self, pool: str) -> int:
         """Devices that it holds of a pool."""
         if not self.node_pools:

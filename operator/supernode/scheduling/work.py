@@ -196,9 +196,7 @@ class Work:
         vector, _ = resource_vector(live.resources, holding.request)
         live.free[rows] += gone[at, None] * vector
         for pool in pools:
-            here = [
-                i for i, n in enumerate(at.tolist()) if not holding.node_pools or holding.node_pools[n] == pool.name
-            ]
+            here = holding.among(pool.name, at)
             live.free[rows[here], pool.resource] += np.bitwise_count(freed[at[here]])
         live.device_free[rows] |= freed[at] & live.device_all[rows]
         if dropped == total:
