@@ -151,14 +151,15 @@ def gpt(emulator: Emulator) -> Iterable[Case]:
 def gpt_of(emulator: Emulator, label: str, config: Any, steps: int, batch: int = 8) -> Iterable[Case]:
     """One size of it."""
     from supernode.demo.adamw import AdamWConfig
-    from supernode.demo.parallel import DataParallel
+    from supernode.demo.parallel import Ranks
 
     reference = _reference()
     rng = np.random.default_rng(5)
     tokens, targets = (rng.integers(0, 256, (batch, config.sequence)).astype(np.uint8) for _ in range(2))
     optimizer = AdamWConfig()
-    replicas = DataParallel(emulator, config, optimizer, seed=1)
-    weights = reference.unflatten(replicas.optimizers[0].master.numpy(), config.shapes())
+    ranks = Ranks(emulator, config, optimizer, seed=1)
+    (rank,) = ranks.local
+    weights = reference.unflatten(rank.optimizer.master.numpy(), rank.model.parameters.shapes())
     state = reference.AdamW(
         weights, beta1=optimizer.beta1, beta2=optimizer.beta2, epsilon=optimizer.epsilon, decay=optimizer.weight_decay
     )
@@ -166,7 +167,7 @@ def gpt_of(emulator: Emulator, label: str, config: Any, steps: int, batch: int =
 
     def there() -> None:
         for _ in range(steps):
-            replicas.step([(tokens, targets)], step=next(turns), learning_rate=1e-3).item()
+            ranks.step([[(tokens, targets)]], step=next(turns), learning_rate=1e-3).item()
 
     def here() -> None:
         for _ in range(steps):

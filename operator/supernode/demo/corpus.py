@@ -70,21 +70,46 @@ def load_corpus(limit: int = DEFAULT_BYTES, root: Path | None = None) -> Corpus:
 
 
 class Batches:
-    """An endless stream of (inputs, targets), each uint8 (batch, sequence); the target is the next byte.
+    """An endless stream of batches, each the next sequences of the text's random order, cut over the replicas.
 
-    The same seed and rank give the same stream; different ranks give different ones.
+    The same seed gives the same sequences in every step, whatever the number of replicas: replica r of n gets the r-th
+    n-th of them.
+
+    Args:
+        corpus: the text.
+        batch: sequences of one replica and step.
+        sequence: bytes of a sequence.
+        seed: of the order.
+        replica: of `replicas`, counted from 0.
+        replicas: how many share a step's sequences.
+        micro_batch: sequences that are handed out together.
     """
 
-    def __init__(self, corpus: Corpus, *, batch: int, sequence: int, seed: int, rank: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        batch: int,
+        sequence: int,
+        seed: int,
+        replica: int = 0,
+        replicas: int = 1,
+        micro_batch: int = 0,
+    ) -> None:
         if corpus.text.size <= sequence + 1:
             raise InputError(f"{corpus.text.size} bytes of text are too few for sequences of {sequence}")
+        self._micro_batch = micro_batch or batch
+        if batch % self._micro_batch:
+            raise InputError(f"a batch of {batch} sequences does not divide into micro batches of {self._micro_batch}")
         self._text = corpus.text
-        self._batch = batch
+        self._batch, self._replica, self._replicas = batch, replica, replicas
         self._offsets = np.arange(sequence + 1)
-        self._random = np.random.default_rng([seed, rank])
+        self._random = np.random.default_rng(seed)
 
-    def next(self) -> tuple[Bytes, Bytes]:
-        """The next batch."""
-        starts = self._random.integers(0, self._text.size - len(self._offsets), size=self._batch)
-        rows = self._text[starts[:, None] + self._offsets]
-        return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+    def next(self) -> list[tuple[Bytes, Bytes]]:
+        """The micro batches of a step: (inputs, targets), uint8 (micro batch, sequence); targets are the next bytes."""
+        starts = self._random.integers(0, self._text.size - len(self._offsets), size=self._batch * self._replicas)
+        mine = starts[self._replica * self._batch : (self._replica + 1) * self._batch]
+        rows = self._text[mine[:, None] + self._offsets]
+        parts = np.split(rows, self._batch // self._micro_batch)
+        return [(np.ascontiguousarray(part[:, :-1]), np.ascontiguousarray(part[:, 1:])) for part in parts]

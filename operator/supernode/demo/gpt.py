@@ -1,7 +1,9 @@
 """A byte-level GPT: token and position embedding, pre-norm blocks, a final norm, and a head tied to the embedding.
 
-Flows in: tokens and targets on a device. Flows out: the loss (mean cross-entropy in nats per byte), and after
-`backward` the gradients of all parameters in f32. The weights themselves belong to the optimizer (`adamw`).
+One `GPT` is what one device has of it: all of it, or the blocks of its pipeline stage and of those its tensor rank's
+part. Flows in: tokens and targets, or the activations of the stage before. Flows out: the loss (mean cross-entropy in
+nats per byte), or the activations for the stage after; after `backward` the gradients of all its parameters in f32. The
+weights themselves belong to the optimizer (`adamw`).
 """
 
 from __future__ import annotations
@@ -10,12 +12,16 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from supernode.demo.layers import Block, LayerNorm, Parameters
-from supernode.emulator.client import Array, Device
+from supernode.demo.cut import Cut, Place
+from supernode.demo.layers import Block, Border, LayerNorm
+from supernode.demo.parameters import Parameter, Parameters
+from supernode.demo.schedule import even_stages
+from supernode.demo.tape import Tape
+from supernode.demo.vocabulary import Embedding, Head
+from supernode.emulator.client import Array, Device, Member
 from supernode.errors import ModelError
 
 VOCABULARY: Final = 256
-DEVIATION: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,111 +42,145 @@ class GPTConfig:
         if self.hidden % self.heads:
             raise ModelError(f"hidden {self.hidden} does not divide into {self.heads} heads", field="heads")
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter by name, in the order in which they lie in the flat buffer."""
-        h = self.hidden
-        shapes: dict[str, tuple[int, ...]] = {"token": (self.vocabulary, h), "position": (self.sequence, h)}
+    def check(self, cut: Cut) -> None:
+        """ModelError where the model cannot be cut this way."""
+        for name, size in (("heads", self.heads), ("vocabulary", self.vocabulary)):
+            if size % cut.tensor:
+                raise ModelError(f"{name} {size} does not divide into {cut.tensor} tensor ranks", field=name)
+        if self.layers < cut.pipeline:
+            raise ModelError(f"{self.layers} layers are too few for {cut.pipeline} pipeline stages", field="layers")
 
-        def linear(name: str, inputs: int, outputs: int) -> None:
-            shapes[f"{name}.weight"] = (inputs, outputs)
-            shapes[f"{name}.bias"] = (outputs,)
+    def table(self, layers: range | None = None, *, first: bool = True, last: bool = True) -> dict[str, Parameter]:
+        """The parameters of some layers, in the order in which they lie in the flat arrays.
 
-        def norm(name: str) -> None:
-            shapes[f"{name}.gain"] = (h,)
-            shapes[f"{name}.bias"] = (h,)
+        Args:
+            layers: of a stage; default: all.
+            first: with the embeddings.
+            last: with the final norm; the head is the token embedding.
+        """
+        h, table = self.hidden, dict[str, Parameter]()
+        ends_branch = 1 / math.sqrt(2 * self.layers)  # the sum over the layers keeps its size
+        number = 0
 
+        def have(wanted: bool, name: str, parameter: Parameter) -> None:
+            nonlocal number
+            number += 1
+            if wanted:
+                table[name] = parameter
+
+        have(first or last, "token", Parameter(number, (self.vocabulary, h), cut=0, start="normal"))
+        have(first, "position", Parameter(number, (self.sequence, h), start="normal"))
         for layer in range(self.layers):
-            norm(f"{layer}.norm1")
-            linear(f"{layer}.attention.qkv", h, 3 * h)
-            linear(f"{layer}.attention.out", h, h)
-            norm(f"{layer}.norm2")
-            linear(f"{layer}.mlp.up", h, 4 * h)
-            linear(f"{layer}.mlp.down", 4 * h, h)
-        norm("norm")
-        return shapes
+            here = layers is None or layer in layers
+            for norm, one, two in (
+                ("norm1", ("attention.qkv", (h, 3, h), 2), ("attention.out", (h, h), 0)),
+                ("norm2", ("mlp.up", (h, 4 * h), 1), ("mlp.down", (4 * h, h), 0)),
+            ):
+                have(here, f"{layer}.{norm}.gain", Parameter(number, (h,), start="one", rows=True))
+                have(here, f"{layer}.{norm}.bias", Parameter(number, (h,), rows=True))
+                name, shape, axis = one
+                have(here, f"{layer}.{name}.weight", Parameter(number, shape, cut=axis, start="normal"))
+                have(here, f"{layer}.{name}.bias", Parameter(number, shape[1:], cut=axis - 1))
+                name, shape, axis = two
+                have(here, f"{layer}.{name}.weight", Parameter(number, shape, axis, "normal", ends_branch))
+                have(here, f"{layer}.{name}.bias", Parameter(number, (h,), rows=True))
+        have(last, "norm.gain", Parameter(number, (h,), start="one", rows=True))
+        have(last, "norm.bias", Parameter(number, (h,), rows=True))
+        # What tensor ranks that share rows have to add up lies together, at the end.
+        return dict(sorted(table.items(), key=lambda item: item[1].rows))
 
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return sum(math.prod(shape) for shape in self.shapes().values())
-
-
-def initial_parameters(device: Device, config: GPTConfig, seed: int) -> Array:
-    """All parameters as one flat f32 array: weights normal, gains 1, biases 0, as in GPT-2.
-
-    The matrices that end a residual branch start smaller, so that the sum over the layers keeps its size.
-    """
-    parts = []
-    for number, (name, shape) in enumerate(config.shapes().items()):
-        count = (math.prod(shape),)
-        if name.endswith(".gain"):
-            parts.append(device.full(count, 1.0, dtype="f32"))
-        elif name.endswith(".bias"):
-            parts.append(device.zeros(count, dtype="f32"))
-        else:
-            ends_branch = name.endswith(("out.weight", "down.weight"))
-            deviation = DEVIATION / math.sqrt(2 * config.layers) if ends_branch else DEVIATION
-            parts.append(
-                device.launch("random_normal", shape=count, dtype="f32", seed=seed * 1000 + number, deviation=deviation)
-            )
-    flat: Array = device.launch("concatenate", *parts)
-    return flat
+        return sum(math.prod(parameter.shape) for parameter in self.table().values())
 
 
 class GPT:
-    """One replica of the model on one device."""
+    """What one device has of the model.
 
-    def __init__(self, device: Device, config: GPTConfig) -> None:
+    Args:
+        device: where it is.
+        config: of the whole model.
+        cut: how it is cut.
+        place: of the device.
+        tensor: the group of the tensor ranks, if there are several.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        config: GPTConfig,
+        cut: Cut | None = None,
+        place: Place | None = None,
+        tensor: Member | None = None,
+    ) -> None:
+        cut, place = cut or Cut(), place or Place(0, 0, 0)
+        config.check(cut)
+        counts = even_stages(config.layers, cut.pipeline)
+        start = sum(counts[: place.pipeline])
+        layers = range(start, start + counts[place.pipeline])
         self.device = device
         self.config = config
-        self.parameters = Parameters(device)
+        self.first, self.last = place.pipeline == 0, place.pipeline == cut.pipeline - 1
+        table = config.table(layers, first=self.first, last=self.last)
+        self.parameters = Parameters(device, table, ranks=cut.tensor)
+        self.border = Border(tensor, rows=cut.sequence_parallel)
+        self.embedding = Embedding(self.parameters, self.border)
         self.blocks = [
-            Block(self.parameters, str(layer), heads=config.heads, sequence=config.sequence)
-            for layer in range(config.layers)
+            Block(
+                self.parameters,
+                str(layer),
+                self.border,
+                heads=config.heads // cut.tensor,
+                sequence=config.sequence,
+                recompute=cut.recompute,
+            )
+            for layer in layers
         ]
         self.norm = LayerNorm(self.parameters, "norm")
+        self.head = Head(self.parameters, self.border)
 
-    def load(self, flat: Array) -> None:
-        """Take the weights out of one flat array of the model's dtype."""
-        start = 0
-        for name, shape in self.config.shapes().items():
-            stop = start + math.prod(shape)
-            part = self.device.launch("slice", flat, start=start, stop=stop)
-            self.parameters.weights[name] = part.reshape(shape)
-            start = stop
-
-    def forward(self, tokens: Array, targets: Array) -> Array:
-        """Mean loss, f32, of tokens (batch, sequence) against the next bytes."""
-        launch, weights = self.device.launch, self.parameters.weights
-        self.tokens = tokens
-        x = launch("add", launch("embedding", weights["token"], tokens), weights["position"])
-        x = x.reshape((-1, self.config.hidden))
+    def forward(self, x: Array, targets: Array | None, tape: Tape) -> Array:
+        """Activations of tokens (batch, sequence) or of the stage before; in the last stage the mean loss, f32."""
+        if self.first:
+            x = self.embedding.forward(x, tape)
         for block in self.blocks:
-            x = block.forward(x)
-        self.x = self.norm.forward(x)
-        self.logits = launch("matmul", self.x, weights["token"], transpose_b=True)
-        self.targets = targets.reshape((-1,))
-        loss: Array
-        loss, self.logsumexp = launch("softmax_cross_entropy", self.logits, self.targets)
-        return loss
+            x = block.forward(x, tape)
+        if targets is None:
+            return x
+        return self.head.forward(self.norm.forward(x, tape), targets.reshape((-1,)), tape)
 
-    def backward(self) -> None:
-        """Gradients of the loss of the last `forward`."""
-        launch, parameters = self.device.launch, self.parameters
-        parameters.gradients.clear()
-        dlogits = launch("softmax_cross_entropy_backward", self.logits, self.targets, self.logsumexp)
-        parameters.add_gradient("token", launch("matmul", dlogits, self.x, transpose_a=True, dtype="f32"))
-        grad = self.norm.backward(launch("matmul", dlogits, parameters.weights["token"]))
+    def backward(self, grad: Array | None, tape: Tape, *, scale: float = 1.0) -> Array | None:
+        """Gradients of `scale` times the loss of a forward pass.
+
+        Args:
+            grad: of the activations that went to the stage after; None in the last stage.
+            tape: of the forward pass.
+            scale: a share of the loss, where several micro batches make one step.
+
+        Returns:
+            The gradient for the stage before; None in the first stage.
+        """
+        if grad is None:
+            grad = self.norm.backward(self.head.backward(tape, scale=scale), tape)
         for block in reversed(self.blocks):
-            grad = block.backward(grad)
-        grad = grad.reshape((*self.tokens.shape, self.config.hidden))
-        rows = self.config.vocabulary
-        parameters.add_gradient("token", launch("embedding_backward", grad, self.tokens, rows=rows, dtype="f32"))
-        parameters.add_gradient("position", launch("sum", grad, axis=0, dtype="f32"))
+            grad = block.backward(grad, tape)
+        if not self.first:
+            return grad
+        self.embedding.backward(grad, tape)
+        return None
 
-    def flat_gradients(self) -> Array:
-        """All gradients as one flat f32 array, in the order of the parameters."""
-        gradients = self.parameters.gradients
-        parts = [gradients[name].reshape((-1,)) for name in self.config.shapes()]
-        flat: Array = self.device.launch("concatenate", *parts)
-        return flat
+    def activations(self, micro_batch: int) -> tuple[int, int]:
+        """Shape of what goes from stage to stage."""
+        rows = micro_batch * self.config.sequence
+        if self.border.ranks is not None and self.border.rows:
+            rows //= self.border.ranks.size
+        return rows, self.config.hidden
+
+    def reduce_shared_rows(self) -> None:
+        """Add up the gradients of what acts on rows, where tensor ranks share the rows."""
+        if self.border.ranks is None or not self.border.rows:
+            return
+        table, ranks = self.parameters.table, self.border.ranks.size
+        count = sum(math.prod(parameter.part(ranks)) for parameter in table.values() if parameter.rows)
+        self.border.ranks.all_reduce(self.parameters.gradient.part(self.parameters.size - count, (count,)))

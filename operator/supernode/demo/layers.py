@@ -1,50 +1,109 @@
-"""The layers of a GPT on one device: each has `forward`, and `backward` that gives the gradient of its input.
+"""The layers of a GPT on one device: `forward`, and `backward` that gives the gradient of its input.
 
-Activations are 2-D, (batch * sequence, hidden), in the model's dtype. A layer keeps what its backward pass needs and
-puts the gradients of its parameters, in f32, into `Parameters.gradients`. Every line that computes is a launch.
+Activations are 2-D, (batch * sequence, hidden), in the model's dtype. A layer keeps what its backward pass needs on a
+`Tape` and adds the gradients of its parameters, in f32, to `Parameters`. Every line that computes is a launch.
+
+Where several devices share the matrices (tensor parallelism, Shoeybi et al., "Megatron-LM", 2019) a layer sees its
+part of them, and `Border` has the collectives: those who work between `enter` and `leave` hold parts, the others all
+of it, or a share of the rows (sequence parallelism, Korthikanti et al., 2022).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from supernode.demo.parameters import Parameters
+from supernode.demo.tape import Tape
+from supernode.emulator.client import Array, Member
 
-from supernode.emulator.client import Array, Device
 
+class Border:
+    """Around what tensor ranks share.
 
-@dataclass
-class Parameters:
-    """Named weights of one replica and, after a backward pass, their gradients."""
+    Args:
+        ranks: the group of the tensor ranks; None: this device holds everything.
+        rows: outside, each rank has its share of the rows only.
+    """
 
-    device: Device
-    weights: dict[str, Array] = field(default_factory=dict)
-    gradients: dict[str, Array] = field(default_factory=dict)
+    def __init__(self, ranks: Member | None = None, *, rows: bool = False) -> None:
+        self.ranks = ranks
+        self.rows = rows
 
-    def add_gradient(self, name: str, gradient: Array) -> None:
-        """Add to the gradient of a weight; a weight may be used more than once (the tied embedding)."""
-        held = self.gradients.get(name)
-        self.gradients[name] = gradient if held is None else self.device.launch("add", held, gradient)
+    def enter(self, x: Array) -> Array:
+        """What every rank needs all of; also the gradient of `leave`."""
+        if self.ranks is None or not self.rows:
+            return x
+        gathered = self.ranks.all_gather(x)
+        return gathered.reshape((-1, x.shape[-1]))
+
+    def leave(self, part: Array) -> Array:
+        """The sum of all ranks' parts; also the gradient of `enter`."""
+        if self.ranks is None:
+            return part
+        if self.rows:
+            return self.ranks.reduce_scatter(part)
+        self.ranks.all_reduce(part)
+        return part
+
+    def share(self, x: Array) -> Array:
+        """This rank's share of the rows of what it has all of."""
+        if self.ranks is None or not self.rows:
+            return x
+        rows = x.shape[0] // self.ranks.size
+        share: Array = x.device.launch("slice", x, start=self.ranks.place * rows, stop=(self.ranks.place + 1) * rows)
+        return share
 
 
 class Linear:
-    """y = x w + b, with w (inputs, outputs)."""
+    """y = x w + b, with w (inputs, outputs) or this rank's columns of it."""
 
     def __init__(self, parameters: Parameters, name: str) -> None:
         self.parameters = parameters
         self.weight, self.bias = f"{name}.weight", f"{name}.bias"
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, tape: Tape) -> Array:
         """(rows, inputs) -> (rows, outputs)."""
-        self.x = x
+        tape.keep(x)
         weights = self.parameters.weights
         y: Array = self.parameters.device.launch("matmul", x, weights[self.weight], weights[self.bias])
         return y
 
-    def backward(self, grad: Array) -> Array:
+    def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of y."""
-        launch = self.parameters.device.launch
-        self.parameters.add_gradient(self.weight, launch("matmul", self.x, grad, transpose_a=True, dtype="f32"))
-        self.parameters.add_gradient(self.bias, launch("sum", grad, axis=0, dtype="f32"))
-        dx: Array = launch("matmul", grad, self.parameters.weights[self.weight], transpose_b=True)
+        (x,) = tape.take()
+        self.parameters.add_gradient(self.weight, "matmul", x, grad, transpose_a=True)
+        self.parameters.add_gradient(self.bias, "sum", grad, axis=0)
+        dx: Array = self.parameters.device.launch(
+            "matmul", grad, self.parameters.weights[self.weight], transpose_b=True
+        )
+        return dx
+
+
+class RowLinear(Linear):
+    """A linear layer that ends what tensor ranks share: w is this rank's rows, the bias is added once, outside."""
+
+    def __init__(self, parameters: Parameters, name: str, border: Border) -> None:
+        super().__init__(parameters, name)
+        self.border = border
+
+    def forward(self, x: Array, tape: Tape) -> Array:
+        """(rows, this rank's inputs) -> (rows or this rank's share of them, outputs)."""
+        if self.border.ranks is None:
+            return super().forward(x, tape)
+        tape.keep(x)
+        launch, weights = self.parameters.device.launch, self.parameters.weights
+        y: Array = launch("add", self.border.leave(launch("matmul", x, weights[self.weight])), weights[self.bias])
+        return y
+
+    def backward(self, grad: Array, tape: Tape) -> Array:
+        """Gradient of this rank's inputs."""
+        if self.border.ranks is None:
+            return super().backward(grad, tape)
+        (x,) = tape.take()
+        self.parameters.add_gradient(self.bias, "sum", grad, axis=0)
+        grad = self.border.enter(grad)
+        self.parameters.add_gradient(self.weight, "matmul", x, grad, transpose_a=True)
+        dx: Array = self.parameters.device.launch(
+            "matmul", grad, self.parameters.weights[self.weight], transpose_b=True
+        )
         return dx
 
 
@@ -55,99 +114,123 @@ class LayerNorm:
         self.parameters = parameters
         self.gain, self.bias = f"{name}.gain", f"{name}.bias"
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, tape: Tape) -> Array:
         """Normalised rows."""
         weights = self.parameters.weights
         y: Array
         y, mean, rstd = self.parameters.device.launch("layer_norm", x, weights[self.gain], weights[self.bias])
-        self.saved = (x, mean, rstd)
+        tape.keep(x, mean, rstd)
         return y
 
-    def backward(self, grad: Array) -> Array:
+    def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of y."""
-        x, mean, rstd = self.saved
+        x, mean, rstd = tape.take()
         gain = self.parameters.weights[self.gain]
         dx: Array
         dx, dgain, dbias = self.parameters.device.launch("layer_norm_backward", grad, x, gain, mean, rstd, dtype="f32")
-        self.parameters.add_gradient(self.gain, dgain)
-        self.parameters.add_gradient(self.bias, dbias)
+        self.parameters.add(self.gain, dgain)
+        self.parameters.add(self.bias, dbias)
         return dx
 
 
 class Attention:
-    """Causal self-attention with several heads."""
+    """Causal self-attention with several heads; tensor ranks have some heads each."""
 
-    def __init__(self, parameters: Parameters, name: str, *, heads: int, sequence: int) -> None:
+    def __init__(self, parameters: Parameters, name: str, border: Border, *, heads: int, sequence: int) -> None:
         self.parameters = parameters
+        self.border = border
         self.heads, self.sequence = heads, sequence
         self.qkv = Linear(parameters, f"{name}.qkv")
-        self.out = Linear(parameters, f"{name}.out")
+        self.out = RowLinear(parameters, f"{name}.out", border)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, tape: Tape) -> Array:
         """Each position mixes what it may see: itself and those before it."""
         launch = self.parameters.device.launch
-        tokens, hidden = x.shape
-        self.shape = (tokens // self.sequence, self.sequence, self.heads, hidden // self.heads)
-        batch, sequence, heads, size = self.shape
+        qkv = self.qkv.forward(self.border.enter(x), tape)
+        rows, width = qkv.shape
+        batch, size = rows // self.sequence, width // (3 * self.heads)
         # (batch, sequence, 3, heads, size) -> three times (batch, heads, sequence, size)
-        qkv = self.qkv.forward(x).reshape((batch, sequence, 3, heads, size))
-        parts = launch("split", launch("transpose", qkv, axes=(2, 0, 3, 1, 4)), sections=3)
-        q, k, v = (part.reshape((batch, heads, sequence, size)) for part in parts)
+        qkv = launch("transpose", qkv.reshape((batch, self.sequence, 3, self.heads, size)), axes=(2, 0, 3, 1, 4))
+        shape = (batch, self.heads, self.sequence, size)
+        count = rows * self.heads * size
+        q, k, v = (qkv.part(i * count, shape) for i in range(3))
         y, logsumexp = launch("attention", q, k, v, causal=True)
-        self.saved = (q, k, v, y, logsumexp)
-        return self.out.forward(launch("transpose", y, axes=(0, 2, 1, 3)).reshape((tokens, hidden)))
+        tape.keep(q, k, v, y, logsumexp)
+        return self.out.forward(launch("transpose", y, axes=(0, 2, 1, 3)).reshape((rows, self.heads * size)), tape)
 
-    def backward(self, grad: Array) -> Array:
+    def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of the result."""
         launch = self.parameters.device.launch
-        batch, sequence, heads, size = self.shape
-        dy = self.out.backward(grad).reshape((batch, sequence, heads, size))
-        dy = launch("transpose", dy, axes=(0, 2, 1, 3))
-        parts = launch("attention_backward", dy, *self.saved, causal=True)
-        stacked = launch("concatenate", *(part.reshape((1, batch, heads, sequence, size)) for part in parts))
+        dy = self.out.backward(grad, tape)
+        q, k, v, y, logsumexp = tape.take()
+        batch, heads, sequence, size = q.shape
+        dy = launch("transpose", dy.reshape((batch, sequence, heads, size)), axes=(0, 2, 1, 3))
+        parts = launch("attention_backward", dy, q, k, v, y, logsumexp, causal=True)
+        stacked = launch("concatenate", *(part.reshape((1, *q.shape)) for part in parts))
         dqkv = launch("transpose", stacked, axes=(1, 3, 0, 2, 4))
-        return self.qkv.backward(dqkv.reshape((batch * sequence, 3 * heads * size)))
+        return self.border.leave(self.qkv.backward(dqkv.reshape((batch * sequence, 3 * heads * size)), tape))
 
 
 class MLP:
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, parameters: Parameters, name: str) -> None:
+    def __init__(self, parameters: Parameters, name: str, border: Border) -> None:
         self.parameters = parameters
+        self.border = border
         self.up = Linear(parameters, f"{name}.up")
-        self.down = Linear(parameters, f"{name}.down")
+        self.down = RowLinear(parameters, f"{name}.down", border)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, tape: Tape) -> Array:
         """(rows, hidden) -> (rows, 4 hidden) -> (rows, hidden)."""
-        self.wide = self.up.forward(x)
-        return self.down.forward(self.parameters.device.launch("gelu", self.wide))
+        wide = self.up.forward(self.border.enter(x), tape)
+        tape.keep(wide)
+        return self.down.forward(self.parameters.device.launch("gelu", wide), tape)
 
-    def backward(self, grad: Array) -> Array:
+    def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of the result."""
-        grad = self.down.backward(grad)
-        return self.up.backward(self.parameters.device.launch("gelu_backward", grad, self.wide))
+        grad = self.down.backward(grad, tape)
+        (wide,) = tape.take()
+        grad = self.parameters.device.launch("gelu_backward", grad, wide)
+        return self.border.leave(self.up.backward(grad, tape))
 
 
 class Block:
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    def __init__(self, parameters: Parameters, name: str, *, heads: int, sequence: int) -> None:
+    Args:
+        recompute: keep only x, and run forward again before the backward pass.
+    """
+
+    def __init__(
+        self, parameters: Parameters, name: str, border: Border, *, heads: int, sequence: int, recompute: bool = False
+    ) -> None:
         self.parameters = parameters
+        self.recompute = recompute
         self.norm1 = LayerNorm(parameters, f"{name}.norm1")
-        self.attention = Attention(parameters, f"{name}.attention", heads=heads, sequence=sequence)
+        self.attention = Attention(parameters, f"{name}.attention", border, heads=heads, sequence=sequence)
         self.norm2 = LayerNorm(parameters, f"{name}.norm2")
-        self.mlp = MLP(parameters, f"{name}.mlp")
+        self.mlp = MLP(parameters, f"{name}.mlp", border)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, tape: Tape) -> Array:
         """The block on the residual stream x."""
+        if self.recompute:
+            tape.keep(x)
+            tape = Tape()
+        return self._forward(x, tape)
+
+    def _forward(self, x: Array, tape: Tape) -> Array:
         launch = self.parameters.device.launch
-        x = launch("add", x, self.attention.forward(self.norm1.forward(x)))
-        y: Array = launch("add", x, self.mlp.forward(self.norm2.forward(x)))
+        x = launch("add", x, self.attention.forward(self.norm1.forward(x, tape), tape))
+        y: Array = launch("add", x, self.mlp.forward(self.norm2.forward(x, tape), tape))
         return y
 
-    def backward(self, grad: Array) -> Array:
+    def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of the result."""
+        if self.recompute:
+            (x,) = tape.take()
+            tape = Tape()
+            self._forward(x, tape)
         launch = self.parameters.device.launch
-        grad = launch("add", grad, self.norm2.backward(self.mlp.backward(grad)))
-        dx: Array = launch("add", grad, self.norm1.backward(self.attention.backward(grad)))
+        grad = launch("add", grad, self.norm2.backward(self.mlp.backward(grad, tape), tape))
+        dx: Array = launch("add", grad, self.norm1.backward(self.attention.backward(grad, tape), tape))
         return dx

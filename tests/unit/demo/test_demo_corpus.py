@@ -44,21 +44,29 @@ def test_unigram_loss_is_the_entropy_of_the_bytes():
     assert Corpus(np.zeros(9, np.uint8)).unigram_loss == 0
 
 
-def test_targets_are_the_next_bytes_and_ranks_read_different_ones():
+def test_targets_are_the_next_bytes_and_replicas_share_out_the_same_batch():
     corpus = Corpus(np.arange(5000, dtype=np.uint64).astype(np.uint8))
-    streams = {rank: Batches(corpus, batch=8, sequence=32, seed=5, rank=rank) for rank in (0, 1)}
-    again = Batches(corpus, batch=8, sequence=32, seed=5, rank=0)
+    whole = Batches(corpus, batch=8, sequence=32, seed=5)
+    replicas = [Batches(corpus, batch=4, sequence=32, seed=5, replica=r, replicas=2, micro_batch=2) for r in (0, 1)]
     seen = set()
     for _ in range(3):
-        tokens, targets = streams[0].next()
+        ((tokens, targets),) = whole.next()
         assert tokens.shape == targets.shape == (8, 32)
         np.testing.assert_array_equal(tokens + np.uint8(1), targets)
-        np.testing.assert_array_equal(tokens, again.next()[0])
-        assert not np.array_equal(tokens, streams[1].next()[0])
+        parts = [part for replica in replicas for part in replica.next()]
+        assert [part[0].shape for part in parts] == [(2, 32)] * 4
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), tokens)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), targets)
         seen.add(tokens.tobytes())
     assert len(seen) == 3
+    assert not np.array_equal(Batches(corpus, batch=8, sequence=32, seed=6).next(), whole.next())
 
 
 def test_a_text_that_is_too_short_is_refused():
     with pytest.raises(InputError, match="10 bytes of text are too few for sequences of 32"):
-        Batches(Corpus(np.zeros(10, np.uint8)), batch=1, sequence=32, seed=1, rank=0)
+        Batches(Corpus(np.zeros(10, np.uint8)), batch=1, sequence=32, seed=1)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="a batch of 5 sequences does not divide into micro batches of 2"):
+        Batches(Corpus(np.zeros(100, np.uint8)), batch=5, sequence=32, seed=1, micro_batch=2)

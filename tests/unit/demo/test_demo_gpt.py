@@ -11,39 +11,46 @@ from tests.unit.demo.eager import EagerDevice, EagerEmulator
 
 from supernode.demo.adamw import AdamWConfig
 from supernode.demo.corpus import Batches, load_corpus
-from supernode.demo.gpt import GPT, GPTConfig, initial_parameters
-from supernode.demo.parallel import DataParallel
-from supernode.errors import InputError, ModelError
+from supernode.demo.cut import Cut
+from supernode.demo.gpt import GPT, GPTConfig
+from supernode.demo.parallel import Ranks
+from supernode.demo.parameters import Parameters, start_values
+from supernode.demo.tape import Tape
+from supernode.errors import EmulatorError, InputError, ModelError
 
 STEPS = 12
 OPTIMIZER = AdamWConfig(learning_rate=3e-3, warmup=4)
 
 
+def shapes_of(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    return Parameters(EagerDevice(), config.table()).shapes()
+
+
 def train_both(dtype: str, *, devices: int = 2, broken: Any = None, steps: int = STEPS) -> tuple[Any, ...]:
     """Losses and final flat master weights: (device, reference)."""
     config = GPTConfig(layers=2, hidden=32, heads=4, sequence=24, dtype=dtype)
-    shapes = config.shapes()
+    shapes = shapes_of(config)
     emulator = EagerEmulator(devices, broken)
-    replicas = DataParallel(emulator, config, OPTIMIZER, seed=3)
-    weights = reference.unflatten(replicas.optimizers[0].master.numpy(), shapes)
+    ranks = Ranks(emulator, config, OPTIMIZER, seed=3)
+    weights = reference.unflatten(ranks.local[0].optimizer.master.numpy(), shapes)
     optimizer = reference.AdamW(weights, beta1=0.9, beta2=0.95, epsilon=1e-8, decay=OPTIMIZER.weight_decay)
     corpus = load_corpus(200_000)
-    streams = [Batches(corpus, batch=4, sequence=24, seed=3, rank=rank) for rank in range(devices)]
+    streams = [Batches(corpus, batch=4, sequence=24, seed=3, replica=r, replicas=devices) for r in range(devices)]
     ours, theirs = [], []
     for step in range(1, steps + 1):
         batches = [stream.next() for stream in streams]
         rate = OPTIMIZER.rate(step, steps)
-        ours.append(replicas.step(batches, step=step, learning_rate=rate).item())
-        parts = [reference.loss_and_gradients(weights, *batch, layers=2, heads=4) for batch in batches]
+        ours.append(ranks.step(batches, step=step, learning_rate=rate).item())
+        parts = [reference.loss_and_gradients(weights, *batch, layers=2, heads=4) for (batch,) in batches]
         theirs.append(float(np.mean([loss for loss, _ in parts])))
         mean = {name: sum(g[name] for _, g in parts) / np.float32(devices) for name in weights}
         optimizer.step(weights, mean, rate)
     return (
         np.array(ours),
         np.array(theirs),
-        replicas.optimizers[0].master.numpy(),
+        ranks.local[0].optimizer.master.numpy(),
         reference.flatten(weights, shapes),
-        replicas,
+        ranks,
     )
 
 
@@ -71,8 +78,8 @@ def test_in_bf16_training_is_in_step_with_f32():
 
 
 def test_all_replicas_hold_the_same_bits():
-    *_, replicas = train_both("bf16", devices=3, steps=4)
-    digests = replicas.digests()
+    *_, ranks = train_both("bf16", devices=3, steps=4)
+    digests = ranks.digests()
     assert len(digests) == 3
     assert len(set(digests)) == 1
 
@@ -89,13 +96,13 @@ def gradient_error(dtype: str, broken: Any = None) -> float:
     """Relative distance of all gradients of one batch from the reference's; the worst parameter's."""
     config = GPTConfig(layers=2, hidden=32, heads=4, sequence=24, dtype=dtype)
     device = EagerDevice(0, broken)
-    master = initial_parameters(device, config, 5)
-    weights = reference.unflatten(master.numpy(), config.shapes())
-    batch = Batches(load_corpus(100_000), batch=4, sequence=24, seed=5, rank=0).next()
-    model = GPT(device, config)
-    model.load(device.launch("cast", master, dtype=dtype))
-    model.forward(*(device.array(part) for part in batch))
-    model.backward()
+    master = start_values(device, config.table(), 5)
+    weights = reference.unflatten(master.numpy(), shapes_of(config))
+    (batch,) = Batches(load_corpus(100_000), batch=4, sequence=24, seed=5).next()
+    model, tape = GPT(device, config), Tape()
+    model.parameters.load(device.launch("cast", master, dtype=dtype))
+    model.forward(*(device.array(part) for part in batch), tape)
+    model.backward(None, tape)
     _, expected = reference.loss_and_gradients(weights, *batch, layers=2, heads=4)
     return max(apart(model.parameters.gradients[name].numpy(), expected[name]) for name in weights)
 
@@ -124,8 +131,9 @@ def test_a_gradient_that_is_dropped_is_noticed(monkeypatch):
 
     kept = layers.Parameters.add_gradient
 
-    def forgetful(self: Any, name: str, gradient: Any) -> None:
-        kept(self, name, self.device.launch("scale", gradient, factor=0.0) if name == "1.mlp.up.weight" else gradient)
+    def forgetful(self: Any, name: str, *args: Any, **attributes: Any) -> None:
+        if name != "1.mlp.up.weight":
+            kept(self, name, *args, **attributes)
 
     monkeypatch.setattr(layers.Parameters, "add_gradient", forgetful)
     _, _, master, expected, _ = train_both("bf16")
@@ -133,11 +141,13 @@ def test_a_gradient_that_is_dropped_is_noticed(monkeypatch):
 
 
 def test_gradients_that_are_not_averaged_over_the_ranks_are_noticed(monkeypatch):
-    from tests.unit.demo.eager import EagerGroup
+    from tests.unit.demo.eager import EagerMember
 
-    monkeypatch.setattr(EagerGroup, "all_reduce", lambda self, arrays, op="sum": None)
-    *_, replicas = train_both("bf16", steps=2)
-    assert len(set(replicas.digests())) == 2
+    monkeypatch.setattr(EagerMember, "all_reduce", lambda self, array, op="sum": None)
+    *_, ranks = train_both("bf16", steps=2)
+    monkeypatch.undo()
+    with pytest.raises(EmulatorError, match="the replicas of device rank 0 do not hold the same weights"):
+        ranks.digests()
 
 
 def test_gradients_agree_with_differences_of_the_loss():
@@ -147,7 +157,7 @@ def test_gradients_agree_with_differences_of_the_loss():
     weights = {
         name: (value + random.normal(0, 0.3, value.shape)).astype(np.float32)
         for name, value in reference.unflatten(
-            initial_parameters(EagerDevice(), config, 1).numpy(), config.shapes()
+            start_values(EagerDevice(), config.table(), 1).numpy(), shapes_of(config)
         ).items()
     }
     tokens, targets = random.integers(0, 256, (2, 3, 8))
@@ -167,17 +177,31 @@ def test_gradients_agree_with_differences_of_the_loss():
 def test_every_parameter_gets_a_gradient_of_its_shape():
     config = GPTConfig(layers=3, hidden=16, heads=2, sequence=8)
     device = EagerDevice()
-    model = GPT(device, config)
-    model.load(device.launch("cast", initial_parameters(device, config, 1), dtype="bf16"))
+    model, tape = GPT(device, config), Tape()
+    model.parameters.load(device.launch("cast", start_values(device, config.table(), 1), dtype="bf16"))
     tokens = np.arange(16, dtype=np.uint8).reshape(2, 8)
-    model.forward(device.array(tokens), device.array(tokens))
-    model.backward()
+    model.forward(device.array(tokens), device.array(tokens), tape)
+    assert model.backward(None, tape) is None
     gradients = model.parameters.gradients
-    assert {name: gradients[name].shape for name in gradients} == config.shapes()
+    assert {name: gradients[name].shape for name in gradients} == shapes_of(config)
     assert {gradient.dtype for gradient in gradients.values()} == {"f32"}
     assert all(np.abs(gradient.numpy()).max() > 0 for name, gradient in gradients.items() if name != "token")
-    assert model.flat_gradients().shape == (config.size,)
+    assert model.parameters.gradient.shape == (config.size,)
     assert {weight.dtype for weight in model.parameters.weights.values()} == {"bf16"}
+
+
+def test_micro_batches_and_recomputation_change_nothing_but_the_order_of_sums():
+    config = GPTConfig(layers=2, hidden=16, heads=2, sequence=8, dtype="f32")
+    corpus = load_corpus(50_000)
+
+    def losses(cut: Cut, micro_batch: int) -> list[float]:
+        ranks = Ranks(EagerEmulator(1), config, OPTIMIZER, cut, seed=1)
+        stream = Batches(corpus, batch=6, sequence=8, seed=1, micro_batch=micro_batch)
+        return [ranks.step([stream.next()], step=i, learning_rate=1e-2).item() for i in range(1, 6)]
+
+    whole = losses(Cut(), 6)
+    np.testing.assert_allclose(losses(Cut(), 2), whole, rtol=1e-6)
+    assert losses(Cut(recompute=True), 6) == whole
 
 
 @pytest.mark.parametrize(("field", "value"), [("layers", 0), ("heads", 3), ("sequence", -1), ("hidden", 0)])
@@ -187,7 +211,7 @@ def test_an_impossible_size_names_its_field(field, value):
 
 
 def test_ranks_with_different_text_are_refused():
-    replicas = DataParallel(EagerEmulator(2), GPTConfig(hidden=16, sequence=8), OPTIMIZER, seed=1)
+    replicas = Ranks(EagerEmulator(2), GPTConfig(hidden=16, sequence=8), OPTIMIZER, seed=1)
     replicas.check_same("text", "ab" * 32)
     numbers = iter([1, 2, 1, 2])
     for device in replicas.devices:

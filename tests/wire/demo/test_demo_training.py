@@ -13,7 +13,8 @@ from tests.wire.demo.workers import Job, a_job
 
 from supernode.demo.adamw import AdamWConfig
 from supernode.demo.corpus import Batches, load_corpus
-from supernode.demo.gpt import GPTConfig, initial_parameters
+from supernode.demo.gpt import GPTConfig
+from supernode.demo.parameters import Parameters, start_values
 
 SMALL = ["--hidden", "32", "--sequence", "24", "--batch", "4", "--corpus-bytes", "200000", "--log-every", "1"]
 
@@ -22,15 +23,16 @@ def reference_losses(steps: int, ranks: int) -> list[float]:
     """Mean losses of the same run in plain NumPy f32, from the same initial weights and batches."""
     config = GPTConfig(hidden=32, sequence=24)
     adamw = AdamWConfig()
-    weights = reference.unflatten(initial_parameters(EagerDevice(), config, 1).numpy(), config.shapes())
+    start = start_values(EagerDevice(), config.table(), 1).numpy()
+    weights = reference.unflatten(start, Parameters(EagerDevice(), config.table()).shapes())
     optimizer = reference.AdamW(weights, beta1=0.9, beta2=0.95, epsilon=1e-8, decay=adamw.weight_decay)
-    streams = [Batches(load_corpus(200_000), batch=4, sequence=24, seed=1, rank=rank) for rank in range(ranks)]
+    stream = Batches(load_corpus(200_000), batch=4 * ranks, sequence=24, seed=1)
     losses = []
     for step in range(1, steps + 1):
-        parts = [reference.loss_and_gradients(weights, *s.next(), layers=2, heads=4) for s in streams]
-        losses.append(float(np.mean([loss for loss, _ in parts])))
-        mean = {name: sum(g[name] for _, g in parts) / np.float32(ranks) for name in weights}
-        optimizer.step(weights, mean, adamw.rate(step, steps))
+        (batch,) = stream.next()
+        loss, gradients = reference.loss_and_gradients(weights, *batch, layers=2, heads=4)
+        losses.append(loss)
+        optimizer.step(weights, gradients, adamw.rate(step, steps))
     return losses
 
 
@@ -55,6 +57,26 @@ def test_four_devices_in_two_pods_train_in_step_with_numpy_and_end_with_the_same
         assert words["stepSeconds"] > 0
     # The clocks of the devices belong to the chip, not to this machine: both pods agree on them.
     assert progress[0]["stepSeconds"] == pytest.approx(progress[1]["stepSeconds"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 4e-3), ("f32", 1e-4)])
+def test_eight_devices_cut_in_all_three_ways_have_the_losses_of_one(dtype, tolerance):
+    """2 x 2 x 2: tensor ranks and stages inside two pods with four cards each, replicas between them."""
+    steps = 15
+    words = '{"tensor": 2, "pipeline": 2, "data": 2, "microBatchSize": 2, "globalBatchSize": 16}'
+    arguments = [word for word in SMALL if word not in ("--batch", "4")]
+    with a_job(2, 4, SUPERNODE_PARALLELISM=words) as job:
+        job.train("--steps", str(steps), "--dtype", dtype, *arguments)
+        ended = job.ends()
+    assert [(status, err) for status, _, err in ended] == [(0, "")] * 2
+    losses = [[line["loss"] for line in lines if "step" in line] for _, lines, _ in ended]
+    assert losses[0] == losses[1]
+    np.testing.assert_allclose(losses[0], reference_losses(steps, 4), rtol=tolerance)
+    # Pods are replicas of each other, and their four devices hold four different parts.
+    first, second = (lines[-1]["digests"] for _, lines, _ in ended)
+    assert first == second
+    assert len(set(first)) == 4
+    assert ended[0][1][0]["pipeline"] == 2
 
 
 def started(job: Job) -> None:

@@ -1,0 +1,143 @@
+"""The parameters of one device: what shape, what start, which part of it; all of them lie in flat buffers.
+
+Flows in: a table of parameters. Flows out: named views of one flat array of weights and one of gradients, so that the
+optimizer and the collectives between replicas work on one array each. The start values depend on seed and name
+alone, not on how the model is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from supernode.emulator.client import Array, Device
+
+DEVIATION: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the whole model.
+
+    Attributes:
+        number: of the parameter in the whole model; what its random start values come from.
+        shape: of all of it.
+        cut: the axis that tensor ranks share; None: every rank holds all of it.
+        start: `normal` (times `DEVIATION` and `scale`), `one` or `zero`.
+        scale: of the normal start values.
+        rows: it acts on rows of tokens one by one, so that ranks that share the rows have a part of its gradient each.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    cut: int | None = None
+    start: str = "zero"
+    scale: float = 1.0
+    rows: bool = False
+
+    def part(self, ranks: int) -> tuple[int, ...]:
+        """Shape of one tensor rank's part."""
+        if self.cut is None:
+            return self.shape
+        return tuple(n // ranks if axis == self.cut else n for axis, n in enumerate(self.shape))
+
+
+def start_values(device: Device, table: Mapping[str, Parameter], seed: int, *, rank: int = 0, ranks: int = 1) -> Array:
+    """A tensor rank's parameters as one flat f32 array: weights normal, gains 1, biases 0, as in GPT-2."""
+    parts = []
+    for parameter in table.values():
+        count = (math.prod(parameter.shape),)
+        if parameter.start == "normal":
+            part = device.launch(
+                "random_normal",
+                shape=count,
+                dtype="f32",
+                seed=seed * 1000 + parameter.number,
+                deviation=DEVIATION * parameter.scale,
+            )
+        else:
+            part = device.full(count, float(parameter.start == "one"), dtype="f32")
+        if parameter.cut is not None and ranks > 1:
+            size = parameter.shape[parameter.cut] // ranks
+            whole = part.reshape(parameter.shape)
+            part = device.launch("slice", whole, start=rank * size, stop=(rank + 1) * size, axis=parameter.cut)
+            part = part.reshape((-1,))
+        parts.append(part)
+    flat: Array = device.launch("concatenate", *parts)
+    return flat
+
+
+@dataclass
+class Parameters:
+    """Weights and gradients of one device by name, as views of two flat arrays.
+
+    Attributes:
+        gradient: f32 (n,), all gradients in the order of the table.
+    """
+
+    device: Device
+    table: Mapping[str, Parameter]
+    ranks: int = 1
+    weights: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gradient = self.device.zeros((self.size,))
+        self.gradients = self.views(self.gradient)
+        self._fresh = set(self.table)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return sum(math.prod(parameter.part(self.ranks)) for parameter in self.table.values())
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter as the layers see it, in the order in which they lie in the flat arrays.
+
+        A cut in three (queries, keys, values) is one matrix to its layer.
+        """
+        shapes = {}
+        for name, parameter in self.table.items():
+            part = parameter.part(self.ranks)
+            if name.endswith("qkv.weight"):
+                part = (part[0], part[1] * part[2])
+            elif name.endswith("qkv.bias"):
+                part = (part[0] * part[1],)
+            shapes[name] = part
+        return shapes
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The parts of a flat array, by name."""
+        views, start = {}, 0
+        for name, shape in self.shapes().items():
+            views[name] = flat.part(start, shape)
+            start += math.prod(shape)
+        return views
+
+    def load(self, flat: Array) -> None:
+        """Take the weights out of a flat array of the model's dtype; they share its memory."""
+        self.weights = self.views(flat)
+
+    def forget_gradients(self) -> None:
+        """Start a new sum over micro batches."""
+        self._fresh = set(self.table)
+
+    def add_gradient(self, name: str, kernel: str, *inputs: Array, **attributes: Any) -> None:
+        """Add what a kernel gives to the gradient of a weight; the first time it is written in place."""
+        gradient = self.gradients[name]
+        if name in self._fresh:
+            self._fresh.remove(name)
+            self.device.launch(kernel, *inputs, out=gradient, dtype="f32", **attributes)
+        else:
+            more = self.device.launch(kernel, *inputs, dtype="f32", **attributes)
+            self.device.launch("add", gradient, more, out=gradient)
+
+    def add(self, name: str, more: Array) -> None:
+        """Add an array, f32, to the gradient of a weight."""
+        gradient = self.gradients[name]
+        if name in self._fresh:
+            self._fresh.remove(name)
+            self.device.launch("copy", more, out=gradient)
+        else:
+            self.device.launch("add", gradient, more, out=gradient)
