@@ -72,7 +72,8 @@ class GangDemand:
             ``ephemeral-storage`` in bytes, any other in its own unit), without the accelerators. ``pods`` defaults
             to 1.
         min_count: fewest workers that may start; None = all. A gang with `parallelism` always needs all of them.
-        mix: ``None`` or ``Stages`` (one gang over several pools; the first version places it on one of them).
+        mix: ``None``, or ``Stages``: its pipeline stages may be spread over several pools, which takes a model and a
+            parallelism of at least 2 stages.
         eligible: pool -> bool (nodes,) over the rows of the snapshot that `place` is called with: which nodes the pod
             template allows (taints, node selector, affinity); None or absent = all. See `with_eligible`.
         constraints: topology wishes, any number of levels, required and preferred.
@@ -84,6 +85,7 @@ class GangDemand:
         created: seconds since the epoch; older goes first.
         seconds: that it runs at most; None = not known. A gang that is sure to be over in time may use devices that are
             kept for another one.
+        disruption: what stops when the gang has to yield: ``All`` (all of it) or ``Single`` (one worker, and no other).
 
     Raises:
         InputError: numbers that no job can have; names job and field.
@@ -104,6 +106,7 @@ class GangDemand:
     priority: int = 0
     created: float = 0.0
     seconds: float | None = None
+    disruption: str = "All"
 
     def __post_init__(self) -> None:
         obj = f"TrainingJob {self.key}"
@@ -151,6 +154,13 @@ class GangDemand:
     def namespace(self) -> str:
         """Namespace of the job."""
         return self.key.split("/", 1)[0]
+
+    @property
+    def mixable(self) -> bool:
+        """Whether it may be spread over several pools."""
+        cut = self.parallelism
+        several = self.mix == "Stages" and len(self.pools) > 1 and self.model is not None
+        return several and cut is not None and cut.pipeline > 1
 
     @property
     def fewest(self) -> int:

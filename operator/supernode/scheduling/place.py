@@ -6,6 +6,7 @@ input gives the same output. Not here: the order of several gangs (`cycle`), and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from supernode.errors import ChipError, ModelError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import NodeFit, node_fit, roll_up
-from supernode.scheduling.placement import Placement, RunnerUp
-from supernode.scheduling.score import Option, rank_options
+from supernode.scheduling.mix import Mix, Mixer
+from supernode.scheduling.placement import Placement, RunnerUp, StageShare
+from supernode.scheduling.score import EQUAL, Option, rank_options
 from supernode.scheduling.search import Search, anchor_level
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot, UInt64
 from supernode.scheduling.topology import NODE_LEVEL
-from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
+from supernode.scheduling.unplaceable import MixRefusal, PoolRefusal, Reason, Unplaceable
 from supernode.scheduling.work import Room, Work
 from supernode.steptime.memory import memory_bytes
 from supernode.steptime.model import Parallelism, check
@@ -61,6 +63,14 @@ def place_in(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unp
     Raises:
         InputError: a node mask that does not belong to this cluster.
     """
+    if demand.mixable:
+        return _place_mixable(work, demand, closed=closed)
+    ranked, refusals = _in_one_pool(work, demand, closed=closed)
+    return _placement(work.live, demand, ranked) if ranked else _unplaceable(demand, refusals)
+
+
+def _in_one_pool(work: Work, demand: GangDemand, *, closed: bool) -> tuple[list[Option], list[PoolRefusal]]:
+    """Ways to place the gang in one of its pools, best first, and why others can't take it."""
     options: list[Option] = []
     refusals: list[PoolRefusal] = []
     for order, name in enumerate(demand.pools):
@@ -69,16 +79,86 @@ def place_in(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unp
             refusals.append(found)
         else:
             options.extend(found)
-    if not options:
-        code = min((refusal.code for refusal in refusals), key=_NEAREST.index)
-        possible = any(r.code in _WAITING and r.fits_empty >= demand.fewest for r in refusals)
-        return Unplaceable(code, tuple(refusals), possible)
-    if demand.fewest < demand.workers:
+    if options and demand.fewest < demand.workers:
         # With several sizes on offer, more workers win; a pool that has room for all is not held back.
         most = max(option.workers for option in options)
         options = [option for option in options if option.workers == most]
-    ranked = rank_options(options, demand.model is not None)
+    return rank_options(options, demand.model is not None) if options else [], refusals
+
+
+def _unplaceable(demand: GangDemand, refusals: list[PoolRefusal], mix: MixRefusal | None = None) -> Unplaceable:
+    """The refusals of all pools, under the code of the nearest."""
+    codes = [refusal.code for refusal in refusals] + ([] if mix is None else [mix.code])
+    possible = any(r.code in _WAITING and r.fits_empty >= demand.fewest for r in refusals)
+    if mix is not None:
+        possible = possible or (mix.code in _WAITING and mix.empty >= mix.stages)
+    return Unplaceable(min(codes, key=_NEAREST.index), tuple(refusals), possible, mix=mix)
+
+
+def _place_mixable(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unplaceable:
+    """In one of its pools or over several of them, whichever has the shorter step; in one, if that is as fast."""
+    ranked, refusals = _in_one_pool(work, demand, closed=closed)
+    best = ranked[0].template if ranked else None
+    limit = math.inf if best is None or best.predicted is None else best.seconds
+    allowed = {p.name: _quota_left(work, p, demand) for name in demand.pools if (p := work.live.pool(name))}
+    found = Mixer(work, demand, closed, allowed).find(limit * (1 - EQUAL))
+    if isinstance(found, MixRefusal):
+        return _placement(work.live, demand, ranked) if ranked else _unplaceable(demand, refusals, found)
+    if found[0].predicted.seconds < limit * (1 - EQUAL) or not ranked:
+        return _mixed_placement(work.live, demand, found, ranked)
     return _placement(work.live, demand, ranked)
+
+
+def _quota_left(work: Work, pool: PoolInfo, demand: GangDemand) -> int:
+    """Workers that the namespace's quota in a pool still allows."""
+    quota = pool.quota_of(demand.namespace)
+    if quota is None or quota.limit is None:
+        return demand.workers
+    return max(0, quota.limit - work.held(pool.name, demand.namespace)) // demand.devices
+
+
+def _mixed_placement(snapshot: Snapshot, demand: GangDemand, found: list[Mix], ranked: list[Option]) -> Placement:
+    """The best mix with device indices; the next mixes and the best single places as runners-up."""
+    best = found[0]
+    runs = best.runs
+    rows = np.concatenate([run.rows for run in runs])
+    takes = np.concatenate([run.takes for run in runs])
+    node_of = np.repeat(np.arange(rows.size, dtype=np.int32), takes)
+    devices = np.concatenate(
+        [pick_devices(snapshot.device_free[run.rows], run.takes, demand.devices, link_group(run.pool)) for run in runs]
+    )
+    node_of.setflags(write=False)
+    devices.setflags(write=False)
+    names = snapshot.node_names
+    rivals = [RunnerUp(mix.pools, *mix.place[1:], mix.predicted.seconds) for mix in found[1:]]
+    for option in ranked:
+        step = option.template.predicted
+        rivals.append(
+            RunnerUp(option.pool.name, *_domain(snapshot, option)[1:], None if step is None else step.seconds)
+        )
+    mine = (best.pools, best.place[1], best.place[2])
+    others: dict[object, RunnerUp] = {}
+    for rival in sorted(rivals, key=lambda rival: math.inf if rival.seconds is None else rival.seconds):
+        where = (rival.pool, rival.level, rival.domain)
+        if where != mine:
+            others.setdefault(where, rival)
+    pools = [run.pool.name for run in runs for _ in range(run.stages)]
+    return Placement(
+        key=demand.key,
+        pool=",".join(run.pool.name for run in runs),
+        group=best.place[0],
+        level=best.place[1],
+        domain=best.place[2],
+        nodes=tuple(names[row] for row in rows.tolist()),
+        node_of=node_of,
+        devices=devices,
+        predicted=best.predicted,
+        runners_up=tuple(others.values())[:RUNNERS_UP],
+        rows=rows,
+        names=names,
+        node_pools=tuple(run.pool.name for run in runs for _ in range(run.rows.size)) if len(runs) > 1 else (),
+        stages=tuple(StageShare(pool, stage.chunks) for pool, stage in zip(pools, best.predicted.stages, strict=True)),
+    )
 
 
 def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: bool) -> list[Option] | PoolRefusal:

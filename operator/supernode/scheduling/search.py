@@ -83,19 +83,19 @@ class Search:
 
     def options(self) -> list[Option]:
         """All ways that are worth comparing; at least one."""
-        options = self._with(self.trees, self.per_row, 1)
+        options = self.ways(self.trees, self.per_row, 1)
         if min(options, key=lambda option: option.seconds).template.tidy:
             return options  # no border is crossed more often than it must be
         for quantum in neighbour_groups(self.demand, self.workers):
-            options += self._with(
-                [t for tree in self.trees if (t := self._aligned(tree, quantum))], self.per_row, quantum
+            options += self.ways(
+                [t for tree in self.trees if (t := self.aligned(tree, quantum))], self.per_row, quantum
             )
         best = min(options, key=lambda option: option.seconds)
         # A ring is as slow as its narrowest border: the same number of workers on every node may be faster.
         for share in self._equal_shares(best.template.takes):
             capped = np.minimum(self.per_row, share)
             equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
-            options += self._with(equal, capped, share)
+            options += self.ways(equal, capped, share)
         if best.template.takes.size <= MOST_NODES and not self._ideal(min(options, key=lambda o: o.seconds).seconds):
             anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
             descent = Descent(
@@ -122,7 +122,7 @@ class Search:
             tree.memo[key] = ideal_seconds(self.pool, tree.topology.levels, self.demand, self.workers, share)
         return bool(seconds <= tree.memo[key] * (1 + NEARLY))
 
-    def _with(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
+    def ways(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
         """Ways with this room on nodes and domains; none if it is too little."""
         options: list[Option] = []
         for tree in trees:
@@ -143,7 +143,7 @@ class Search:
     def _slices(self, tree: Tree) -> dict[int, int]:
         return {tree.topology.level_index(item.level): item.size for item in self.demand.slices}
 
-    def _aligned(self, tree: Tree, quantum: int) -> Tree | None:
+    def aligned(self, tree: Tree, quantum: int) -> Tree | None:
         """The tree with room counted in whole groups of workers, on the innermost level that can hold one."""
         slices = self._slices(tree)
         for level in range(tree.depth, -1, -1):

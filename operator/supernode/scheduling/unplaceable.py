@@ -66,6 +66,31 @@ class PoolRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class MixRefusal:
+    """Why a gang can't be put over several pools either (`mix: Stages`). Counts are of whole pipeline stages.
+
+    Attributes:
+        code: why.
+        stages: that the gang has.
+        fits: pool -> stages that it takes now, in the place where most fit together.
+        empty: stages that the pools would take together if nothing ran.
+        level: the required level that `fits` is about; empty = anywhere.
+        held: layers that the memory of those stages holds (`OUT_OF_DEVICE_MEMORY`).
+        layers: of the model.
+        detail: what is wrong, where numbers can't say it (`MISCONFIGURED`).
+    """
+
+    code: Reason
+    stages: int
+    fits: tuple[tuple[str, int], ...] = ()
+    empty: int = 0
+    level: str = ""
+    held: int = 0
+    layers: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Unplaceable:
     """The gang can't start now.
 
@@ -74,14 +99,16 @@ class Unplaceable:
         pools: one refusal per pool that was asked for, in the user's order.
         possible: it would fit an empty cluster (as far as this cycle knows): waiting can help.
         reserved_for: key of the gang that waits longer and for which free devices are kept; empty if none.
+        mix: why its stages can't be spread over several pools either; None = it may not be spread.
     """
 
     code: Reason
     pools: tuple[PoolRefusal, ...]
     possible: bool = False
     reserved_for: str = ""
+    mix: MixRefusal | None = None
 
     @property
     def nearest(self) -> PoolRefusal:
-        """The refusal that `code` comes from."""
-        return next(refusal for refusal in self.pools if refusal.code == self.code)
+        """The refusal that `code` comes from; the first, if it comes from the mix."""
+        return next((refusal for refusal in self.pools if refusal.code == self.code), self.pools[0])

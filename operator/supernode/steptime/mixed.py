@@ -129,24 +129,28 @@ def balance(
     if sum(most) * chunks < model.layers:
         return Shortage(sum(most) * chunks)
     paces = [pace(stage.chip, model, parallelism, stage.wiring) for stage in stages]
-    seconds = [float(one.layer.seconds) for one in paces] * chunks
+    seconds = [float(one.layer.seconds) for one in paces]
     fixed = [0.0] * len(seconds)
     fixed[-1] = float(paces[-1].around.seconds)
-    shared = share_out(model.layers, seconds, fixed, most * chunks)
-    return tuple(tuple(shared[index :: len(stages)]) for index in range(len(stages)))
+    shared = share_out(model.layers, seconds, fixed, chunks, [count * chunks for count in most])
+    # A stage's chunks are as equal as can be, the first ones larger.
+    return tuple(tuple((layers + chunks - 1 - chunk) // chunks for chunk in range(chunks)) for layers in shared)
 
 
-def share_out(total: int, seconds: Sequence[float], fixed: Sequence[float], most: Sequence[int]) -> list[int]:
-    """Whole shares, at least 1 and at most `most` each, so that all take as nearly as can be as long.
+def share_out(
+    total: int, seconds: Sequence[float], fixed: Sequence[float], least: int, most: Sequence[int]
+) -> list[int]:
+    """Whole shares, at least `least` and at most `most` each, so that all take as nearly as can be as long.
 
     The exact shares q solve q x seconds + fixed = the same time for all that are not at a bound. Each gets the whole
     part of its own, and what is left goes to the largest remainders; of equal ones, to the first.
 
     Args:
-        total: to share out; between the number of shares and the sum of `most`.
+        total: to share out; between the sum of all `least` and of all `most`.
         seconds: per unit.
         fixed: seconds beside the units.
-        most: upper bounds, at least 1.
+        least: lower bound of each, at least 1.
+        most: upper bounds.
     """
     count = len(seconds)
     exact: list[float] = [0.0] * count
@@ -157,18 +161,18 @@ def share_out(total: int, seconds: Sequence[float], fixed: Sequence[float], most
         time = (total - sum(bound.values()) + sum(fixed[i] / seconds[i] for i in free)) / rate
         for i in free:
             exact[i] = round((time - fixed[i]) / seconds[i], _DIGITS)
-        low = [i for i in free if exact[i] < 1]
+        low = [i for i in free if exact[i] < least]
         high = [i for i in free if exact[i] > most[i]]
         if not low and not high:
             break
         # Whichever bound moves more decides: only it is sure to stay one.
-        if sum(1 - exact[i] for i in low) >= sum(exact[i] - most[i] for i in high):
-            bound.update(dict.fromkeys(low, 1))
+        if sum(least - exact[i] for i in low) >= sum(exact[i] - most[i] for i in high):
+            bound.update(dict.fromkeys(low, least))
         else:
             bound.update((i, most[i]) for i in high)
     for i, value in bound.items():
         exact[i] = value
-    shares = [max(1, min(most[i], math.floor(exact[i]))) for i in range(count)]
+    shares = [max(least, min(most[i], math.floor(exact[i]))) for i in range(count)]
     order = sorted(range(count), key=lambda i: (shares[i] - exact[i], i))
     left = total - sum(shares)
     while left > 0:
@@ -334,7 +338,8 @@ def _update(
     weights = stage_weights(model, cuts, layers, edge=edge)
     data = float(data_seconds(model, cuts, stage.wiring, weights))
     # As in `predict`: behind the last micro batch, and with chunks also behind those of other chunks.
-    window = layers * pace.layer.compute * min(cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave))
+    compute = layers * pace.layer.compute + edge * pace.around.compute
+    window = compute * min(cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave))
     data -= min(data * family_of(stage.chip.name).overlap, window)
     optimizer = float(optimizer_seconds(stage.chip, model, cuts, weights))
     return data + optimizer, data, optimizer
