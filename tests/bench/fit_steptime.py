@@ -9,6 +9,7 @@ constant, is wrong.
     nvidia-ampere   Korthikanti et al. 2022: 8 steps, 10 layer times          gemm_peak, memory
     nvidia-volta    Megatron-LM 2020, V100: the rows of 1, 2 and 8 devices    gemm_peak
     nvidia-hopper   all-reduces of 64 MiB and more, and of 1 MiB              switch_reduce, network_*
+    nvidia-hopper   the rows of large_runs.csv marked `fitted`                gemm_peak, memory, tensor_overlap
     hygon-gfx936    3 matrix products; all-reduces of 1 GiB                   gemm_peak; node_links
     (all)           530B with and without data parallelism                    CROWD
 """
@@ -95,6 +96,11 @@ def hopper_links() -> Iterable[tuple[float, float]]:
             yield found, measured
 
 
+def hopper_steps() -> Iterable[tuple[float, float]]:
+    """Steps of large runs on H100, those marked so."""
+    return [(predicted.seconds, measured) for _, measured, predicted in published.large_runs("fitted")]
+
+
 def crowd() -> None:
     """Print the share of a port that explains how much longer 530B takes with 8-fold data parallelism."""
     model, cut = next((m, c) for name, m, c, _ in published.korthikanti() if "530B" in name and c.sequence_parallel)
@@ -114,6 +120,11 @@ def main() -> None:
             "switch_reduce": (0.56, 0.61, 0.01),
             "network_latency": (4e-6, 9e-6, 1e-6),
         },
+    )
+    fit(
+        "nvidia-hopper",
+        hopper_steps,
+        {"gemm_peak": (0.60, 0.73, 0.02), "memory": (0.60, 0.90, 0.05), "tensor_overlap": (0.3, 0.8, 0.1)},
     )
     fit("nvidia-ampere", ampere, {"gemm_peak": (0.70, 0.90, 0.01), "memory": (0.75, 0.95, 0.025)})
     fit("nvidia-volta", volta, {"gemm_peak": (0.70, 0.95, 0.01)})

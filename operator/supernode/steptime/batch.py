@@ -67,21 +67,29 @@ def regular_wirings(levels: tuple[LinkLevel, ...], sizes: ArrayLike, cuts: Cuts)
     blocks = np.ones((len(levels) + 1, count))
     for level in range(len(levels) - 1, -1, -1):
         blocks[level] = blocks[level + 1] * parts[level]
-    inside = cuts.tensor * cuts.context
-    spread = inside * cuts.pipeline
+    near = _near(cuts)
+    row = cuts.tensor * cuts.context
+    inside = row * near
+    far = (inside * cuts.pipeline, cuts.data / near)
     return Wiring(
         tensor=_links(levels, blocks, [(1.0, cuts.tensor)]),
         context=_links(levels, blocks, [(cuts.tensor, cuts.context)]),
         pipeline=_pair(levels, blocks, inside, cuts),
-        data=_links(levels, blocks, [(cuts.tensor, cuts.context), (spread, cuts.data)]),
-        expert=_links(levels, blocks, _expert(cuts, spread)),
+        data=_links(levels, blocks, [(cuts.tensor, cuts.context * near), far]),
+        expert=_links(levels, blocks, _expert(cuts, near, inside * cuts.pipeline)),
     )
 
 
-def _expert(cuts: Cuts, spread: Num) -> list[tuple[Num, Num]]:
-    """Strides and counts of an expert group: context ranks first, then data ranks."""
-    near = np.minimum(cuts.context, cuts.expert)
-    return [(cuts.tensor, near), (spread, np.maximum(cuts.expert / near, 1.0))]
+def _near(cuts: Cuts) -> Num:
+    """`wiring.near_experts` for a batch."""
+    near = np.maximum(cuts.expert // cuts.context, 1.0)
+    return np.where((near * cuts.context == cuts.expert) & (cuts.data % near == 0), near, 1.0)
+
+
+def _expert(cuts: Cuts, near: Num, spread: Num) -> list[tuple[Num, Num]]:
+    """Strides and counts of an expert group: context ranks first, then data ranks next to them, then others."""
+    inside = np.minimum(cuts.context * near, cuts.expert)
+    return [(cuts.tensor, inside), (spread, np.maximum(cuts.expert / inside, 1.0))]
 
 
 def _members(block: NDArray[np.float64], runs: Sequence[tuple[Num, Num]], most: bool) -> NDArray[np.float64]:
@@ -118,10 +126,11 @@ def _pair(levels: tuple[LinkLevel, ...], blocks: NDArray[np.float64], inside: Nu
     """The pair of neighbouring stages over the widest border: two parts on that level, one on the others."""
     sizes = []
     devices = inside * cuts.pipeline
+    replicas = cuts.devices / devices
     for level in range(len(levels)):
         outer, block = blocks[level], blocks[level + 1]
         # A border between blocks that lies between two stages, both of them inside the same outer block.
-        crossed = (block < devices) | (block % devices != 0) & (cuts.data > 1)
+        crossed = (block < devices) | (block % devices != 0) & (replicas > 1)
         apart = (cuts.pipeline > 1) & crossed & (outer > block) & (outer > inside)
         sizes.append(np.where(apart, 2.0, 1.0))
     return Links(levels, tuple(sizes), tuple(np.ones(blocks.shape[1]) for _ in levels))

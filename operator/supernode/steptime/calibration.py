@@ -36,10 +36,14 @@ class Family:
         network_links: the same between nodes, at any level.
         collective_launch: seconds before the first byte of a collective moves.
         overlap: share of the data-parallel traffic that hides behind the backward pass, if the pass is long enough.
-        score_passes: how often the attention scores cross the memory forward (softmax, mask, dropout); 0 = a fused
-            kernel keeps them on the chip and leaves the masked half out.
-        attention: share of the peak FLOP/s that a fused attention kernel reaches forward; None = `gemm_peak` counts,
-            because the attention core is made of matrix products.
+        tensor_overlap: share of the traffic between tensor ranks that hides behind the matrix products it feeds, with
+            sequence parallelism (whose gathers and scatters can be cut into pieces).
+        score_passes: how often the attention scores cross the memory forward (softmax, mask, dropout) in software that
+            recomputes activations; 0 = a fused kernel keeps them on the chip and leaves the masked half out.
+        attention: share of the peak FLOP/s that a fused attention kernel reaches on long sequences
+            (`ATTENTION_SHORT`); None = there is no such
+            kernel. Where there is one, jobs without recomputation use it whatever `score_passes` says: without it
+            the scores would have to be kept, which is what recomputation was for.
         reserved: bytes of device memory that the model can't have: runtime, communication buffers.
         network_thin: share of the network bandwidth where fewer than `THIN_LANES` devices of a node take part; None =
             no difference known.
@@ -65,6 +69,7 @@ class Family:
     calibrated: bool
     sources: Mapping[str, str]
     attention: float | None = None
+    tensor_overlap: float = 0.0
     network_thin: float | None = None
     switch_reduce: float = 0.0
     mesh: bool = False
@@ -86,7 +91,7 @@ DEFAULT: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
-    attention=0.40,
+    attention=0.45,
     sources=MappingProxyType(
         {
             "gemm_peak": "vendor's own planning default for DCU: 0.6 (HYGON-AI/hcu-train-simulator, README)",
@@ -98,7 +103,7 @@ DEFAULT: Final = Family(
             "collective_launch": "8-byte all-reduce of 4 ranks takes 16 us, launch and 6 hops (nccl-tests issue 290)",
             "overlap": "half of the gradient traffic behind the last micro batch: frameworks offer it, few hide it all",
             "score_passes": "fused attention kernels (flash attention) are the rule since 2023",
-            "attention": "two thirds of a large product, as flash attention 2 on Ampere and Hopper",
+            "attention": "three quarters of a large product on long sequences; Ampere and Hopper reach that or more",
             "node_latency": "8 KiB all-reduce of 2, 4 and 8 BW1000: 20, 21 and 29 us, less launch, by the ring's steps",
             "network_latency": "8-byte all-reduce of 2 and 4 nodes of H100: 25 and 35 us, 5 us a hop (nccl-tests 309)",
             "reserved": "runtime and communication buffers of usual installations, 1 to 3 GiB",
@@ -120,6 +125,7 @@ _AMPERE: Final = Family(
     score_passes=5.0,
     reserved=2 * 2**30,
     calibrated=True,
+    attention=0.50,
     sources=MappingProxyType(
         {
             "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; tables 3 to 5 of Korthikanti et "
@@ -132,6 +138,7 @@ _AMPERE: Final = Family(
             "collective_launch": "as default",
             "overlap": "nothing is assumed to overlap: Korthikanti et al. reduce gradients after the backward pass",
             "score_passes": "softmax and dropout each read and write the scores, plus masks (Korthikanti et al. 2022)",
+            "attention": "flash attention 2 on A100: 0.45 to 0.6 of the peak, head 128, as its paper prints",
             "reserved": "as default",
         }
     ),
@@ -169,9 +176,9 @@ _VOLTA: Final = Family(
 _HOPPER: Final = Family(
     name="nvidia-hopper",
     chips=("nvidia-h100-80g-sxm", "nvidia-h800-80g-sxm", "nvidia-h200-141g-sxm", "nvidia-h20-96g"),
-    gemm_peak=0.68,
-    gemm_small=(128.0, 128.0, 256.0),
-    memory=0.85,
+    gemm_peak=0.66,
+    gemm_small=(128.0, 128.0, 768.0),
+    memory=0.75,
     launch=4e-6,
     node_links=0.82,
     network_links=0.89,
@@ -180,15 +187,18 @@ _HOPPER: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=True,
-    attention=0.55,
+    attention=0.60,
+    tensor_overlap=0.5,
     switch_reduce=0.58,
     network_latency=7e-6,
     sources=MappingProxyType(
         {
-            "gemm_peak": "large bf16 products are limited by power: 620 to 720 of 989 TFLOPS are usual; "
-            "chosen in that range with Llama 3 405B in view",
-            "gemm_small": "as default with tiles twice as wide, as wgmma works on 128 x 256; not measured",
-            "memory": "usual figure for HBM3 in streaming kernels",
+            "gemm_peak": "fitted, with gemm_small, memory and tensor_overlap, on the rows of large_runs.csv marked so "
+            "(Megatron-LM, MPT, mixtures of experts, Llama 3); power limits large products to 620 to 720 of 989 TFLOPS",
+            "gemm_small": "tiles twice as wide as the default's, as wgmma works on 128 x 256; the depth is fitted, see "
+            "gemm_peak",
+            "memory": "fitted, see gemm_peak; copies reach 0.9, norms and losses with their reductions less",
+            "tensor_overlap": "fitted, see gemm_peak: gathers and scatters run piece by piece beside the products",
             "launch": "as Ampere",
             "node_links": "ring all-reduce 363 to 366 of 450 GB/s on 4 to 8 H200 (stas00/ml-engineering, network)",
             "switch_reduce": "all-reduce of 8 GiB summed in the switch, 5 to 8 H200: 259 to 270 of 450 GB/s; "
@@ -199,8 +209,7 @@ _HOPPER: Final = Family(
             "and 117 us; below 64 KiB a hop takes 5 us",
             "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
             "overlap": "gradient reduction and weight gathering run behind the passes by default; not all of it",
-            "attention": "flash attention 2 reaches 0.35 to 0.4, 3 reaches 0.65 to 0.75 of the peak forward, head 128, "
-            "as their papers print; between them",
+            "attention": "cuDNN's kernel on H100, see ATTENTION_SHORT",
             "score_passes": "as default",
             "reserved": "as default",
         }
@@ -210,9 +219,9 @@ _HOPPER: Final = Family(
 _BLACKWELL: Final = Family(
     name="nvidia-blackwell",
     chips=("nvidia-b200-sxm", "nvidia-gb200-nvl72"),
-    gemm_peak=0.66,
-    gemm_small=(128.0, 128.0, 256.0),
-    memory=0.85,
+    gemm_peak=0.64,
+    gemm_small=(128.0, 128.0, 768.0),
+    memory=0.75,
     launch=4e-6,
     node_links=0.75,
     network_links=0.89,
@@ -221,11 +230,13 @@ _BLACKWELL: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
-    attention=0.55,
+    attention=0.65,
+    tensor_overlap=0.5,
     switch_reduce=0.49,
     sources=MappingProxyType(
         {
             "gemm_peak": "as Hopper, a little less: power limits more",
+            "attention": "the same table as ATTENTION_SHORT: 1,324 and 1,083 TFLOPS at 4,096 tokens",
             "node_links": "ring all-reduce 673 to 682 of 900 GB/s on 4 to 8 B200 (stas00/ml-engineering, network)",
             "switch_reduce": "all-reduce on 8 B200: 423 of 900 GB/s at 4 GiB, 480 above (the same)",
             "network_links": "as Hopper; 4 nodes with EFA reach 380 of 400 GB/s above 2 GiB (the same)",
@@ -273,12 +284,15 @@ _ASCEND: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=False,
-    attention=0.45,
+    attention=0.55,
+    tensor_overlap=0.6,
     sources=MappingProxyType(
         {
-            "gemm_peak": "no product was measured; Pangu Ultra (arXiv 2504.07866) trains 135B on 8,192 devices above "
-            "50 % of the peak, which the default of 0.60 does not allow",
+            "gemm_peak": "no product was measured; chosen so that Pangu Ultra (arXiv 2504.07866, section 4), 135B on "
+            "8,192 devices, lies between its two figures: 43 % of the peak, and 52 % with fused kernels",
             "overlap": "the same report describes hidden gradient, weight and pipeline traffic",
+            "tensor_overlap": "its 4.3.1: products fused with gathers and scatters (MC2); the share is our reading",
+            "attention": "as Hopper, a little less",
             "node_links": "as default",
             "network_links": "as default",
         }
@@ -299,7 +313,7 @@ _BOWEN: Final = Family(
     score_passes=0.0,
     reserved=2 * 2**30,
     calibrated=True,
-    attention=0.40,
+    attention=0.45,
     network_thin=0.36,
     network_latency=6e-6,
     sources=MappingProxyType(
@@ -328,6 +342,13 @@ _BY_CHIP: Final[Mapping[str, Family]] = MappingProxyType({chip: f for f in FAMIL
 #: Common to all families.
 #: A fused attention kernel computes the scores again: five products backward for two forward.
 ATTENTION_BACKWARD: Final = 2.5
+#: Tokens of a sequence at which a fused attention kernel reaches half of its rate. Fitted, with Hopper's rate, on the
+#: cuDNN kernel forward and backward: 553 and 422 TFLOPS at 4,096 tokens, 638 and 523 at 16,384 (H100, Megatron-Core's
+#: report on mixtures of experts, 2026, table 9).
+ATTENTION_SHORT: Final = 1200.0
+#: Share of the traffic of fully sharded weights that hides behind the layers they are for: a layer cannot begin before
+#: its weights are there. Fitted on MosaicML's MPT runs on H100 (fit_steptime).
+SHARDED_OVERLAP: Final = 0.5
 #: Seconds of transfer beyond which a collective's pieces don't grow any more. Fitted on the all-reduces of 2 and 4
 #: nodes of 8 H100 from 128 MiB to 1 GiB (nccl-tests issue 309): about 170 us above the straight line at 16 ranks.
 PIECES: Final = 350e-6

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, largest, split
-from supernode.steptime.calibration import ATTENTION_BACKWARD, family_of
+from supernode.steptime.arithmetic import Num, choose, largest, split
+from supernode.steptime.calibration import ATTENTION_BACKWARD, ATTENTION_SHORT, family_of
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.model import ModelShape
 from supernode.steptime.roofline import Rates, rates_of
@@ -40,7 +40,8 @@ def layer_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     """
     tensor = cuts.tensor
     tokens = tokens_per_device(model, cuts)
-    shared = split(tokens, 1 + (tensor - 1) * cuts.sequence_parallel)
+    sharing = 1 + (tensor - 1) * cuts.sequence_parallel
+    shared = split(tokens, sharing)
     query = split(model.attention_heads, tensor) * model.head
     key_value = split(model.key_value_heads, tensor) * model.head
     timer = _Timer(rates_of(chip, model.dtype))
@@ -63,7 +64,7 @@ def layer_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
         visits = tokens * model.experts_per_token
         rows = largest(visits / held, 1.0)
         timer.product(shared, model.experts, hidden)  # router
-        timer.moved(2 * visits * hidden * width, times=2)  # permute there and back
+        timer.moved(2 * visits / sharing * hidden * width, times=2)  # permute there and back
         timer.product(rows, up, hidden, held)
         timer.product(rows, hidden, inner, held)
         timer.moved(visits * (up + inner) * width)
@@ -91,23 +92,31 @@ def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
 
     Fused, the scores never reach memory and the masked half is left out; otherwise they cross it several times.
     """
-    family = family_of(chip.name)
     heads = split(model.attention_heads, cuts.tensor) * cuts.micro_batch_size
     length = model.sequence_length
     rows = split(length, cuts.context)
     rates = rates_of(chip, model.dtype)
-    if family.score_passes == 0:
-        # Two products of 2 x rows x length x head, half of it masked; five products backward.
-        flops = 2.0 * heads * rows * length * model.head
-        moved = 4 * heads * rows * model.head * rates.width / rates.memory
-        forward = rates.launch + largest(flops / rates.attention, moved)
-        backward = rates.launch + ATTENTION_BACKWARD * largest(flops / rates.attention, moved)
-        return Passes(forward, backward)
+    # Two products of 2 x rows x length x head, half of it masked; five products backward.
+    flops = 2.0 * heads * rows * length * model.head
+    moved = 4 * heads * rows * model.head * rates.width / rates.memory
+    once = largest(flops * (1 + ATTENTION_SHORT / length) / rates.attention, moved)
+    fused = Passes(rates.launch + once, rates.launch + ATTENTION_BACKWARD * once)
+    plain = plain_core(chip, cuts)
+    if plain is False:
+        return fused
     timer = _Timer(rates)
     timer.product(rows, length, model.head, heads)
     timer.product(rows, model.head, length, heads)
-    timer.moved(family.score_passes * heads * rows * length * rates.width)
-    return Passes(timer.forward, timer.backward)
+    timer.moved(family_of(chip.name).score_passes * heads * rows * length * rates.width)
+    return Passes(choose(plain, timer.forward, fused.forward), choose(plain, timer.backward, fused.backward))
+
+
+def plain_core(chip: Chip, cuts: Cuts) -> Num:
+    """Whether the scores cross the memory, because no fused kernel is used (`calibration.Family.score_passes`)."""
+    family = family_of(chip.name)
+    if family.score_passes == 0:
+        return False
+    return family.attention is None or (cuts.full + cuts.selective) > 0
 
 
 class _Timer:

@@ -13,7 +13,7 @@ from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, choose, smallest, split
 from supernode.steptime.calibration import family_of
 from supernode.steptime.cuts import Cuts, cuts_of
-from supernode.steptime.layer import tokens_per_device
+from supernode.steptime.layer import plain_core, tokens_per_device
 from supernode.steptime.model import ModelShape, Parallelism
 from supernode.steptime.roofline import dtype_bytes
 
@@ -131,14 +131,13 @@ def _layer_activations(chip: Chip, model: ModelShape, cuts: Cuts) -> tuple[Num, 
     hidden = model.hidden_size
     query = model.attention_heads * model.head
     key_value = model.key_value_heads * model.head
-    dropout = 2 if family_of(chip.name).score_passes else 0  # two masks; models since fused attention have none
+    plain = plain_core(chip, cuts)
+    dropout = 2 * plain  # two masks; models since fused attention have none
     per_token = hidden * (4 * width + dropout) / shared  # inputs of two norms, of attention and of feed-forward
     per_token = per_token + 2 * width * (query + key_value) / tensor  # queries, keys, values, input of the projection
     wide = (3 if model.gated else 2) * width * model.ffn * model.experts_per_token
     per_token = per_token + wide / tensor
-    scores: Num = 0.0
-    if family_of(chip.name).score_passes:
-        scores = model.attention_heads * model.sequence_length * (2 * width + 1) / tensor
+    scores = plain * (model.attention_heads * model.sequence_length * (2 * width + 1) / tensor)
     whole = (per_token + scores) * tokens
     thin = (per_token + scores * (1 - cuts.selective)) * tokens
     return choose(cuts.full > 0, width * hidden * tokens / shared, thin), whole

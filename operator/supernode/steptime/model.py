@@ -129,7 +129,8 @@ class ModelShape:
 class Parallelism:
     """How a model and its batch are cut over devices; the device count is tensor x context x pipeline x data.
 
-    Device ranks count through tensor first, then context, pipeline and data: rank = ((d P + p) C + c) T + t.
+    Device ranks count through tensor first, then context, pipeline and data: rank = ((d P + p) C + c) T + t; data ranks
+    that share experts come before the pipeline (`wiring.near_experts`).
 
     Attributes:
         tensor: devices that share each matrix.

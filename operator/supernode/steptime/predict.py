@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, choose, largest, smallest
-from supernode.steptime.calibration import DEFAULT, Family, family_of
+from supernode.steptime.calibration import DEFAULT, SHARDED_OVERLAP, Family, family_of
 from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
 from supernode.steptime.memory import Memory, memory_of, stage_layers, stage_weights
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
@@ -197,14 +197,15 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     # What a stage waits for activations and gradients of its neighbours.
     waits = (micro_batches * cuts.interleave + cuts.pipeline - 1) * (cuts.pipeline > 1)
     sends = 2 * waits * send_seconds(model, cuts, wiring)
-    # Sharded weights alone travel with every micro batch; all else waits for the last one (and fetches for the first).
-    alone = (cuts.zero_stage == 3) & (cuts.pipeline == 1)
+    # Split gradients alone travel with every micro batch; all else waits for the last one (and fetches for the first).
+    alone = (cuts.zero_stage >= 2) & (cuts.pipeline == 1)
     weights = stage_weights(model, cuts, layers, edge=True)
-    data = data_seconds(model, cuts, wiring, weights, alone)
+    data = data_seconds(model, cuts, wiring, weights, layers, alone)
     # Time to hide behind: the last micro batch, and with chunks also those that other chunks still work on.
     chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
     window = compute * choose(alone, micro_batches, smallest(micro_batches, chunks))
-    hidden = smallest(data * family_of(chip.name).overlap, window)
+    overlap = choose(alone, SHARDED_OVERLAP, family_of(chip.name).overlap)
+    hidden = smallest(data * overlap, window)
     values = (
         micro_batches * compute,
         micro_batches * stage.tensor,

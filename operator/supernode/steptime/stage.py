@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, choose
+from supernode.steptime.arithmetic import Num, choose, smallest
+from supernode.steptime.calibration import family_of
 from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
@@ -53,8 +54,11 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     gather = transfer_seconds("all_gather", activations, wiring.tensor)
     scatter = transfer_seconds("reduce_scatter", activations, wiring.tensor)
     reduce = transfer_seconds("all_reduce", activations, wiring.tensor)
-    # Behind attention and behind the feed-forward part.
-    tensor = passes * 2 * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
+    # Behind attention and behind the feed-forward part, where tokens that visit several experts travel several times.
+    parts = 1 + choose(cuts.sequence_parallel > 0, model.experts_per_token, 1)
+    tensor = passes * parts * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
+    overlap = family_of(chip.name).tensor_overlap * cuts.sequence_parallel
+    tensor = tensor - smallest(overlap * tensor, compute)
     key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
     gather = transfer_seconds("all_gather", key_value, wiring.context)
     context = passes * gather + transfer_seconds("reduce_scatter", key_value, wiring.context)
@@ -81,7 +85,9 @@ def send_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:
     return transfer_seconds("send_recv", nbytes, wiring.pipeline)
 
 
-def data_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring, weights: Weights, alone: Num = False) -> Num:
+def data_seconds(
+    model: ModelShape, cuts: Cuts, wiring: Wiring, weights: Weights, layers: Num = 1, alone: Num = False
+) -> Num:
     """To make a stage's gradients equal on all replicas, and to share split weights; without any overlap.
 
     Args:
@@ -89,17 +95,20 @@ def data_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring, weights: Weights
         cuts: how it is cut.
         wiring: its `data` links are used.
         weights: of the stage on one device (`memory.stage_weights`).
-        alone: fully sharded weights without a pipeline, which are gathered for the forward and the backward pass of
-            every micro batch; behind a pipeline they are gathered once and kept for the step.
+        layers: of the stage.
+        alone: there is no pipeline, so that split gradients are reduced after every micro batch, and split weights
+            gathered for each of its passes, layer by layer; behind a pipeline both happen once a step.
     """
     replicas = cuts.replicas
     # Experts have fewer replicas, but their ring has the same links at its widest, and its volume is nearly the same.
     count = weights.dense + weights.experts * (replicas > cuts.expert)
     links = crowded(wiring.data, cuts.devices)
     reduce = transfer_seconds("all_reduce", count * GRADIENT_BYTES, links)
-    scatter = transfer_seconds("reduce_scatter", count * GRADIENT_BYTES, links)
-    gather = transfer_seconds("all_gather", count * dtype_bytes(model.dtype), links)
-    split = choose(alone, cuts.micro_batches * (2 * gather + scatter), scatter + gather)
+    pieces = choose(alone, layers, 1.0)
+    scatter = pieces * transfer_seconds("reduce_scatter", count * GRADIENT_BYTES / pieces, links)
+    gather = pieces * transfer_seconds("all_gather", count * dtype_bytes(model.dtype) / pieces, links)
+    split = choose(alone, cuts.micro_batches, 1) * scatter
+    split = split + choose(alone & (cuts.zero_stage == 3), 2 * cuts.micro_batches, 1) * gather
     return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
 
 

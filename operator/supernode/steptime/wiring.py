@@ -3,9 +3,11 @@
 Flows in: link levels, the domain of every worker on every level in rank order, and the parallelism. Flows out: a
 `Wiring`. Not here: seconds.
 
-Ranks count through tensor, context, pipeline and data, in this order from the fastest, so a tensor group is a run of
-neighbouring ranks and a data group is spread over the whole job. Where groups of one kind lie differently, the widest
-spread and the narrowest lane of any of them count: all wait for the slowest.
+Ranks count through tensor, context, expert, pipeline and data, in this order from the fastest, so a tensor group is a
+run of neighbouring ranks and a data group is spread over the whole job. Expert ranks are data ranks that share a
+layer's experts (`near_experts`); they exchange tokens in every layer, so they come before the pipeline, whose stages
+send far less. Where groups of one kind lie differently, the widest spread and the narrowest lane of any of them count:
+all wait for the slowest.
 """
 
 from __future__ import annotations
@@ -98,12 +100,23 @@ def runs(domains: Int64) -> NDArray[np.int32]:
     return result
 
 
+def near_experts(data: int, context: int, expert: int) -> int:
+    """How many data ranks lie next to each other, before the pipeline's stages, because they share a layer's experts.
+
+    Experts are shared by context ranks first; where the two don't divide, data ranks stay outermost.
+    """
+    near = max(expert // context, 1)
+    return near if near * context == expert and data % near == 0 else 1
+
+
 @lru_cache(maxsize=4096)
 def _wiring(levels: tuple[LinkLevel, ...], key: bytes, workers: int, p: Parallelism, devices: int) -> Wiring:
     """`key`: the bytes of int32 (levels, workers), as `runs` numbers them."""
-    ids = np.frombuffer(key, dtype=np.int32).reshape(len(levels), workers)
-    grid = np.repeat(ids, devices, axis=1).reshape(len(levels), p.data, p.pipeline, p.context, p.tensor)
     moved = np.moveaxis
+    ids = np.frombuffer(key, dtype=np.int32).reshape(len(levels), workers)
+    near = near_experts(p.data, p.context, p.expert)
+    ranks = np.repeat(ids, devices, axis=1).reshape(len(levels), p.data // near, p.pipeline, near, p.context, p.tensor)
+    grid = moved(ranks, 3, 2).reshape(len(levels), p.data, p.pipeline, p.context, p.tensor)
     replicas = moved(grid, 2, 1).reshape(len(levels), p.pipeline, p.data * p.context, p.tensor)
     if p.expert > 1:
         shape = (len(levels), p.pipeline, p.data * p.context // p.expert, p.expert, p.tensor)

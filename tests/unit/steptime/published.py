@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from supernode.chips import Chip, find_chip
-from supernode.steptime.calibration import family_of
+from supernode.steptime.calibration import ASSUMED_NODE_BANDWIDTH, family_of
 from supernode.steptime.collectives import Links, collective_seconds, levels_for, regular_links
 from supernode.steptime.cuts import cuts_of
 from supernode.steptime.layer import layer_passes
@@ -30,9 +30,9 @@ def rows(name: str) -> list[dict[str, str]]:
 
 def step(chip: Chip, model: ModelShape, cut: Parallelism, devices_per_node: int, scale_out: float) -> StepTime:
     """Prediction for a job that fills whole nodes behind one flat network."""
-    assert chip.link_bandwidth is not None
     family = family_of(chip.name)
-    figures = [("network", scale_out, family.network_latency), ("node", chip.link_bandwidth, family.node_latency)]
+    node = chip.link_bandwidth or ASSUMED_NODE_BANDWIDTH
+    figures = [("network", scale_out, family.network_latency), ("node", node, family.node_latency)]
     levels = levels_for(chip, figures)
     inside = min(cut.devices, devices_per_node)
     return predict(chip, model, cut, regular_wiring(levels, (cut.devices // inside, inside), cut))
@@ -71,7 +71,8 @@ def korthikanti_layers() -> list[tuple[str, float, float]]:
     for row in rows("korthikanti_2022_table_4.csv"):
         name = row["experiment"]
         sequence_parallel = "sequence" in name
-        cut = Parallelism(tensor=8, micro_batch_size=4, sequence_parallel=sequence_parallel)
+        # The software of the paper has no fused attention: its scores cross memory, recomputed or not.
+        cut = Parallelism(tensor=8, micro_batch_size=4, sequence_parallel=sequence_parallel, recompute="Selective")
         passes = layer_passes(A100, model, cuts_of(cut))
         if sequence_parallel:
             traffic = 2 * sum(collective_seconds(k, activations, group) for k in ("all_gather", "reduce_scatter"))
@@ -152,25 +153,31 @@ def all_reduces() -> list[tuple[dict[str, str], float, float]]:
     return result
 
 
-def large_runs() -> list[tuple[dict[str, str], ModelShape, Parallelism, float]]:
-    """(row, model, cut, measured seconds) of large_runs.csv."""
+def large_runs(use: str | None = None) -> list[tuple[dict[str, str], float, StepTime]]:
+    """(row, measured seconds, prediction) of large_runs.csv; `use`: only the rows with that use."""
     result = []
     for row in rows("large_runs.csv"):
+        if use is not None and row["use"] != use:
+            continue
+        number = {name: int(text) for name, text in row.items() if text.isdigit()}
         model = ModelShape(
-            *(int(row[k]) for k in ("layers", "hidden", "heads", "vocab", "seq_len")),
+            *(number[k] for k in ("layers", "hidden", "heads", "vocab", "seq_len")),
             row["dtype"],
-            feed_forward_size=int(row["ffn"]) if row["ffn"] else None,
-            kv_heads=int(row["kv_heads"]) if row["kv_heads"] else None,
+            feed_forward_size=number.get("ffn"),
+            kv_heads=number.get("kv_heads"),
             gated=row["gated"] == "1",
+            experts=number.get("experts", 1),
+            experts_per_token=number.get("experts_per_token", 1),
         )
         cut = Parallelism(
-            *(int(row[k]) for k in ("tp", "pp", "dp", "cp")),
-            micro_batch_size=int(row["micro_batch"]),
-            global_batch_size=int(row["global_batch"]),
-            interleave=int(row["interleave"]),
+            *(number[k] for k in ("tp", "pp", "dp", "cp", "ep")),
+            micro_batch_size=number["micro_batch"],
+            global_batch_size=number["global_batch"],
+            interleave=number["interleave"],
             sequence_parallel=row["sequence_parallel"] == "1",
             recompute=row["recompute"],
-            zero_stage=int(row["zero_stage"]),
+            zero_stage=number["zero_stage"],
         )
-        result.append((row, model, cut, float(row["measured_s"])))
+        predicted = step(find_chip(row["chip"]), model, cut, 8, number["scaleout_GBps"] * 1e9)
+        result.append((row, float(row["measured_s"]), predicted))
     return result

@@ -18,7 +18,7 @@ def test_fitting_again_finds_little_better(capsys: pytest.CaptureFixture[str]) -
     fit_steptime.main()
     out = capsys.readouterr().out
     pairs = re.findall(r"([\d.]+)% with the table, ([\d.]+)% at best", out)
-    assert len(pairs) == 5
+    assert len(pairs) == 6
     for table, best in pairs:
         assert float(table) <= float(best) + 2.5, out
     assert "CROWD: 0.4" in out
@@ -46,4 +46,4 @@ def test_families_differ_where_their_tiles_do() -> None:
         return 2 * m * n * k / seconds / chip.peak_flops("bf16")
 
     assert share("nvidia-h100-80g-sxm", small) < 0.6 * share("nvidia-a100-80g-sxm", small)
-    assert share("nvidia-h100-80g-sxm", large) > 0.8 * share("nvidia-a100-80g-sxm", large)
+    assert share("nvidia-h100-80g-sxm", large) > 0.7 * share("nvidia-a100-80g-sxm", large)

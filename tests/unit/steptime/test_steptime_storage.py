@@ -116,7 +116,7 @@ def test_context_ranks_share_activations_and_exchange_keys() -> None:
     whole, cut = run(Parallelism()), run(Parallelism(context=8))
     assert cut.memory_bytes < whole.memory_bytes
     assert cut.parts.context > 0 == whole.parts.context
-    assert cut.parts.compute < whole.parts.compute / 6
+    assert cut.parts.compute < whole.parts.compute / 4  # the weights' gradients sum over few tokens
 
 
 def test_a_shard_of_the_optimizer_takes_a_share_of_the_time() -> None:
