@@ -269,7 +269,7 @@ class Server:
             if came is None:
                 return
             header, body = came[0]
-            execute(session, header.get("commands", []), body)
+            execute(session, header, body)
             if "request" not in header:
                 continue
             try:

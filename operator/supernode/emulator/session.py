@@ -14,9 +14,11 @@ from typing import Final
 from supernode.emulator.kernels import Spec
 from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.buffer import Buffer, Storage
+from supernode.emulator.runtime.call import Call, Failures
 from supernode.emulator.runtime.device import Device
+from supernode.emulator.runtime.launch import Signature
 from supernode.emulator.runtime.stream import Stream
-from supernode.emulator.runtime.work import After, Call, Fabric, Failures, Marker
+from supernode.emulator.runtime.work import After, Fabric, Marker
 from supernode.emulator.segments import Segments
 from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError, SupernodeError
 
@@ -43,7 +45,7 @@ class Session:
         alive: whether the client is still connected; asked while it waits.
 
     Attributes:
-        arrays, streams, events: by the client's handles. Stream i is the default stream of device i.
+        arrays, streams, events, signatures: by the client's numbers. Stream i is the default stream of device i.
         number: commands so far; the client counts the same.
         host_seconds: device time that the client's program has seen by waiting; what it issues next starts no earlier.
     """
@@ -64,6 +66,7 @@ class Session:
         self.arrays: dict[int, Buffer] = {}
         self.streams: dict[int, Stream] = {}
         self.events: dict[int, Marker] = {}
+        self.signatures: dict[int, Signature] = {}
         self.failures = Failures()
         self.number = 0
         # A client that comes later (a worker that was started again) begins when the devices are done with the past.

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from supernode.errors import ProtocolError
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = b"SNE1"
 _PREFIX: Final = struct.Struct("<4sIQ")
 #: Bytes of a header and of a body that a peer may send at most.
@@ -26,6 +26,10 @@ MAX_HEADER: Final = 8 << 20
 MAX_BODY: Final = 256 << 20
 #: Before the hello, a stranger may send little.
 HELLO_BYTES: Final = 4096
+#: Numbers in a row of a batch that are not signatures (`launches` says what they mean).
+FREE, WORDS, FORGET, VIEW = -1, -2, -3, -4
+#: Signatures that one client may hold.
+MAX_SIGNATURES: Final = 4096
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 

@@ -8,6 +8,7 @@ launches (`devices`).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
+from supernode.emulator.wire import VIEW
 from supernode.errors import InvalidHandleError, KernelError
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class Array:
     def _view(self, sizes: list[int], start: int) -> Array:
         connection = self.device.emulator.connection
         handle = connection.handle()
-        connection.record(["view", self.handle, handle, sizes, start])
+        connection.record_codes([VIEW, self.handle, handle, start, len(sizes), *sizes], sys._getframe(0))
         return Array(self.device, Spec(self.dtype, tuple(sizes)), handle)
 
     def to(self, device: Device) -> Array:

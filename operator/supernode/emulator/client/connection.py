@@ -1,27 +1,40 @@
 """The client's end of the socket: commands are recorded and sent in batches, requests wait for an answer.
 
-Flows in: commands and requests as plain lists. Flows out: frames; replies; errors rebuilt as types of
+Most of a batch is a row of numbers (launches by signature, frees, views); the rest are commands in words. Batches start
+small after each answer, so that the sidecar begins early, and grow while the client runs ahead.
+
+Flows in: numbers, and commands and requests as plain lists. Flows out: frames; replies; errors rebuilt as types of
 `supernode.errors`. May be used from several threads. Not here: what the commands mean (`devices`, `arrays`).
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import itertools
 import os
 import socket
+import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from supernode import errors
 from supernode.emulator import wire
 from supernode.errors import EmulatorError, ProtocolError, SupernodeError
 
-#: Commands and bytes that are recorded before a batch is sent.
-BATCH: Final = 64
+#: Commands that are recorded before the first batch after an answer is sent, and at most before any.
+_FIRST_BATCH: Final = 16
+BATCH: Final = 256
+#: Places of calls in the client's program that are kept for error messages.
+_PLACES: Final = 1 << 14
 _BATCH_BYTES: Final = 4 << 20
+# The package whose frames are not the client's program.
+_OURS: Final = "supernode.emulator."
+_getframe: Final = sys._getframe
 _KINDS: Final[dict[str, type[SupernodeError]]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, SupernodeError)
 }
@@ -46,6 +59,10 @@ class Connection:
         self.forgotten: deque[int] = deque()
         self._lock = threading.RLock()
         self._commands: list[list[Any]] = []
+        self._codes: list[int] = []
+        self._waiting = 0  # calls since the last batch
+        self._limit = _FIRST_BATCH
+        self._places: deque[tuple[int, Any, int]] = deque(maxlen=_PLACES)
         self._body: list[memoryview] = []
         self._body_bytes = 0
         self._number = 0
@@ -73,17 +90,53 @@ class Connection:
         """A new number for an array, stream or event."""
         return next(self._handles)
 
-    def record(self, command: list[Any]) -> int:
-        """Add a command to the batch; gives its number, the one that error messages name."""
+    def record(self, command: list[Any], *, counts: bool = True) -> int:
+        """Add a command in words to the batch; gives its number, the one that error messages name.
+
+        Args:
+            command: its name and arguments.
+            counts: it is a call of the program, and not said on behalf of one.
+        """
         with self._lock:
             if self.dead or self.forgotten:
                 self._free()
+            self._codes.append(wire.WORDS)
             self._commands.append(command)
-            self._number += 1
-            number = self._number
-            if len(self._commands) >= BATCH:
-                self._send()
-        return number
+            if counts:
+                self._called(_getframe(1))
+            return self._number
+
+    def record_codes(self, codes: Sequence[int], frame: FrameType) -> None:
+        """Add a call that is said in numbers.
+
+        Args:
+            codes: see `supernode.emulator.launches`.
+            frame: of the function of this package that was called; the program's own is found from it.
+        """
+        with self._lock:
+            if self.dead or self.forgotten:
+                self._free()
+            self._codes += codes
+            self._called(frame)
+
+    def _called(self, frame: FrameType | None) -> None:
+        self._number += 1
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+            frame = frame.f_back
+        if frame is not None:
+            self._places.append((self._number, frame.f_code, frame.f_lasti))
+        self._waiting += 1
+        if self._waiting >= self._limit:
+            self._send()
+            self._limit = min(2 * self._limit, BATCH)
+
+    def place(self, number: int) -> str:
+        """Where in the client's program a call was made, as ``file:line``; empty if that is no longer known."""
+        for called, code, last in reversed(self._places):
+            if called == number:
+                lines = [line for first, stop, line in code.co_lines() if first <= last < stop]
+                return f"{code.co_filename}:{lines[0] if lines and lines[0] else code.co_firstlineno}"
+        return ""
 
     def record_upload(self, command: list[Any], data: memoryview) -> None:
         """Add an upload whose bytes travel in the frame; the command's offset is filled in.
@@ -91,7 +144,7 @@ class Connection:
         `data` must not change any more.
         """
         with self._lock:
-            if self._body_bytes + data.nbytes > _BATCH_BYTES and self._commands:
+            if self._body_bytes + data.nbytes > _BATCH_BYTES and self._codes:
                 self._send()
             command.append(self._body_bytes)
             self._body.append(data)
@@ -103,7 +156,7 @@ class Connection:
         with self._lock:
             if self.dead or self.forgotten:
                 self._free()
-            if self._commands:
+            if self._codes:
                 self._send()
 
     def request(self, *request: Any, descriptors: int = 0) -> tuple[dict[str, Any], bytearray, list[int]]:
@@ -141,21 +194,26 @@ class Connection:
         return bool(self._closed)
 
     def _free(self) -> None:
-        for name, gone in (("free", self.dead), ("forget", self.forgotten)):
+        for code, gone in ((wire.FREE, self.dead), (wire.FORGET, self.forgotten)):
             handles = []
             while gone:
                 handles.append(gone.popleft())
             if handles:
-                self._commands.append([name, handles])
-                self._number += 1
+                self._codes += (code, len(handles), *handles)
 
     def _send(self, request: list[Any] | None = None) -> None:
         if self._closed:
             raise EmulatorError(f"the emulator at {self.path} cannot be used: {self._closed}")
-        header: dict[str, Any] = {"commands": self._commands}
+        codes = array.array("q", self._codes)
+        if sys.byteorder == "big":
+            codes.byteswap()
+        header: dict[str, Any] = {"codes": len(codes)}
+        if self._commands:
+            header["commands"] = self._commands
         if request is not None:
             header["request"] = request
-        body, self._commands, self._body, self._body_bytes = self._body, [], [], 0
+        body = [memoryview(codes.tobytes()), *self._body]
+        self._codes, self._commands, self._body, self._body_bytes, self._waiting = [], [], [], 0, 0
         try:
             wire.send(self._socket, wire.encode(header, body))
         except OSError as exc:
@@ -170,6 +228,7 @@ class Connection:
         if came is None:
             raise self._lost(ConnectionResetError("it closed the connection"))
         self._drained += 1
+        self._limit = _FIRST_BATCH
         (header, body), got = came
         error = header.get("error")
         if error is None:
@@ -180,7 +239,9 @@ class Connection:
         if kind is ProtocolError:
             self._closed = str(error.get("message"))
             self._socket.close()
-        raise kind(str(error.get("message")))
+        message = str(error.get("message"))
+        place = self.place(error["call"]) if "call" in error else ""
+        raise kind(f"{message} (called at {place})" if place else message)
 
     def _lost(self, exc: OSError) -> EmulatorError:
         self._closed = f"the sidecar is gone ({exc})"

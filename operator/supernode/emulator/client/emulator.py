@@ -5,6 +5,7 @@ Flows in: a socket path, NumPy arrays. Flows out: `Device`s, `Group`s, NumPy arr
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from supernode.emulator.client.staging import LARGEST, Staging
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
 from supernode.emulator.rounding import convert
+from supernode.emulator.wire import MAX_SIGNATURES
 from supernode.errors import EmulatorError, InputError
 from supernode.names import EMULATOR_SOCKET, ENV_SOCKET, ENV_VISIBLE_DEVICES
 
@@ -72,6 +74,7 @@ class Emulator:
         self._staging = Staging(connection) if shared else None
         self._groups: dict[tuple[tuple[int, ...], int], Group] = {}
         self._lock = threading.RLock()
+        self._signatures = itertools.count()
         hello = connection.hello
         properties = hello["devices"]
         self.rank = int(hello["rank"])
@@ -100,6 +103,16 @@ class Emulator:
                     raise InputError(f"a group needs ranks of 0 to {self.world_size - 1}, each once, not {members}")
                 found = self._groups[members, channel] = Group(self, members, channel)
             return found
+
+    def new_signature(self) -> int:
+        """A number for launches that have a kernel and specs in common. When all are in use, all begin anew."""
+        number = next(self._signatures)
+        if number >= MAX_SIGNATURES:
+            self._signatures = itertools.count(1)
+            number = 0
+            for device in self.devices:
+                device.forget_signatures()
+        return number
 
     def report(
         self,

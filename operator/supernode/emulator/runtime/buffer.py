@@ -58,16 +58,19 @@ class Buffer:
         storage: shared with views.
         data: contiguous; None until written.
         error: why there is no usable data: the failure of the call that should have written it, or of one before.
+        uses: work items so far that read it; counted by the session.
+        held: the client still has it.
     """
 
-    __slots__ = ("_held", "data", "error", "spec", "storage")
+    __slots__ = ("data", "error", "held", "spec", "storage", "uses")
 
     def __init__(self, spec: Spec, storage: Storage) -> None:
         self.spec = spec
         self.storage = storage
         self.data: AnyArray | None = None
         self.error: SupernodeError | None = None
-        self._held = storage.allocation is not None
+        self.uses = 0
+        self.held = storage.allocation is not None
 
     @property
     def never_made(self) -> bool:
@@ -77,6 +80,6 @@ class Buffer:
     def release(self) -> None:
         """Give the device memory back (the data lives until running work is done with it)."""
         allocation = self.storage.allocation
-        if self._held and allocation is not None:
-            self._held = False
+        if self.held and allocation is not None:
+            self.held = False
             allocation.memory.release(allocation)

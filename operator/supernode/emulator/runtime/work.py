@@ -1,29 +1,25 @@
-"""What a stream can do: launch a kernel, make a view, copy, mark, wait, take part in a collective.
+"""What a stream can do beside launches: make a view, copy, mark, wait, take part in a collective.
 
 Flows in: buffers and a call's description, made by a session from checked commands. Flows out: data in buffers, or
-their error; the first failure of a call also goes to the session's `Failures`. Not here: queues and threads
-(`stream`).
+their error; the first failure of a call also goes to the session's `Failures`. Not here: launches (`launch`), queues
+and threads (`stream`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.fabric.call import CollectiveCall
-from supernode.emulator.kernels import Plan, Spec, describe
 from supernode.emulator.kernels.table import AnyArray
 from supernode.emulator.runtime.buffer import Buffer
-from supernode.emulator.runtime.host import LARGE, check_room
+from supernode.emulator.runtime.call import Call, first_error, poison
+from supernode.emulator.runtime.host import check_room
 from supernode.emulator.runtime.stream import Stream
-from supernode.errors import EmulatorError, KernelError, OutOfDeviceMemoryError, SupernodeError
-
-#: Failures that are kept for the client; later ones are only counted.
-_KEPT: Final = 16
+from supernode.errors import EmulatorError, OutOfDeviceMemoryError
 
 
 class Fabric(Protocol):
@@ -41,147 +37,6 @@ class Fabric(Protocol):
 
     def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
         """Tell the other ranks that this device will not take part, so that they need not wait for the deadline."""
-
-
-class Failures:
-    """What went wrong in a session's asynchronous calls, in the order of the calls' numbers when it is taken."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._errors: list[tuple[int, SupernodeError]] = []
-        self._more = 0
-
-    def add(self, number: int, error: SupernodeError) -> None:
-        """Keep a failure."""
-        with self._lock:
-            if len(self._errors) < _KEPT:
-                self._errors.append((number, error))
-            else:
-                self._more += 1
-
-    def take(self) -> SupernodeError | None:
-        """The failure of the earliest call, once; None when all went well."""
-        with self._lock:
-            if not self._errors:
-                return None
-            errors = sorted(self._errors, key=lambda pair: pair[0])
-            more = len(errors) - 1 + self._more
-            self._errors.clear()
-            self._more = 0
-        first = errors[0][1]
-        if not more:
-            return first
-        return type(first)(f"{first} (and {more} later calls failed)")
-
-
-class Call:
-    """A call of the client, for messages: made for every command, put into words only when it fails."""
-
-    __slots__ = ("attributes", "failures", "name", "number", "specs")
-
-    def __init__(
-        self, number: int, name: str, specs: Sequence[Spec], attributes: Mapping[str, Any], failures: Failures
-    ) -> None:
-        self.number = number
-        self.name = name
-        self.specs = specs
-        self.attributes = attributes
-        self.failures = failures
-
-    def failed(self, exc: BaseException, where: str) -> SupernodeError:
-        """Translate an exception into ours, with the call in its message, and keep it for the client."""
-        kind: type[SupernodeError] = KernelError
-        text = str(exc) or type(exc).__name__
-        if isinstance(exc, SupernodeError):
-            kind = type(exc)
-        elif isinstance(exc, MemoryError):
-            kind, text = OutOfDeviceMemoryError, f"the sidecar's host memory is exhausted ({text})"
-        words = describe(self.name, self.specs, self.attributes)
-        # A kernel's own refusal already begins with the call.
-        text = text.removeprefix(f"{words}: ")
-        error = kind(f"call {self.number}, {words} on {where}: {text}")
-        error.__cause__ = exc
-        self.failures.add(self.number, error)
-        return error
-
-
-def poison(buffers: Sequence[Buffer], error: SupernodeError) -> None:
-    """Mark buffers as unusable."""
-    for buffer in buffers:
-        buffer.error = error
-        buffer.data = None
-
-
-def first_error(buffers: Sequence[Buffer]) -> SupernodeError | None:
-    """Why one of the buffers cannot be used, if so."""
-    for buffer in buffers:
-        if buffer.error is not None:
-            return buffer.error
-    return None
-
-
-class Launch:
-    """Run a kernel; its outputs are new buffers, or `into` existing ones."""
-
-    __slots__ = ("attributes", "call", "inputs", "into", "issued", "outputs", "plan", "seconds")
-
-    def __init__(
-        self,
-        call: Call,
-        plan: Plan,
-        inputs: Sequence[Buffer],
-        outputs: Sequence[Buffer],
-        *,
-        into: bool,
-        seconds: float,
-        issued: float,
-    ) -> None:
-        self.call = call
-        self.plan = plan
-        self.inputs = inputs
-        self.outputs = outputs
-        self.into = into
-        self.seconds = seconds
-        self.issued = issued
-
-    def run(self, stream: Stream) -> None:
-        """Run the kernel on NumPy arrays and spend its device time."""
-        if stream.aborted:
-            return
-        kernel = self.plan.kernel
-        inputs, outputs = self.inputs, self.outputs
-        start = self.issued
-        for buffer in inputs:
-            if buffer.error is not None:
-                poison([*outputs, *(inputs[i] for i in kernel.writes)], buffer.error)
-                return
-            if buffer.storage.ready_seconds > start:
-                start = buffer.storage.ready_seconds
-        try:
-            if not kernel.lazy:
-                for nbytes in self.plan.nbytes:
-                    if nbytes >= LARGE:
-                        check_room(nbytes)
-            given = self.call.attributes
-            attributes = {**kernel.attributes, **given} if given else kernel.attributes
-            results = kernel.run([buffer.data for buffer in inputs], attributes, self.plan.outputs)  # type: ignore[misc]
-            if self.into:
-                for buffer, result in zip(outputs, results, strict=True):
-                    np.copyto(buffer.data, result)  # type: ignore[arg-type]
-            else:
-                for buffer, result in zip(outputs, results, strict=True):
-                    buffer.data = result
-        except Exception as exc:
-            error = self.call.failed(exc, stream.device.name)
-            poison([*outputs, *(inputs[i] for i in kernel.writes)], error)
-            return
-        end = stream.advance(start, self.seconds)
-        for buffer in outputs:
-            buffer.storage.ready_seconds = end
-        for index in kernel.writes:
-            inputs[index].storage.ready_seconds = end
-        stream.flops += self.plan.cost.flops
-        stream.launches[kernel.name] += 1
 
 
 class View:
