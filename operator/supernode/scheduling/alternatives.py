@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from supernode.errors import InputError
-from supernode.scheduling.defragment import Defragmentation, Movable, plan_moves
+from supernode.scheduling.defragment import Defragmentation, Limits, Movable, plan_moves
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place, place_in
 from supernode.scheduling.placement import Placement
@@ -63,11 +63,12 @@ def alternatives(snapshot: Snapshot, demand: GangDemand, running: Running) -> tu
     Raises:
         InputError: a node mask that does not belong to this snapshot.
     """
+    later = _later(snapshot, demand, running)
     found = [
-        _moved(snapshot, demand, running),
+        _moved(snapshot, demand, running, None if later is None else later.seconds),
         _elsewhere(snapshot, demand),
         _fewer(snapshot, demand),
-        _later(snapshot, demand, running),
+        later,
         _instead(snapshot, demand, running),
     ]
     return tuple(alternative for alternative in found if alternative is not None)
@@ -167,6 +168,7 @@ def _instead(snapshot: Snapshot, demand: GangDemand, running: Running) -> Altern
     return None if plan is None else Alternative(preemption=plan)
 
 
-def _moved(snapshot: Snapshot, demand: GangDemand, running: Running) -> Alternative | None:
-    plan = plan_moves(snapshot, demand, running.movable)
+def _moved(snapshot: Snapshot, demand: GangDemand, running: Running, wait: float | None) -> Alternative | None:
+    limits = Limits() if wait is None else Limits(wait=wait)
+    plan = plan_moves(snapshot, demand, running.movable, limits)
     return None if plan is None else Alternative(moves=plan)

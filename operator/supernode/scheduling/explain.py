@@ -67,8 +67,11 @@ def explain_alternatives(found: Sequence[Alternative]) -> str:
             lost = f", doing {_span(plan.lost_seconds)} of work again" if plan.lost_seconds else ""
             parts.append(f"fits if {' and '.join(names)} gave way{lost}")
         elif item.moves is not None:
-            moves = [f"{move.key} to {'/'.join(move.domain) or ', '.join(move.nodes)}" for move in item.moves.moves]
-            cost = f"{item.moves.cost:.0f} device-seconds stand still, {item.moves.gain} devices gained"
+            shift = item.moves
+            moves = [f"{move.key} to {'/'.join(move.domain) or ', '.join(move.nodes)}" for move in shift.moves]
+            cost = (
+                f"{shift.cost:.0f} device-seconds stand still, {_count(shift.devices, 'device')} gain {shift.gain:.0f}"
+            )
             parts.append(f"fits after moving {' and '.join(moves)} ({cost})")
     return "; ".join(parts)
 

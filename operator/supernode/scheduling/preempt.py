@@ -3,32 +3,27 @@
 Flows in: a snapshot, the gang that waits, and what giving way costs each running gang. Flows out: a `Preemption` with
 the placement that it makes possible, or None. Nothing is changed. Not here: stopping anybody, and knowing priorities.
 
-Surplus workers of elastic gangs (above their minCount) go first, then whole gangs. A gang may be asked to give way if
-its priority is lower, or if it lives on borrowed devices (its namespace holds more than its guarantee) and the waiting
-gang stays within its own namespace's guarantee.
+Surplus workers of elastic gangs (above their minCount) go first, no more of them than needed, then as few whole gangs
+as will do. Among sets of one size: the lower priorities (the highest of the set first), then the least work lost since
+checkpoints, then the names.
+
+Who may be asked: a gang of lower priority; and, as reclaim, a gang of a namespace that holds more than it is
+guaranteed, by a gang that stays within what its own namespace is guaranteed, whatever the priorities. No more gangs of
+a namespace are reclaimed than it takes to end its borrowing: before each of them it still holds more than guaranteed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Final, TypeVar
-
-import numpy as np
 
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
-from supernode.scheduling.search import anchor_level
-from supernode.scheduling.snapshot import Holding, Snapshot
-from supernode.scheduling.work import Work, positions_of
-
-T = TypeVar("T")
-#: Sets that are tried at most; beyond, the smallest found so far counts.
-MOST_TRIES: Final = 400
-#: Pairs are tried exhaustively among at most this many gangs.
-MOST_PAIRED: Final = 24
+from supernode.scheduling.smallest import Candidate, Smallest
+from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.trial import Share, Trial, share_of, without
+from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
+from supernode.scheduling.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +34,16 @@ class Victim:
         key: ``namespace/name``; it holds something in the snapshot.
         priority: lower gives way first.
         lost_seconds: work since its last checkpoint, which would be done again.
-        surplus: workers above its minCount, which can go without stopping it.
+        surplus: workers above its minCount, which can go without stopping it; 0 where only the whole gang may be
+            stopped.
+        quantum: its surplus goes in multiples of this many workers (whole slices).
     """
 
     key: str
     priority: int = 0
     lost_seconds: float = 0.0
     surplus: int = 0
+    quantum: int = 1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,162 +51,184 @@ class Preemption:
     """Who gives way, and what that makes possible.
 
     Attributes:
-        gangs: keys of whole gangs that stop.
+        gangs: keys of whole gangs that stop, the cheapest first.
         shrunk: (key, workers) of gangs that give up their last ranks.
         lost_seconds: work that the stopped gangs do again, summed.
         placement: of the waiting gang afterwards.
+        reclaimed: those of all these keys that go because they live on borrowed devices, not for their priority.
     """
 
     gangs: tuple[str, ...]
     shrunk: tuple[tuple[str, int], ...]
     lost_seconds: float
     placement: Placement
+    reclaimed: tuple[str, ...] = ()
 
 
 def plan_preemption(snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> Preemption | None:
     """The smallest set of gangs that have to give way for this one; None if no set that may would help.
 
-    Among sets of one size: lower priority first, then less lost work, then by name.
+    A gang that fits as things are gets a plan in which nobody gives way.
 
     Raises:
         InputError: a node mask that does not belong to this snapshot.
     """
-    able = {v.key: v for v in sorted(victims, key=_cheapest_first) if _may_go(snapshot, demand, v)}
-    elastic = [v.key for v in able.values() if v.surplus > 0]
-
-    def shrink(keys: Sequence[str]) -> Placement | None:
-        work = Work(snapshot)
-        for key in keys:
-            work.release(key, min(able[key].surplus, int(snapshot.holders[key].workers.sum()) - 1))
-        return _placed(work, demand)
-
-    def stop(keys: Sequence[str]) -> Placement | None:
-        work = Work(snapshot)
-        for key in keys:
-            work.release(key)
-        return _placed(work, demand)
-
-    elastic = [key for key in elastic if int(snapshot.holders[key].workers.sum()) > 1]
-    found = smallest(elastic, by_domain(snapshot, demand, elastic), shrink)
-    if found is not None:
-        keys, placement = found
-        counts = tuple((k, min(able[k].surplus, int(snapshot.holders[k].workers.sum()) - 1)) for k in keys)
-        return Preemption((), counts, 0.0, placement)
-    found = smallest(list(able), by_domain(snapshot, demand, list(able)), stop)
-    if found is None:
-        return None
-    keys, placement = found
-    return Preemption(keys, (), sum(able[key].lost_seconds for key in keys), placement)
-
-
-def smallest(
-    candidates: Sequence[str], groups: Sequence[Sequence[str]], attempt: Callable[[Sequence[str]], T | None]
-) -> tuple[tuple[str, ...], T] | None:
-    """The smallest set of candidates with which the attempt succeeds, and what it gave.
-
-    Args:
-        candidates: cheapest first.
-        groups: candidates that stand in each other's place, each cheapest first: the larger sets come from one group.
-        attempt: None = no success. More candidates never turn a success into a failure.
-    """
-    rank = {key: index for index, key in enumerate(candidates)}
-    tries = 0
-
-    def tried(keys: Sequence[str]) -> T | None:
-        nonlocal tries
-        tries += 1
-        return attempt(keys) if tries <= MOST_TRIES else None
-
-    if not candidates:
-        return None
-    for key in candidates[: MOST_TRIES // 4]:
-        result = tried((key,))
-        if result is not None:
-            return (key,), result
-    paired = sorted(combinations(candidates[:MOST_PAIRED], 2), key=lambda pair: sum(rank[key] for key in pair))
-    for pair in paired[: MOST_TRIES // 4]:
-        result = tried(pair)
-        if result is not None:
-            return pair, result
-    best: tuple[tuple[int, int, tuple[str, ...]], T] | None = None
-    for group in [*groups, candidates]:
-        grown = _grown(list(group), tried)
-        if grown is not None:
-            keys, result = grown
-            order = (len(keys), sum(rank[key] for key in keys), tuple(keys))
-            if best is None or order < best[0]:
-                best = (order, result)
-    return None if best is None else (best[0][2], best[1])
-
-
-def _grown(group: list[str], attempt: Callable[[Sequence[str]], T | None]) -> tuple[list[str], T] | None:
-    """The shortest run from the front that succeeds (by halving), without those that it does not need."""
-    result = attempt(group)
-    if result is None:
-        return None
-    low, high = 1, len(group)
-    while low < high:
-        middle = (low + high) // 2
-        found = attempt(group[:middle])
+    trial = Trial(snapshot, demand)
+    if trial.placed is not None:
+        return Preemption((), (), 0.0, trial.placed)
+    plan = _Plan(snapshot, demand, victims)
+    stopped: tuple[str, ...] = ()
+    shrunk = plan.shrink(trial, ())
+    if shrunk is None:
+        found = plan.stop(trial)
         if found is None:
-            low = middle + 1
-        else:
-            high, result = middle, found
-    keys = group[:high]
-    for key in list(reversed(keys)):
-        rest = [other for other in keys if other != key]
-        found = attempt(rest) if rest else None
-        if found is not None:
-            keys, result = rest, found
-    return keys, result
+            return None
+        stopped, shrunk = found
+    trial = Trial(snapshot, demand)
+    for key in stopped:
+        trial.take(share_of(snapshot, key))
+    for key, workers in shrunk:
+        trial.take(share_of(snapshot, key, workers))
+    placement = trial.placement()
+    if placement is None:
+        return None
+    gone = [*stopped, *(key for key, _ in shrunk)]
+    return Preemption(
+        stopped,
+        shrunk,
+        sum(plan.able[key].lost_seconds for key in stopped),
+        placement,
+        tuple(key for key in gone if plan.able[key].priority >= demand.priority),
+    )
 
 
-def by_domain(snapshot: Snapshot, demand: GangDemand, keys: Sequence[str]) -> list[list[str]]:
-    """The gangs that hold devices in each domain of the required level (else of the outermost), in the given order."""
-    groups: list[list[str]] = []
-    row = {name: index for index, name in enumerate(snapshot.node_names)}
-    for topology in snapshot.topologies:
-        anchor = anchor_level(topology, demand)
-        if anchor is None or not topology.node_rows.size:
-            continue
-        where = positions_of(topology, len(snapshot.node_names))
-        members: dict[int, list[str]] = {}
+def waits_for(snapshot: Snapshot, demand: GangDemand, plan: Preemption) -> Unplaceable:
+    """What to say of a gang while others give way for it."""
+    names = [*plan.gangs, *(f"{workers} of the workers of {key}" for key, workers in plan.shrunk)]
+    rows = [row for name in plan.placement.pools if (pool := snapshot.pool(name)) for row in pool.rows.tolist()]
+    refusal = PoolRefusal(
+        pool=plan.placement.pool,
+        code=Reason.WAITING_FOR_PREEMPTION,
+        nodes=len(rows),
+        devices=sum(int(snapshot.device_all[row]).bit_count() for row in rows),
+        free=sum(int(snapshot.device_free[row]).bit_count() for row in rows),
+        fits_empty=demand.workers,
+        used=round(plan.lost_seconds),
+        detail=" and ".join(names),
+    )
+    return Unplaceable(Reason.WAITING_FOR_PREEMPTION, (refusal,), possible=True)
+
+
+class _Plan:
+    """Who may be asked, and for what."""
+
+    def __init__(self, snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> None:
+        self._snapshot, self._demand = snapshot, demand
+        self.able = {v.key: v for v in victims if v.key in snapshot.holders and self._may_go(v)}
+        self._reclaims = any(victim.priority >= demand.priority for victim in self.able.values())
+        self._surplus = {key: count for key in self.able if (count := self._most_surplus(key))}
+
+    def stop(self, trial: Trial) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]] | None:
+        """The fewest whole gangs if all others could give up their surplus as well, and who has to."""
+        shares: dict[str, Share] = {key: share_of(self._snapshot, key) for key in self.able}
+        work = Work(self._snapshot)
+        for key, workers in self._surplus.items():
+            part = share_of(self._snapshot, key, workers, work)
+            trial.take(part)
+            shares[key] = without(shares[key], part)
+        return Smallest(trial, self._candidates(self.able), shares, self._legal, self._beside).find()
+
+    def _beside(self, stopped: Sequence[str]) -> tuple[tuple[str, int], ...] | None:
+        """Who has to give up surplus beside these gangs that stop; None = those that may are not enough."""
+        trial = Trial(self._snapshot, self._demand)
+        for key in stopped:
+            trial.take(share_of(self._snapshot, key))
+        return () if trial.fits() else self.shrink(trial, stopped)
+
+    def shrink(self, trial: Trial, stopped: Sequence[str]) -> tuple[tuple[str, int], ...] | None:
+        """The fewest gangs that give up surplus, and no more of it than needed; None = that is not enough."""
+        counts = {key: count for key, count in self._surplus.items() if key not in stopped}
+        work = Work(self._snapshot)
+        shares = {key: share_of(self._snapshot, key, count, work) for key, count in counts.items()}
+
+        def legal(keys: Sequence[str]) -> bool:
+            return self._legal([*stopped, *keys], {key: shares[key] for key in keys})
+
+        found = Smallest(trial, self._candidates(counts), shares, legal, lambda _: trial.placement()).find()
+        if found is None:
+            return None
+        keys = found[0]
         for key in keys:
-            positions = where[[row[name] for name in snapshot.holders[key].nodes if name in row]]
-            positions = positions[positions >= 0]
-            if anchor < len(topology.levels):
-                positions = topology.node_domain[positions, max(anchor, 0)]
-            for domain in np.unique(positions).tolist():
-                members.setdefault(domain, []).append(key)
-        groups += [members[domain] for domain in sorted(members)]
-    return groups
+            trial.take(shares[key])
+        for key in reversed(keys):  # the dearest first
+            trial.give_back(shares[key])
+            step = self.able[key].quantum
+            low, high = 1, counts[key] // step
+            while low < high:
+                middle = (low + high) // 2
+                part = share_of(self._snapshot, key, middle * step)
+                trial.take(part)
+                low, high = (low, middle) if trial.fits() else (middle + 1, high)
+                trial.give_back(part)
+            counts[key] = low * step
+            trial.take(share_of(self._snapshot, key, counts[key]))
+        return tuple((key, counts[key]) for key in keys)
+
+    def _candidates(self, keys: Iterable[str]) -> list[Candidate]:
+        return [Candidate(key, self.able[key].priority, self.able[key].lost_seconds) for key in keys]
+
+    def _most_surplus(self, key: str) -> int:
+        victim = self.able[key]
+        most = min(victim.surplus, int(self._snapshot.holders[key].workers.sum()) - 1)
+        return max(0, most - most % victim.quantum)
+
+    def _may_go(self, victim: Victim) -> bool:
+        """Whether this gang may be asked at all, as far as it alone goes."""
+        holding = self._snapshot.holders[victim.key]
+        shared = [name for name in holding.pools if name in self._demand.pools]
+        if not shared or victim.key == self._demand.key:
+            return False
+        namespace = _namespace(victim.key)
+        return victim.priority < self._demand.priority or any(
+            self._within(name) and self._borrowed(name, namespace) > 0 for name in shared
+        )
+
+    def _within(self, pool: str) -> bool:
+        """Whether the waiting gang stays within what its namespace is guaranteed."""
+        info = self._snapshot.pool(pool)
+        mine = None if info is None else info.quota_of(self._demand.namespace)
+        guaranteed = 0 if mine is None else mine.guaranteed
+        held = self._snapshot.held(pool, self._demand.namespace)
+        return held + self._demand.fewest * self._demand.devices <= guaranteed
+
+    def _borrowed(self, pool: str, namespace: str) -> int:
+        """Devices that another namespace holds beyond its guarantee."""
+        info = self._snapshot.pool(pool)
+        if info is None or namespace == self._demand.namespace:
+            return 0
+        quota = info.quota_of(namespace)
+        return self._snapshot.held(pool, namespace) - (0 if quota is None else quota.guaranteed)
+
+    def _legal(self, keys: Sequence[str], shares: Mapping[str, Share] | None = None) -> bool:
+        """Whether no namespace gives back more gangs than end its borrowing; `shares`: of those that only shrink."""
+        if not self._reclaims:
+            return True
+        gone: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+        for key in keys:
+            holding = self._snapshot.holders[key]
+            reclaimed = self.able[key].priority >= self._demand.priority
+            part = shares.get(key) if shares else None
+            for pool in holding.pools:
+                count = holding.devices_in(pool) if part is None else part.pools.get(pool, 0)
+                if count and pool in self._demand.pools:
+                    gone.setdefault((pool, _namespace(key)), []).append((count, reclaimed))
+        for (pool, namespace), counts in gone.items():
+            reclaimed_counts = [count for count, reclaimed in counts if reclaimed]
+            before_last = sum(count for count, _ in counts) - max(reclaimed_counts, default=0)
+            if reclaimed_counts and before_last >= self._borrowed(pool, namespace):
+                return False
+        return True
 
 
-def _placed(work: Work, demand: GangDemand) -> Placement | None:
-    result = place_in(work, demand, closed=False)
-    return result if isinstance(result, Placement) else None
-
-
-def _cheapest_first(victim: Victim) -> tuple[int, float, str]:
-    return victim.priority, victim.lost_seconds, victim.key
-
-
-def _may_go(snapshot: Snapshot, demand: GangDemand, victim: Victim) -> bool:
-    """Whether this gang may be asked to give way to that one."""
-    holding = snapshot.holders.get(victim.key)
-    if holding is None or not set(holding.pools) & set(demand.pools) or victim.key == demand.key:
-        return False
-    return victim.priority < demand.priority or _borrows(snapshot, demand, holding)
-
-
-def _borrows(snapshot: Snapshot, demand: GangDemand, holding: Holding) -> bool:
-    """Whether a gang holds borrowed devices that the other's namespace has a guarantee for."""
-    pool = snapshot.pool(holding.pool)
-    namespace = holding.key.split("/", 1)[0]
-    if pool is None or namespace == demand.namespace:
-        return False
-    mine, theirs = pool.quota_of(demand.namespace), pool.quota_of(namespace)
-    guaranteed = 0 if mine is None else mine.guaranteed
-    kept = 0 if theirs is None else theirs.guaranteed
-    within = snapshot.held(pool.name, demand.namespace) + demand.fewest * demand.devices <= guaranteed
-    return within and snapshot.held(pool.name, namespace) - holding.devices >= kept
+def _namespace(key: str) -> str:
+    return key.split("/", 1)[0]
