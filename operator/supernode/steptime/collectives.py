@@ -65,6 +65,8 @@ class LinkLevel:
         switch: share of the bandwidth at which the level's switch itself sums an all-reduce; 0 = it does not.
         network: it is the network between nodes, not a scale-up link.
         mesh: devices that are joined by one link to each other instead of by a switch; 0 = a switch.
+        pair_tree: the library may reduce by a tree over two domains too, which sends the buffer once where a ring sends
+            it 2 (n - 1) / n times.
     """
 
     name: str
@@ -76,6 +78,7 @@ class LinkLevel:
     switch: float = 0.0
     mesh: int = 0
     network: bool = False
+    pair_tree: bool = False
 
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and math.isfinite(self.bandwidth)):
@@ -152,6 +155,7 @@ def levels_for(chip: Chip, figures: Sequence[tuple[str, float, float]]) -> tuple
                     family.collective_launch,
                     thin=family.network_thin,
                     network=True,
+                    pair_tree=family.pair_tree,
                 )
             )
     return tuple(levels)
@@ -231,11 +235,32 @@ def collective_seconds(kind: str, nbytes: Num, links: Links) -> Num:
     return float(transfer_seconds(kind, nbytes, links, alone=True))
 
 
+def all_reduce_ways(nbytes: float, links: Links) -> dict[str, float]:
+    """Seconds of each way in which an all-reduce of this group can be done: `ring`, `tree`, `switch`; the best counts.
+
+    Empty for a group of one rank. A ring over several levels is one ring per lane, which is what a hierarchy of
+    reduce-scatter inside, all-reduce between and all-gather inside moves.
+    """
+    launch, hops = _hops_of(links, alone=True)
+    ways: dict[str, Num] = {}
+    if hops:
+        _all_reduce(nbytes, hops, ways)
+    return {name: float(launch + seconds) for name, seconds in ways.items()}
+
+
 def transfer_seconds(kind: str, nbytes: Num, links: Links, alone: bool = False) -> Num:
     """`collective_seconds` unchecked, for numbers and for arrays (bytes, sizes and lanes; one element a prediction).
 
     `alone`: no other group of the job works at the same time, so few lanes are few for the whole node.
     """
+    launch, hops = _hops_of(links, alone)
+    if not hops:
+        return 0.0
+    return launch + _FORMULAS[kind](0.0 if kind == "barrier" else nbytes, hops)
+
+
+def _hops_of(links: Links, alone: bool) -> tuple[Num, list[_Hop]]:
+    """Seconds of the launch, and the levels that the group crosses."""
     hops: list[_Hop] = []
     launch: Num = 0.0
     inmost = len(links.levels) - 1
@@ -255,9 +280,7 @@ def transfer_seconds(kind: str, nbytes: Num, links: Links, alone: bool = False) 
             rate = rate * smallest((size - 1) / (level.mesh - 1), 1.0)
         share = 1 if links.sharing is None else links.sharing[index]
         hops.append(_Hop(level, size, lanes, used * share / rate, used, index == inmost))
-    if not hops:
-        return 0.0
-    return launch + _FORMULAS[kind](0.0 if kind == "barrier" else nbytes, hops)
+    return launch, hops
 
 
 class _Hop(NamedTuple):
@@ -284,18 +307,23 @@ def _piped(latency: Num, transfer: Num) -> Num:
     return latency + transfer + 2 * root(latency * smallest(transfer, PIECES))
 
 
-def _all_reduce(nbytes: Num, hops: Sequence[_Hop]) -> Num:
-    """The faster of rings (least traffic) and trees (fewest steps), or the switch's own sums where it has them."""
+def _all_reduce(nbytes: Num, hops: Sequence[_Hop], ways: dict[str, Num] | None = None) -> Num:
+    """The faster of rings (least traffic) and trees (fewest steps), or the switch's own sums where it has them.
+
+    `ways`: is told what each of those that are possible takes; for numbers only.
+    """
     latency, transfer = _half_ring_parts(nbytes, hops)
     best = _piped(2 * latency, 2 * transfer)
+    if ways is not None:
+        ways["ring"] = best
     last = hops[-1]
     outside: Num = 0.0  # steps and traffic between nodes: a double binary tree
     traffic: Num = 0.0
-    wide: Num = False  # over two domains a tree is a chain that sends as much as a ring
+    wide: Num = False  # whether a tree may be used
     for hop in hops:
         if hop.inmost:
             continue
-        wide = wide | (hop.size > 2)
+        wide = wide | (hop.size > 2) | (hop.size == 2) & hop.level.pair_tree
         outside = outside + 2 * doublings(hop.size) * hop.level.latency
         # Each domain sends its sums up and the totals down, over all its lanes; of two, each sends one half of both.
         traffic = largest(traffic, choose(hop.size > 2, 2.0, 1.0) * nbytes * hop.pace / hop.lanes)
@@ -303,15 +331,22 @@ def _all_reduce(nbytes: Num, hops: Sequence[_Hop]) -> Num:
         # Inside a node the tree is a chain.
         latency = outside + 2 * (last.size - 1) * last.level.latency
         chain = _piped(latency, largest(traffic, 2 * nbytes * last.pace))
+        if ways is not None and wide:
+            ways["tree"] = chain
         best = choose(wide, smallest(best, chain), best)
         if last.level.switch > 0:
             # The switch sums: every device sends and receives the buffer once, in two steps.
             pace = last.pace * last.level.efficiency / last.level.switch
             latency = outside + 2 * last.used * last.level.latency
             summed = SWITCH_LAUNCH + _piped(latency, largest(traffic, nbytes * pace))
+            if ways is not None and last.size >= SWITCH_FROM:
+                ways["switch"] = summed
             best = choose(last.size >= SWITCH_FROM, smallest(best, summed), best)
     elif type(wide) is np.ndarray or wide:
-        best = choose(wide, smallest(best, _piped(outside, traffic)), best)
+        tree = _piped(outside, traffic)
+        if ways is not None and wide:
+            ways["tree"] = tree
+        best = choose(wide, smallest(best, tree), best)
     return best
 
 

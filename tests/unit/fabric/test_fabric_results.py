@@ -23,6 +23,8 @@ NUMPY = {
     "f32": np.float32,
     "f16": np.float16,
     "bf16": ml_dtypes.bfloat16,
+    "f8e4m3": ml_dtypes.float8_e4m3fn,
+    "f8e5m2": ml_dtypes.float8_e5m2,
     "i64": np.int64,
     "i32": np.int32,
     "i8": np.int8,
@@ -30,12 +32,12 @@ NUMPY = {
     "u32": np.uint32,
 }
 # Relative error of one rounding, and of a sum of up to 6 values of similar size in another order.
-TOLERANCE = {"f64": 1e-12, "f32": 1e-5, "f16": 2e-3, "bf16": 1.6e-2}
+TOLERANCE = {"f64": 1e-12, "f32": 1e-5, "f16": 2e-3, "bf16": 1.6e-2, "f8e4m3": 0.13, "f8e5m2": 0.25}
 
 
-@pytest.fixture(scope="module")
-def job():
-    with a_job(WORKERS, DEVICES) as fabrics:
+@pytest.fixture(scope="module", params=["auto", "tcp"])
+def job(request):
+    with a_job(WORKERS, DEVICES, transport=request.param) as fabrics:
         yield fabrics
 
 

@@ -13,8 +13,11 @@ thread. What flows out: the same bits in every rank's buffer, and the virtual ti
     bootstrap    every pod finds every other pod through rank 0
     control      losses, aborts and questions between pods
     link         one data connection and the moving of bytes over it
+    memory       boards that pods on one host share; memory_link: a link through them
+    order        the order of a sum over pods, as an expression
+    choice       tree, ring or hierarchy, by size and wiring
     channel      one group's place in order: local meeting, agreement between pods, failure
-    algorithms/  ring, tree and pairwise exchange between pods
+    algorithms/  ring, tree, hierarchy and pairwise exchange between pods, and working together in shared memory
     collectives  each kind, from device buffers to algorithms and back
     fabric       the front: `Fabric.start`, `run`, `close`
 

@@ -24,10 +24,11 @@ LONGEST_PAUSE = 1.0
 
 
 class Address(NamedTuple):
-    """Where a pod's fabric listens."""
+    """Where a pod's fabric listens; pods with the same `place` (not empty) can share memory."""
 
     host: str
     port: int
+    place: str = ""
 
 
 def identity(config: FabricConfig, purpose: str, wiring: str, **more: Any) -> dict[str, Any]:
@@ -72,15 +73,17 @@ class Register:
 
     def enter(self, said: dict[str, Any], connection: Connection) -> dict[str, Any] | None:
         """Take a registration; the refusal, or None when the table will follow."""
-        host, port = said.get("host"), said.get("port")
+        host, port, place = said.get("host"), said.get("port"), said.get("place", "")
         if not isinstance(host, str) or len(host) > 255 or type(port) is not int or not 0 < port < 65536:
             return {"refused": f"not an address: {short({'host': host, 'port': port})}"}
+        if not isinstance(place, str) or len(place) > 64:
+            return {"refused": f"not a place: {short({'place': place})}"}
         rank: int = said["rank"]
         with self._changed:
             if self._table is not None:
                 return {"refused": f"worker {rank} has joined already, and the job has started", "again": True}
             old = self._present.pop(rank, None)
-            self._present[rank] = (Address(host, port), connection)
+            self._present[rank] = (Address(host, port, place), connection)
             self._changed.notify_all()
         if old is not None:
             old[1].close()
@@ -143,13 +146,13 @@ def register(
         FabricError: it refused us for good.
     """
     host, port = config.rendezvous_address()
-    said = identity(config, "register", wiring, host=mine.host, port=mine.port)
+    said = identity(config, "register", wiring, host=mine.host, port=mine.port, place=mine.place)
     pause, last = FIRST_PAUSE, "nothing tried yet"
     while time.monotonic() < deadline:
         if closed.is_set():
             raise FabricError("the fabric was closed before all workers had come")
         try:
-            connection, answer = dial(host, port, config.key, said, deadline)
+            connection, answer = dial((host, port), config.key, said, deadline)
             return _read_table(answer, config.workers), connection
         except (AuthenticationError, ProtocolError):
             raise
@@ -169,7 +172,7 @@ def register(
 
 def _read_table(answer: dict[str, Any], workers: int) -> list[Address]:
     try:
-        table = [Address(str(host), int(port)) for host, port in answer["table"]]
+        table = [Address(str(host), int(port), str(place)) for host, port, place in answer["table"]]
     except (KeyError, TypeError, ValueError) as exc:
         raise ProtocolError(f"worker 0 answered {short(answer)} instead of a table") from exc
     if len(table) != workers:

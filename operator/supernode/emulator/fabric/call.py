@@ -96,6 +96,11 @@ class CollectiveCall:
             del said["sequence"]
         return said
 
+    @property
+    def elements(self) -> int:
+        """Elements that move at all; 0 means that there is nothing to do."""
+        return self.count
+
     def shares(self, rank: int) -> tuple[int | None, int | None]:
         """Elements that `rank` sends and receives; None where the kind needs no buffer there."""
         each_sends, root_sends, each_gets, root_gets = KINDS[self.kind]

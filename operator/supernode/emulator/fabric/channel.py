@@ -10,11 +10,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
 from supernode.emulator.fabric.agreement import agree, name_ranks
 from supernode.emulator.fabric.call import CollectiveCall, say
+from supernode.emulator.fabric.choice import Plan
 from supernode.emulator.fabric.collectives import Part, perform
 from supernode.emulator.fabric.link import Interrupted, Link, LinkDown, Stalled
 from supernode.emulator.fabric.pods import Pods, Scratch
@@ -39,6 +41,12 @@ class Neighbours(Protocol):
 
     def link(self, channel: Channel, pod: int) -> Link:
         """A new data connection."""
+
+    def plan(self, call: CollectiveCall) -> Plan:
+        """How an all-reduce goes between pods."""
+
+    def together(self, pods: Iterable[int]) -> bool:
+        """Whether these pods share memory."""
 
     def finish(self, call: CollectiveCall, ready: float) -> float:
         """Virtual finish time from the latest ready time."""
@@ -86,12 +94,14 @@ class Channel:
             waker=self._waker.fileno(),
             patience=around.timeout,
             scratch=Scratch(),
+            together=len(numbers) > 1 and around.together(numbers),
         )
         self._changed = threading.Condition()
         self._positions = dict.fromkeys(self.local, 0)
         self._meetings: dict[int, _Meeting] = {}
         self._turn = 0
         self._failure: FabricError | None = None
+        self._first_loss: PeerLostError | None = None
 
     def run(self, part: Part) -> float:
         """Take part; blocks until done. The virtual finish time, or the FabricError that all ranks get."""
@@ -137,7 +147,7 @@ class Channel:
         error: FabricError | None = None
         try:
             meeting.finish = agree(parts, self._pods, lambda ready: self._around.finish(call, ready))
-            perform(parts, self._pods)
+            perform(parts, self._pods, self._around.plan)
         except CollectiveMismatchError as exc:
             error = exc
         except LinkDown as exc:
@@ -185,8 +195,11 @@ class Channel:
 
     def pod_lost(self, pod: int, reason: str) -> None:
         """A pod of the group is gone. What is under way may still end well with what it sent before."""
-        error = self._loss(pod, reason)
         with self._changed:
+            # Those who have heard of a loss leave, too: what counts is the first.
+            if self._first_loss is None:
+                self._first_loss = self._loss(pod, reason)
+            error = self._first_loss
             under_way = any(meeting.led for meeting in self._meetings.values())
         if under_way:
             timer = threading.Timer(GRACE_SECONDS, self.fail, args=(error,), kwargs={"tell": False})

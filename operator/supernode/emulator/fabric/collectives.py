@@ -13,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
-from supernode.emulator.fabric.algorithms import pairwise, ring, tree
+from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
 from supernode.emulator.fabric.call import CollectiveCall
+from supernode.emulator.fabric.choice import Plan, even_sections
 from supernode.emulator.fabric.pods import Flat, Pods
-from supernode.emulator.fabric.reduction import finish, fold
+from supernode.emulator.fabric.reduction import finish, fold, put
 from supernode.errors import FabricError
 
-# Up to this many bytes a tree is used: there the number of steps costs more than the bytes.
+# Up to this many bytes a reduce or broadcast goes along a tree: there the number of steps costs more than the bytes.
 SMALL_BYTES: Final = 64 << 10
 
 
@@ -34,10 +35,14 @@ class Part:
     ready: float
 
 
-def perform(parts: Sequence[Part], pods: Pods) -> None:
-    """Do what all ranks have agreed on."""
+def perform(parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan]) -> None:
+    """Do what all ranks have agreed on; `choose` says how an all-reduce goes between the pods."""
     call = parts[0].call
-    if call.kind != "barrier" and call.count:
+    if call.kind == "barrier" or not call.elements:
+        return
+    if call.kind == "all_reduce":
+        _all_reduce(parts, pods, call, choose(call))
+    else:
         _KINDS[call.kind](parts, pods, call)
 
 
@@ -55,9 +60,7 @@ def _need(buffer: Flat | None) -> Flat:
 
 def _sum_here(parts: Sequence[Part], total: Flat, op: str) -> None:
     """The pod's own contribution."""
-    first = _need(parts[0].send)
-    if first.ctypes.data != total.ctypes.data:
-        np.copyto(total, first, casting="unsafe")
+    put(total, _need(parts[0].send))
     for part in parts[1:]:
         fold(op, total, _need(part.send))
 
@@ -70,21 +73,27 @@ def _hand_out(parts: Sequence[Part], values: Flat) -> None:
             np.copyto(recv, values)
 
 
-def _all_reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+def _all_reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall, plan: Plan) -> None:
     dtype, wide = _types(call)
     result = _need(parts[0].recv)
     # The first device's result doubles as the accumulator unless that is of a wider type.
     total = result if dtype == wide else pods.scratch.take("total", call.count, wide)
     _sum_here(parts, total, call.reduce)
-    if pods.count == 1 or total.nbytes <= SMALL_BYTES:
-        tree.all_reduce(pods, total, call.reduce)
-        finish(call.reduce, total, len(call.group), result)
+    count, op = pods.count, call.reduce
+
+    def done(values: Flat, out: Flat) -> None:
+        finish(op, values, len(call.group), out)
+
+    if count == 1 or (plan.way == "tree" and not (pods.together and total.nbytes > together.SMALL)):
+        if count > 1 and pods.together:
+            together.all_reduce_small(pods, total, op, plan.orders(count)[0])
+        else:
+            tree.all_reduce(pods, total, op)
+        done(total, result)
+    elif pods.together:
+        together.reduce_scatter(pods, total, plan.sections(call.count, count), op, plan.orders(count), (result, done))
     else:
-        sections = ring.even_sections(call.count, pods.count)
-        ring.reduce_scatter(pods, total, sections, call.reduce)
-        mine = sections[pods.me]
-        finish(call.reduce, total[mine], len(call.group), result[mine])
-        ring.all_gather(pods, result, sections)
+        hierarchy.all_reduce(pods, plan.inner, total, result, op, done)
     _hand_out(parts, result)
 
 
@@ -93,11 +102,11 @@ def _reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
     root = pods.index_of(call.group.index(call.root_or_peer))
     total = pods.scratch.take("total", call.count, wide)
     _sum_here(parts, total, call.reduce)
-    if total.nbytes <= SMALL_BYTES:
+    if total.nbytes <= SMALL_BYTES or pods.count == 1:
         tree.reduce(pods, total, root, call.reduce)
     else:
-        sections = ring.even_sections(call.count, pods.count)
-        ring.reduce_scatter(pods, total, sections, call.reduce)
+        sections = even_sections(call.count, pods.count)
+        _reduce_scatter_pods(pods, total, sections, call.reduce)
         pairwise.gather(pods, total[sections[pods.me]], root, {i: total[s] for i, s in enumerate(sections)})
     if pods.me == root:
         recv = next(_need(part.recv) for part in parts if part.rank == call.root_or_peer)
@@ -114,14 +123,22 @@ def _reduce_scatter(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> 
         for number, part in enumerate(parts):
             share = _need(part.send)[place * count : (place + 1) * count]
             if number == 0:
-                np.copyto(row, share, casting="unsafe")
+                put(row, share)
             else:
                 fold(call.reduce, row, share)
     sections = _sections(pods, count)
-    ring.reduce_scatter(pods, total, sections, call.reduce)
+    _reduce_scatter_pods(pods, total, sections, call.reduce)
     mine = total[sections[pods.me]].reshape(-1, count)
     for row, part in zip(mine, parts, strict=True):
         finish(call.reduce, row, ranks, _need(part.recv))
+
+
+def _reduce_scatter_pods(pods: Pods, total: Flat, sections: Sequence[slice], op: str) -> None:
+    if pods.together:
+        orders = Plan("ring", pods.count).orders(pods.count)
+        together.reduce_scatter(pods, total, sections, op, orders)
+    else:
+        ring.reduce_scatter(pods, total, sections, op)
 
 
 def _sections(pods: Pods, count: int) -> list[slice]:
@@ -144,7 +161,7 @@ def _all_gather(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None
     mine = result[sections[pods.me]].reshape(-1, count)
     for row, part in zip(mine, parts, strict=True):
         np.copyto(row, _need(part.send))
-    ring.all_gather(pods, result, sections)
+    (together if pods.together else ring).all_gather(pods, result, sections)
     if straight:
         _hand_out(parts, result)
         return
@@ -160,8 +177,11 @@ def _broadcast(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
         send = _need(source.send)
         if send.ctypes.data != values.ctypes.data:
             np.copyto(values, send)
-    spread = tree.broadcast if values.nbytes <= SMALL_BYTES else ring.broadcast
-    spread(pods, values, root)
+    if pods.together:
+        together.broadcast(pods, values, root)
+    else:
+        spread = tree.broadcast if values.nbytes <= SMALL_BYTES else ring.broadcast
+        spread(pods, values, root)
     _hand_out(parts, values)
 
 
@@ -230,11 +250,10 @@ def _send_recv(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
     elif send is not None:
         pods.exchange([(1 - pods.me, send)])
     else:
-        pods.exchange([], [(1 - pods.me, _need(recv), None)])
+        pods.exchange([], [(1 - pods.me, _need(recv))])
 
 
 _KINDS: Final[dict[str, Callable[[Sequence[Part], Pods, CollectiveCall], None]]] = {
-    "all_reduce": _all_reduce,
     "reduce": _reduce,
     "reduce_scatter": _reduce_scatter,
     "all_gather": _all_gather,

@@ -12,6 +12,7 @@ from supernode.names import ENV_FABRIC_SECRET, ENV_RENDEZVOUS, PORT_FABRIC
 DEFAULT_TIMEOUT = 60.0
 MAX_WORKERS = 4096
 MAX_DEVICES = 64
+TRANSPORTS = ("auto", "tcp")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class FabricConfig:
         timeout: seconds that a collective waits for a rank, or without any progress, before it fails.
         start_timeout: seconds in which all pods must have found each other.
         attempt: of the job; pods of different attempts refuse each other.
+        transport: `auto`: memory between pods that can share it, TCP to the others; `tcp`: TCP only.
     """
 
     rank: int
@@ -45,6 +47,7 @@ class FabricConfig:
     timeout: float = DEFAULT_TIMEOUT
     start_timeout: float = 120.0
     attempt: int = 0
+    transport: str = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS or not 0 <= self.rank < self.workers:
@@ -53,6 +56,8 @@ class FabricConfig:
             )
         if not 1 <= self.devices_per_worker <= MAX_DEVICES:
             raise FabricError(f"{self.devices_per_worker} devices per worker: need 1..{MAX_DEVICES}")
+        if self.transport not in TRANSPORTS:
+            raise FabricError(f"transport {self.transport!r} is unknown; use one of {', '.join(TRANSPORTS)}")
         if not (self.timeout > 0 and self.start_timeout > 0):
             raise FabricError(f"timeouts must be above 0 s, got {self.timeout} and {self.start_timeout}")
         if self.workers > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from supernode import errors
 from supernode.emulator.fabric.call import PEER_TO_PEER, CollectiveCall, say
 from supernode.emulator.fabric.channel import Channel
+from supernode.emulator.fabric.choice import Chooser, Plan
 from supernode.emulator.fabric.collectives import Part
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.link import Interrupted, Link
@@ -44,6 +46,7 @@ class Fabric:
             config.topology, workers=config.workers, devices=config.devices_per_worker, chip=config.chip
         )
         self._clock = LinkClock(self._topology)
+        self._chooser = Chooser(self._topology)
         self._lock = threading.Lock()
         self._channels: dict[str, Channel] = {}
         self._aborted: dict[str, FabricError] = {}
@@ -57,7 +60,7 @@ class Fabric:
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port that this fabric listens on; None with a single worker."""
-        return tuple(self._mesh.address) if self._mesh else None  # type: ignore[return-value]
+        return self._mesh.address[:2] if self._mesh else None
 
     @property
     def lost(self) -> dict[int, str]:
@@ -164,6 +167,14 @@ class Fabric:
         if self._mesh is None:
             raise FabricError(f"a job of one worker has no link to worker {pod}")
         return self._mesh.link(channel.key, pod, give_up)
+
+    def plan(self, call: CollectiveCall) -> Plan:
+        """How an all-reduce goes between pods."""
+        return self._chooser.plan(call)
+
+    def together(self, pods: Iterable[int]) -> bool:
+        """Whether these pods and this one share memory; see `Mesh.together`."""
+        return self._mesh is not None and self._mesh.together(pods)
 
     def absent(self, channel: Channel, position: int) -> tuple[list[int], str]:
         """Ranks of a channel that have not come to a position, and what is known about them."""

@@ -1,5 +1,7 @@
 """One data connection between two pods, and the moving of messages and tensors over several of them at once.
 
+`Link` moves bytes over TCP; `memory_link.MemoryLink` through memory that both pods see. Both hand out transfers.
+
 `move` drives any number of sends and receives from one thread, so two pods that send to each other cannot block each
 other. It ends when all are done, when nothing moved for `patience` seconds, when a connection breaks, or when the
 channel is aborted (its waker becomes readable).
@@ -11,7 +13,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -44,6 +46,28 @@ class Interrupted(Exception):  # noqa: N818
     """The channel was aborted while bytes were moving."""
 
 
+class Transfer(Protocol):
+    """Something on its way over a link."""
+
+    @property
+    def link(self) -> Link:
+        """What it goes over."""
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is left to do on this side."""
+
+    def step(self) -> bool:
+        """Do what is possible now; True if something moved."""
+
+    def watch(self) -> list[tuple[int, int]]:
+        """(descriptor, poll mask) of everything that makes another step worth while."""
+
+
+# (first element, values): takes a stretch of elements that has come; the values' memory is used again afterwards.
+Take = Callable[[int, "np.ndarray[Any, Any]"], None]
+
+
 class Link:
     """An authenticated connection to `pod` that belongs to one channel; used by one thread at a time."""
 
@@ -55,6 +79,18 @@ class Link:
         tune(sock)
         sock.setblocking(False)
 
+    def outgoing(self, values: np.ndarray[Any, Any]) -> Transfer:
+        """Send a flat contiguous array; it must not change until `move` returns."""
+        return Outgoing.tensor(self, values)
+
+    def incoming(self, target: np.ndarray[Any, Any]) -> Transfer:
+        """Receive a flat contiguous array."""
+        return Incoming(self, target)
+
+    def taking(self, size: int, landing: np.ndarray[Any, Any], take: Take) -> Transfer:
+        """Receive `size` elements of `landing`'s type stretch by stretch; `landing` holds one at a time."""
+        return Taking(self, size, landing, take)
+
     def close(self) -> None:
         """Break the connection, at once for both sides."""
         with suppress(OSError):
@@ -64,6 +100,8 @@ class Link:
 
 def tune(sock: socket.socket) -> None:
     """Small messages at once, dead machines noticed, buffers that let both directions run."""
+    if sock.family == socket.AF_UNIX:
+        return  # carries small messages only, and the kernel says at once when the other side is gone
     keep_alive(sock)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
@@ -101,6 +139,10 @@ class Outgoing:
         """True when everything is in the kernel's hands."""
         return not self._parts
 
+    def watch(self) -> list[tuple[int, int]]:
+        """Room in the kernel's buffer."""
+        return [(self.link.sock.fileno(), select.POLLOUT)]
+
     def step(self) -> bool:
         """Send what fits now; True if something moved."""
         moved = False
@@ -123,43 +165,41 @@ class Outgoing:
 class Incoming:
     """A frame that is due: a message (`words` afterwards) or a tensor into `target`."""
 
-    def __init__(
-        self, link: Link, target: np.ndarray[Any, Any] | None = None, taken: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, link: Link, target: np.ndarray[Any, Any] | None = None) -> None:
         self.link = link
         self.words: dict[str, Any] = {}
         self.done = False
         self._bulk = target is not None
         self._size = 0 if target is None else target.nbytes
-        self._width = 1 if target is None else target.itemsize
         self._body = memoryview(bytearray()) if target is None else target.view(np.uint8).data
         self._head = memoryview(bytearray(HEADER_BYTES))
         self._got = 0
         self._opened = False
-        self._taken = taken
-        self._told = 0
+
+    def watch(self) -> list[tuple[int, int]]:
+        """Bytes that have come."""
+        return [(self.link.sock.fileno(), select.POLLIN)]
 
     def step(self) -> bool:
         """Receive what is there; True if something moved. Raises EmulatorError on a frame that is not due."""
         moved = False
         while not self.done:
-            space = (self._body if self._opened else self._head)[self._got :]
             try:
-                got = self.link.sock.recv_into(space[:STRIDE])
+                got = self.link.sock.recv_into(self._space())
             except (BlockingIOError, InterruptedError):
                 return moved
             if got == 0:
                 raise LinkDown(self.link.pod, "connection closed")
             moved = True
             self._got += got
-            if not self._opened:
-                if self._got == HEADER_BYTES:
-                    self._open()
-            elif self._got == self._size:
-                self._finish()
-            elif self._taken:
-                self._tell(self._got // self._width)
+            if self._opened:
+                self._advance()
+            elif self._got == HEADER_BYTES:
+                self._open()
         return moved
+
+    def _space(self) -> memoryview:
+        return (self._body if self._opened else self._head)[self._got :][:STRIDE]
 
     def _open(self) -> None:
         header = self.link.inward.open(bytes(self._head))
@@ -172,24 +212,41 @@ class Incoming:
             self._body = memoryview(bytearray(self._size))
         self._opened, self._got = True, 0
         if self._size == 0:
-            self._finish()
+            self._advance()
 
-    def _finish(self) -> None:
-        if self._bulk:
-            if self._taken:
-                self._tell(self._size // self._width)
-        else:
-            self.words = self.link.inward.check(bytes(self._head), bytes(self._body))
-        self.done = True
-
-    def _tell(self, elements: int) -> None:
-        # The reduction of what has come overlaps with the kernel receiving the next part.
-        if self._taken and elements > self._told:
-            self._taken(self._told, elements)
-            self._told = elements
+    def _advance(self) -> None:
+        if self._got == self._size:
+            if not self._bulk:
+                self.words = self.link.inward.check(bytes(self._head), bytes(self._body))
+            self.done = True
 
 
-def move(transfers: Sequence[Outgoing | Incoming], waker: int, patience: float) -> None:
+class Taking(Incoming):
+    """A tensor of `size` elements that lands stretch by stretch in a small array, which stays in the core's cache."""
+
+    def __init__(self, link: Link, size: int, landing: np.ndarray[Any, Any], take: Take) -> None:
+        super().__init__(link, landing)
+        self._landing = landing
+        self._take = take
+        self._size = size * landing.itemsize
+        self._taken = 0  # bytes
+
+    def _space(self) -> memoryview:
+        if not self._opened:
+            return super()._space()
+        room = min(len(self._body), self._size - self._taken)
+        return self._body[self._got - self._taken : room]
+
+    def _advance(self) -> None:
+        here = self._got - self._taken
+        if here == len(self._body) or self._got == self._size:
+            width = self._landing.itemsize
+            self._take(self._taken // width, self._landing[: here // width])
+            self._taken = self._got
+        self.done = self._got == self._size
+
+
+def move(transfers: Sequence[Transfer], waker: int, patience: float) -> None:
     """Complete all transfers.
 
     Args:
@@ -202,16 +259,16 @@ def move(transfers: Sequence[Outgoing | Incoming], waker: int, patience: float) 
         Stalled: nothing moved for `patience` seconds.
         Interrupted: the channel was aborted.
     """
-    waiting = [transfer for transfer in transfers if not _step(transfer)[1]]
+    waiting = [transfer for transfer in transfers if not _step(transfer)]
     while waiting:
         poll = select.poll()
         poll.register(waker, select.POLLIN)
         events: dict[int, int] = {}
         for transfer in waiting:
-            fd = transfer.link.sock.fileno()
-            if fd < 0:
-                raise LinkDown(transfer.link.pod, "connection closed on this side")
-            events[fd] = events.get(fd, 0) | (select.POLLOUT if isinstance(transfer, Outgoing) else select.POLLIN)
+            for fd, mask in transfer.watch():
+                if fd < 0:
+                    raise LinkDown(transfer.link.pod, "connection closed on this side")
+                events[fd] = events.get(fd, 0) | mask
         for fd, mask in events.items():
             poll.register(fd, mask)
         ready = {fd for fd, _ in poll.poll(patience * 1000)}
@@ -219,20 +276,17 @@ def move(transfers: Sequence[Outgoing | Incoming], waker: int, patience: float) 
             raise Interrupted
         if not ready:
             raise Stalled({transfer.link.pod for transfer in waiting})
-        still = []
-        for transfer in waiting:
-            if transfer.link.sock.fileno() in ready and _step(transfer)[1]:
-                continue
-            still.append(transfer)
-        waiting = still
+        waiting = [
+            transfer for transfer in waiting if not (any(fd in ready for fd, _ in transfer.watch()) and _step(transfer))
+        ]
 
 
-def _step(transfer: Outgoing | Incoming) -> tuple[bool, bool]:
-    """One step; (moved, done). Foreign errors become LinkDown with the pod's number."""
+def _step(transfer: Transfer) -> bool:
+    """One step; True when done. Foreign errors become LinkDown with the pod's number."""
     try:
-        moved = transfer.step()
+        transfer.step()
     except OSError as exc:
         raise LinkDown(transfer.link.pod, str(exc) or type(exc).__name__) from exc
     except EmulatorError as exc:
         raise LinkDown(transfer.link.pod, str(exc)) from exc
-    return moved, transfer.done
+    return transfer.done

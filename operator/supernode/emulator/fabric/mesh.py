@@ -7,6 +7,7 @@ Flows in: the configuration. Flows out: links for channels, aborts and questions
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,18 @@ from supernode.emulator.fabric.bootstrap import Address
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.control import Control
 from supernode.emulator.fabric.link import Link, LinkDown, Stalled
-from supernode.emulator.fabric.reception import Connection, Reception, Refused, dial, short
+from supernode.emulator.fabric.memory import Board, board_bytes, door_name, place_token
+from supernode.emulator.fabric.memory_link import MemoryLink
+from supernode.emulator.fabric.reception import (
+    HANDSHAKE_SECONDS,
+    Connection,
+    Reception,
+    Refused,
+    dial,
+    listen_tcp,
+    listen_unix,
+    short,
+)
 from supernode.errors import EmulatorError, FabricError, PeerLostError, ProtocolError
 
 # How long the pods that are alive get to answer "who has come?".
@@ -54,25 +66,33 @@ class Mesh:
         self._closed = False
         self._closing = threading.Event()
         self._control = Control(self._hear, self._lose)
+        self._boards: dict[str, Board] = {}
         try:
-            self._reception = Reception(config.listen_host, config.listen_port, config.key, self._welcome, self._adopt)
+            sock = listen_tcp(config.listen_host, config.listen_port)
         except FabricError:
             self._control.close()
             raise
-        self.address = Address(self._reception.host, self._reception.port)
+        host, port = sock.getsockname()[:2]
+        place = place_token() if config.transport == "auto" else ""
+        door = listen_unix(door_name(config.key, host, port)) if place else None
+        self.address = Address(host, port, place if door is not None else "")
         self._register = bootstrap.Register(config, self.address) if config.rank == 0 else None
+        # Last: from here on others come in.
+        self._receptions = [
+            Reception(listener, config.key, self._welcome, self._adopt) for listener in (sock, door) if listener
+        ]
 
     @property
     def turned_away(self) -> Counter[str]:
         """Connections refused so far, by reason."""
-        return self._reception.turned_away
+        return sum((reception.turned_away for reception in self._receptions), Counter())
 
     def start(self) -> None:
         """Find all other pods; FabricError (CollectiveTimeoutError, AuthenticationError ...) when that fails."""
         config = self._config
         deadline = time.monotonic() + config.start_timeout
         if self._register is not None:
-            self._table, connections = self._register.complete(deadline, self._reception)
+            self._table, connections = self._register.complete(deadline, self._receptions[0])
             for pod, connection in connections.items():
                 self._control.add(pod, connection)
         else:
@@ -93,11 +113,15 @@ class Mesh:
         if self._register is not None:
             self._register.close()
         self._control.close()
-        self._reception.close()
+        for reception in self._receptions:
+            reception.close()
         with self._changed:
             for link in self._arrived.values():
                 link.close()
             self._arrived.clear()
+            for board in self._boards.values():
+                board.close()
+            self._boards.clear()
 
     def link(self, key: str, pod: int, give_up: Callable[[], None]) -> Link:
         """A new data connection to `pod` for a channel: dialled by the higher number, awaited by the lower.
@@ -113,10 +137,9 @@ class Mesh:
             raise LinkDown(pod, self.lost[pod])
         if pod < self._config.rank:
             try:
-                connection = self._call(pod, "data", deadline, channel=key)
-            except FabricError as exc:
+                return self._dialled(key, pod, deadline)
+            except EmulatorError as exc:
                 raise LinkDown(pod, str(exc)) from exc
-            return Link(pod, connection.sock, connection.outward, connection.inward)
         with self._changed:
             while (key, pod) not in self._arrived:
                 give_up()
@@ -127,6 +150,34 @@ class Mesh:
                     raise Stalled({pod})
                 self._changed.wait(left)
             return self._arrived.pop((key, pod))
+
+    def together(self, pods: Iterable[int]) -> bool:
+        """Whether this pod and all of `pods` share memory with each other; the same answer on each of them."""
+        return bool(self.address.place) and all(self._table[pod].place == self.address.place for pod in pods)
+
+    def _dialled(self, key: str, pod: int, deadline: float) -> Link:
+        if not self.together([pod]):
+            connection = self._call(pod, "data", deadline, channel=key)
+            return Link(pod, connection.sock, connection.outward, connection.inward)
+        connection = self._call(pod, "memory", deadline, channel=key)
+        try:
+            return self._memory_link(key, pod, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _memory_link(self, key: str, pod: int, connection: Connection) -> Link:
+        size = board_bytes(self._config.workers)
+        with self._changed:
+            if self._closed:
+                raise FabricError("this fabric is closed")
+            board = self._boards.get(key)
+            if board is None:
+                try:
+                    board = self._boards[key] = Board(size)
+                except OSError as exc:
+                    raise FabricError(f"worker {self._config.rank} cannot make shared memory: {exc}") from exc
+        return MemoryLink(pod, connection, board, (self._config.rank, size), time.monotonic() + HANDSHAKE_SECONDS)
 
     def wake(self) -> None:
         """Let everyone who waits for a link look again."""
@@ -163,8 +214,9 @@ class Mesh:
     def _call(self, pod: int, purpose: str, deadline: float, **more: Any) -> Connection:
         said = bootstrap.identity(self._config, purpose, self._wiring, **more)
         address = self._table[pod]
+        near = door_name(self._config.key, address.host, address.port) if purpose == "memory" else None
         try:
-            return dial(address.host, address.port, self._config.key, said, deadline)[0]
+            return dial(near or (address.host, address.port), self._config.key, said, deadline)[0]
         except OSError as exc:
             raise PeerLostError(f"{self.describe(pod)} cannot be reached: {exc}") from exc
         except Refused as exc:
@@ -179,7 +231,7 @@ class Mesh:
             return self._register.enter(said, connection)
         if purpose == "control":
             return {"welcome": True}
-        if purpose == "data" and isinstance(said.get("channel"), str) and len(said["channel"]) <= 64:
+        if purpose in ("data", "memory") and isinstance(said.get("channel"), str) and len(said["channel"]) <= 64:
             return {"welcome": True}
         return {"refused": f"worker {self._config.rank} does not serve this purpose"}
 
@@ -188,7 +240,12 @@ class Mesh:
         if said["purpose"] == "control":
             self._control.add(pod, connection)
             return
-        link = Link(pod, connection.sock, connection.outward, connection.inward)
+        if said["purpose"] == "memory":
+            if connection.sock.family != socket.AF_UNIX:
+                raise ProtocolError(f"{self.describe(pod)} offers memory over TCP")
+            link = self._memory_link(said["channel"], pod, connection)
+        else:
+            link = Link(pod, connection.sock, connection.outward, connection.inward)
         with self._changed:
             old = self._arrived.pop((said["channel"], pod), None)
             self._arrived[said["channel"], pod] = link

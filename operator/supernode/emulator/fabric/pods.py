@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from supernode.emulator.fabric.link import Incoming, Link, Outgoing, move
+from supernode.emulator.fabric.link import Link, Take, Transfer, move
 
 Flat = np.ndarray[Any, Any]
-# (index of the pod, flat array) and, for a receive, what to do with each stretch of elements as it comes.
+# (index of the pod, flat array)
 Sending = tuple[int, Flat]
-Receiving = tuple[int, Flat, "Callable[[int, int], None] | None"]
+Receiving = tuple[int, Flat]
+# Bytes that a stretch has which is reduced as it comes: they stay in a core's cache.
+LANDING = 256 << 10
 
 
 class Scratch:
@@ -44,6 +46,7 @@ class Pods:
         members: per pod, the places in the group (0..group size-1) of its devices, ascending.
         me: index of this pod in `numbers`.
         connect: gives the link to a pod by its number, made at first use.
+        together: all of them share memory.
     """
 
     numbers: tuple[int, ...]
@@ -53,6 +56,7 @@ class Pods:
     waker: int
     patience: float
     scratch: Scratch
+    together: bool = False
 
     @property
     def count(self) -> int:
@@ -64,18 +68,35 @@ class Pods:
         """Places in the group, pod by pod in ring order."""
         return tuple(place for pod in self.members for place in pod)
 
+    def some(self, indices: Iterable[int]) -> Pods:
+        """Some of the pods, this one among them, by their indices."""
+        chosen = list(indices)
+        return replace(
+            self,
+            numbers=tuple(self.numbers[index] for index in chosen),
+            members=tuple(self.members[index] for index in chosen),
+            me=chosen.index(self.me),
+            together=False,
+        )
+
     def index_of(self, place: int) -> int:
         """Index of the pod that holds a place of the group."""
         return next(index for index, places in enumerate(self.members) if place in places)
 
     def exchange(self, sends: Sequence[Sending], receives: Sequence[Receiving] = ()) -> None:
         """Send and receive flat arrays at the same time; empty ones are skipped on both sides."""
-        transfers: list[Outgoing | Incoming] = [
-            Outgoing.tensor(self.connect(self.numbers[index]), values) for index, values in sends if values.size
+        transfers: list[Transfer] = [
+            self.connect(self.numbers[index]).outgoing(values) for index, values in sends if values.size
         ]
-        transfers += [
-            Incoming(self.connect(self.numbers[index]), target, taken)
-            for index, target, taken in receives
-            if target.size
-        ]
+        transfers += [self.connect(self.numbers[index]).incoming(target) for index, target in receives if target.size]
+        move(transfers, self.waker, self.patience)
+
+    def pass_on(self, to: int, values: Flat, source: int, taken: Flat, take: Take) -> None:
+        """Send `values` to one pod while `take` reduces what comes from another; `taken` says how much and its type."""
+        transfers: list[Transfer] = []
+        if values.size:
+            transfers.append(self.connect(self.numbers[to]).outgoing(values))
+        if taken.size:
+            landing = self.scratch.take("landing", max(1, LANDING // taken.itemsize), taken.dtype)
+            transfers.append(self.connect(self.numbers[source]).taking(taken.size, landing, take))
         move(transfers, self.waker, self.patience)

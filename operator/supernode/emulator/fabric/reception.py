@@ -60,22 +60,38 @@ Welcome = Callable[[dict[str, Any], Connection], "dict[str, Any] | None"]
 Adopt = Callable[[dict[str, Any], Connection], None]
 
 
-class Reception:
-    """Listens on host:port until `close`; `turned_away` counts refused connections by reason."""
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A socket that listens on host:port; FabricError when that cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise FabricError(f"the fabric cannot listen on {host}:{port}: {exc}") from exc
 
-    def __init__(self, host: str, port: int, secret: bytes, welcome: Welcome, adopt: Adopt) -> None:
+
+def listen_unix(name: bytes) -> socket.socket | None:
+    """A socket that listens under an abstract name; None where such a thing cannot be had."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+class Reception:
+    """Lets in who comes to a listening socket until `close`; `turned_away` counts refused connections by reason."""
+
+    def __init__(self, sock: socket.socket, secret: bytes, welcome: Welcome, adopt: Adopt) -> None:
         self._secret = secret
         self._welcome = welcome
         self._adopt = adopt
         self._lock = threading.Lock()
         self._unproven: dict[socket.socket, None] = {}  # oldest first
         self.turned_away: Counter[str] = Counter()
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as exc:
-            raise FabricError(f"the fabric cannot listen on {host}:{port}: {exc}") from exc
-        self.host, self.port = self._sock.getsockname()[:2]
+        self._sock = sock
         self._open = True
         self._thread = threading.Thread(target=self._listen, name="fabric-listener", daemon=True)
         self._thread.start()
@@ -147,9 +163,11 @@ class Reception:
 
 
 def dial(
-    host: str, port: int, secret: bytes, identity: dict[str, Any], deadline: float
+    where: tuple[str, int] | bytes, secret: bytes, identity: dict[str, Any], deadline: float
 ) -> tuple[Connection, dict[str, Any]]:
-    """Connect once, prove the secret and say who we are; the connection and the listener's answer.
+    """Connect once to host and port or to an abstract name, prove the secret and say who we are.
+
+    Returns the connection and the listener's answer.
 
     Raises:
         ConnectionError, OSError: nobody listens there (yet).
@@ -157,8 +175,14 @@ def dial(
         FabricError: the listener refused the identity; the message is its reason.
     """
     left = max(0.05, deadline - time.monotonic())
-    sock = socket.create_connection((host, port), timeout=left)
+    if isinstance(where, bytes):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    else:
+        sock = socket.create_connection(where, timeout=left)
     try:
+        if isinstance(where, bytes):
+            sock.settimeout(left)
+            sock.connect(where)
         outward, inward = handshake.call(sock, secret, min(deadline, time.monotonic() + HANDSHAKE_SECONDS))
         connection = Connection(sock, outward, inward)
         connection.send(identity, deadline)

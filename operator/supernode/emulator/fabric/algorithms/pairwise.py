@@ -12,13 +12,13 @@ def all_to_all(pods: Pods, outgoing: Mapping[int, Flat], incoming: Mapping[int, 
     size, me = pods.count, pods.me
     for step in range(1, size):
         to, source = (me + step) % size, (me - step) % size
-        pods.exchange([(to, outgoing[to])], [(source, incoming[source], None)])
+        pods.exchange([(to, outgoing[to])], [(source, incoming[source])])
 
 
 def gather(pods: Pods, values: Flat, root: int, incoming: Mapping[int, Flat]) -> None:
     """`values` of every other pod i into `incoming[i]` of pod `root`."""
     if pods.me == root:
-        pods.exchange([], [(index, into, None) for index, into in incoming.items() if index != root])
+        pods.exchange([], [(index, into) for index, into in incoming.items() if index != root])
     else:
         pods.exchange([(root, values)])
 
@@ -28,4 +28,4 @@ def scatter(pods: Pods, outgoing: Mapping[int, Flat], root: int, values: Flat) -
     if pods.me == root:
         pods.exchange([(index, out) for index, out in outgoing.items() if index != root])
     else:
-        pods.exchange([], [(root, values, None)])
+        pods.exchange([], [(root, values)])

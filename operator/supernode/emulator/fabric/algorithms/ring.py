@@ -7,7 +7,6 @@ its owner and goes round, so its order is fixed by the ring alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from supernode.emulator.fabric.pods import Flat, Pods
 from supernode.emulator.fabric.reduction import fold
@@ -16,26 +15,17 @@ from supernode.emulator.fabric.reduction import fold
 CHAIN_BYTES = 1 << 20
 
 
-def even_sections(size: int, parts: int) -> list[slice]:
-    """`size` elements cut into `parts` stretches whose lengths differ by at most one."""
-    edges = [size * part // parts for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
 def reduce_scatter(pods: Pods, total: Flat, sections: Sequence[slice], op: str) -> None:
     """Reduce `total` over all pods; afterwards section i is complete at pod i, the others hold partial sums."""
     size, me = pods.count, pods.me
-    widest = max(section.stop - section.start for section in sections)
-    incoming = pods.scratch.take("ring", widest, total.dtype)
     for step in range(1, size):
         out = total[sections[(me - step) % size]]
         mine = total[sections[(me - step - 1) % size]]
-        part = incoming[: mine.size]
 
-        def add(start: int, stop: int, mine: Flat = mine, part: Flat = part) -> None:
-            fold(op, mine[start:stop], part[start:stop])
+        def add(start: int, values: Flat, mine: Flat = mine) -> None:
+            fold(op, mine[start : start + values.size], values)
 
-        pods.exchange([((me + 1) % size, out)], [((me - 1) % size, part, add)])
+        pods.pass_on((me + 1) % size, out, (me - 1) % size, mine, add)
 
 
 def all_gather(pods: Pods, values: Flat, sections: Sequence[slice]) -> None:
@@ -44,7 +34,7 @@ def all_gather(pods: Pods, values: Flat, sections: Sequence[slice]) -> None:
     for step in range(size - 1):
         out = values[sections[(me - step) % size]]
         into = values[sections[(me - step - 1) % size]]
-        pods.exchange([((me + 1) % size, out)], [((me - 1) % size, into, None)])
+        pods.exchange([((me + 1) % size, out)], [((me - 1) % size, into)])
 
 
 def broadcast(pods: Pods, values: Flat, root: int) -> None:
@@ -56,7 +46,7 @@ def broadcast(pods: Pods, values: Flat, root: int) -> None:
     before, after = (pods.me - 1) % size, (pods.me + 1) % size
     last = place == size - 1
     for number in range(len(pieces) + 1):
-        receives = [(before, pieces[number], None)] if place > 0 and number < len(pieces) else []
+        receives = [(before, pieces[number])] if place > 0 and number < len(pieces) else []
         # The root has all pieces from the start; the others forward what the turn before brought.
         sends = [] if last or number == 0 else [(after, pieces[number - 1])]
         pods.exchange(sends, receives)

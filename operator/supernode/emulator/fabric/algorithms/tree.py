@@ -21,7 +21,7 @@ def reduce(pods: Pods, total: Flat, root: int, op: str) -> None:
             pods.exchange([((place - step + root) % size, total)])
             return
         if place + step < size:
-            pods.exchange([], [((place + step + root) % size, incoming, None)])
+            pods.exchange([], [((place + step + root) % size, incoming)])
             fold(op, total, incoming)
         step *= 2
 
@@ -36,7 +36,7 @@ def broadcast(pods: Pods, values: Flat, root: int) -> None:
     while step > 1:
         step //= 2
         if place % (2 * step) == step:
-            pods.exchange([], [((place - step + root) % size, values, None)])
+            pods.exchange([], [((place - step + root) % size, values)])
         elif place % (2 * step) == 0 and place + step < size:
             pods.exchange([((place + step + root) % size, values)])
 

@@ -1,0 +1,65 @@
+"""The order of a sum over pods, as an expression: the same in whatever way the bytes travel, so the same bits.
+
+An expression is the index of a pod, or a pair (left, right) of expressions that are reduced as `left op right`. Rings,
+trees and hierarchies each stand for one; the algorithms that run over connections follow it by their nature, the one
+that runs in shared memory evaluates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from supernode.emulator.fabric.reduction import combine
+
+Flat = np.ndarray[Any, Any]
+Order = int | tuple["Order", "Order"]
+
+
+def ring(owner: int, count: int) -> Order:
+    """Begins with the pod after the owner of the section and goes round to the owner."""
+    order: Order = (owner + 1) % count
+    for step in range(2, count + 1):
+        order = ((owner + step) % count, order)
+    return order
+
+
+def tree(root: int, count: int) -> Order:
+    """A binomial tree: each pod adds those of its children, nearest first."""
+    orders: list[Order] = [(place + root) % count for place in range(count)]
+    step = 1
+    while step < count:
+        for place in range(0, count - step, 2 * step):
+            orders[place] = (orders[place], orders[place + step])
+        step *= 2
+    return orders[0]
+
+
+def over(order: Order, replace: Callable[[int], Order]) -> Order:
+    """The same order with each index replaced by an expression of its own."""
+    if isinstance(order, int):
+        return replace(order)
+    return over(order[0], replace), over(order[1], replace)
+
+
+def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat) -> None:
+    """Reduce `values` (by pod) into `out`, which is none of them."""
+    if isinstance(order, int):
+        np.copyto(out, values[order])
+        return
+    left, right = order
+    if isinstance(left, int) and isinstance(right, int):
+        combine(op, values[left], values[right], out)
+    elif isinstance(left, int):
+        evaluate(right, op, values, out)
+        combine(op, values[left], out, out)
+    elif isinstance(right, int):
+        evaluate(left, op, values, out)
+        combine(op, out, values[right], out)
+    else:
+        other = np.empty_like(out)
+        evaluate(left, op, values, out)
+        evaluate(right, op, values, other)
+        combine(op, out, other, out)
