@@ -37,11 +37,30 @@ class WorkerPlacement(Status):
     )
 
 
+class StageStatus(Status):
+    """One pipeline stage of a gang that is placed by stages (`mix: Stages`)."""
+
+    pool: str = Field(default="", description="AcceleratorPool that its workers run in.")
+    layers: int = Field(default=0, description="Layers of the model that it has.")
+    chunks: list[int] = Field(
+        default_factory=list,
+        description="Layers of each of its model chunks, if the schedule is interleaved.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
 class PlacementStatus(Status):
     """Where the gang is, or will be: written before its pods are created."""
 
     attempt: int = Field(default=0, description="Attempt that this placement is for.")
     pool: str = Field(default="", description="AcceleratorPool, or several joined by commas.")
+    stages: list[StageStatus] = Field(
+        default_factory=list,
+        max_length=1024,
+        description="Pool and layers of each pipeline stage, first to last, if the gang is placed by stages. Ranks "
+        "then count through tensor, context, data and pipeline, so that a stage's ranks are neighbours.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     level: str = Field(default="", description="Innermost level of which one domain holds the whole gang.")
     domain: str = Field(default="", description="That domain, as a path from the outside in.")
     predicted_step_seconds: float | None = Field(default=None, description="Predicted seconds of one training step.")

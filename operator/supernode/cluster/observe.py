@@ -230,7 +230,7 @@ class Observer:
     def _claim_again(self, pools: set[str]) -> None:
         """What a gang takes depends on its pool: of pools that have changed, claim anew."""
         for name, (_, status) in list(self._claims.items()):
-            if status.get("pool") in pools and name not in self._held:
+            if pools.intersection(str(status.get("pool")).split(",")) and name not in self._held:
                 self._state.release(name)
                 del self._claims[name]
                 namespace, _, job = name.partition("/")
@@ -326,14 +326,11 @@ class Observer:
         self._claims[name] = wanted
 
     def _request(self, obj: Json, placement: Placement) -> dict[str, int]:
-        spec = self.view.specs.get(placement.pool)
+        specs = [spec for name in placement.pools if (spec := self.view.specs.get(name)) is not None]
         try:
-            request = translate.worker_request(translate.template_of(obj), emulated=spec is not None and spec.emulated)
+            return translate.request_in(translate.template_of(obj), specs)
         except InputError:
             return {}
-        if spec is not None:
-            request.pop(spec.resource, None)
-        return request
 
     def _forget_pods(self, node: str) -> None:
         for identity in self._foreign.pop(node, ()):

@@ -22,10 +22,11 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods
 from supernode.cluster.kinds import Json
+from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
 from supernode.cluster.template import check_template
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
-from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.placement import Placement, StageShare, WorkerPlacement
 from supernode.scheduling.snapshot import PoolInfo, Quota, Snapshot
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec
 from supernode.scheduling.topology import NODE_LEVEL, Level, Topology
@@ -136,6 +137,18 @@ def worker_request(template: Json, *, emulated: bool) -> dict[str, int]:
     return request
 
 
+def request_in(template: Json, pools: Sequence[PoolSpec]) -> dict[str, int]:
+    """`worker_request` in any of these pools: with the sidecar's part if one is emulated, without their accelerators.
+
+    Raises:
+        InputError: a template that can't be read; names the field.
+    """
+    request = worker_request(template, emulated=any(pool.emulated for pool in pools))
+    for pool in pools:
+        request.pop(pool.resource, None)
+    return request
+
+
 def demand(
     job: TrainingJob, template: Json, pools: Mapping[str, PoolSpec], *, workers: int | None = None, priority: int = 0
 ) -> GangDemand:
@@ -152,10 +165,7 @@ def demand(
         InputError: numbers that no gang can have; names the field.
     """
     spec = job.spec
-    known = [pools[name] for name in spec.pools if name in pools]
-    request = worker_request(template, emulated=any(pool.emulated for pool in known))
-    for pool in known:
-        request.pop(pool.resource, None)
+    request = request_in(template, [pools[name] for name in spec.pools if name in pools])
     constraints = spec.scheduling.constraints
     created = job.metadata.creation_timestamp
     return GangDemand(
@@ -191,10 +201,18 @@ def parallelism(spec: TrainingJobSpec) -> Parallelism | None:
     return Parallelism(**{**figures, "data": spec.data})
 
 
-def parallelism_json(spec: TrainingJobSpec) -> Json:
-    """The value of SUPERNODE_PARALLELISM: the cut with its defaults worked out."""
-    cut = spec.parallelism.model_dump(by_alias=True)
+def parallelism_json(spec: TrainingJobSpec, stages: Sequence[StageShare] = ()) -> Json:
+    """The value of SUPERNODE_PARALLELISM: the cut with its defaults worked out.
+
+    Args:
+        spec: of the job.
+        stages: of a gang that is placed by stages, what each got. Ranks count in another order then, which is said too.
+    """
+    cut: Json = spec.parallelism.model_dump(by_alias=True)
     cut["data"] = spec.data
+    if stages:
+        cut["rankOrder"] = list(RANK_ORDER)
+        cut["stages"] = stages_json(stages)
     if cut.get("globalBatchSize") is None:
         cut["globalBatchSize"] = spec.data * spec.parallelism.micro_batch_size
     return cut
@@ -240,6 +258,8 @@ def placement_status(placement: Placement, attempt: int) -> Json:
             for worker in placement.workers
         ],
     }
+    if placement.stages:
+        status["stages"] = stages_json(placement.stages)
     if placement.predicted is not None:
         status["predictedStepSeconds"] = placement.predicted.seconds
     return status
@@ -261,24 +281,32 @@ def placement_of(key: str, status: Json) -> Placement:
             )
             for worker in status.get("workers") or []
         ]
-    except (KeyError, TypeError, ValueError) as exc:
+        stages = stages_of(status)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise InputError(f"can't be read: {exc}", field="status.placement.workers", obj=f"TrainingJob {key}") from exc
     domain = tuple(part for part in str(status.get("domain") or "").split("/") if part)
-    return Placement.of(key, workers, level=str(status.get("level") or ""), domain=domain)
+    return Placement.of(key, workers, level=str(status.get("level") or ""), domain=domain, stages=stages)
 
 
-def wiring(placement: Placement, snapshot: Snapshot, pool: PoolInfo) -> Json:
+def wiring(placement: Placement, snapshot: Snapshot) -> Json:
     """The value of SUPERNODE_TOPOLOGY: link levels from the outside in, and each worker's domain per level.
 
-    Nodes that no group describes, and gangs spread over several groups, are joined by a plain network.
+    Nodes that no group describes, and gangs spread over several groups, are joined by a plain network. Of several
+    pools, the slowest links count.
+
+    Raises:
+        InputError: none of the placement's pools is in the snapshot.
     """
+    pools = [pool for name in placement.pools if (pool := snapshot.pool(name)) is not None]
+    if not pools:
+        raise InputError(f"pool {placement.pool} is gone", field="status.placement", obj=f"TrainingJob {placement.key}")
     rows = {name: row for row, name in enumerate(snapshot.node_names)}
     wanted = [rows.get(name, -1) for name in placement.nodes]
     levels: list[Json] = []
     domains: list[list[int]] = []
     topology = _common_topology(snapshot, wanted)
     if topology is None:
-        bandwidth = pool.chip.scale_out_bandwidth or DEFAULT_NETWORK_BANDWIDTH
+        bandwidth = min(pool.chip.scale_out_bandwidth or DEFAULT_NETWORK_BANDWIDTH for pool in pools)
         levels.append(_level(Level("network", bandwidth, DEFAULT_NETWORK_LATENCY)))
         domains.append([0] * len(placement.nodes))
     else:
@@ -286,7 +314,8 @@ def wiring(placement: Placement, snapshot: Snapshot, pool: PoolInfo) -> Json:
         for depth, level in enumerate(topology.levels):
             levels.append(_level(level))
             domains.append([int(topology.node_domain[place[row], depth]) for row in wanted])
-    levels.append(_level(Level(NODE_LEVEL, pool.link.bandwidth, pool.link.latency)))
+    inside = min(pool.link.bandwidth for pool in pools), max(pool.link.latency for pool in pools)
+    levels.append(_level(Level(NODE_LEVEL, *inside)))
     domains.append(list(range(len(placement.nodes))))
     node_of = placement.node_of.tolist()
     return {"levels": levels, "domains": [[column[node] for node in node_of] for column in domains]}
@@ -337,7 +366,7 @@ def gang_plan(  # the one place where a decision meets everything that its pods 
             for name in used
         },
         template=_startable(template),
-        parallelism=parallelism_json(job.spec),
+        parallelism=parallelism_json(job.spec, placement.stages),
         topology=topology,
         emulator_image=emulator_image,
         priority_class=job.spec.scheduling.priority_class_name or "",

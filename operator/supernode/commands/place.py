@@ -11,7 +11,6 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.read import group_from, job_from, pool_from
 from supernode.api.validate import validate_job
 from supernode.cluster import pods, translate
-from supernode.commands.chips import table
+from supernode.commands.place_answer import EMPTY, human, placed
 from supernode.errors import InputError
 from supernode.local.cluster_file import ClusterFile, parse_cluster_file
 from supernode.names import LABEL_JOB
@@ -38,7 +37,6 @@ from supernode.scheduling.preempt import Victim
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.state import PoolSpec, State
 from supernode.scheduling.unplaceable import Reason
-from supernode.steptime.predict import StepTime
 
 Object = dict[str, Any]
 
@@ -80,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         answer = {"placed": False, "reason": str(Reason.MISCONFIGURED), "message": str(exc)}
     if args.svg:
         _write(args.svg, picture(*cluster.drawn))
-    answer = {**_EMPTY, **answer}
-    print(json.dumps(answer, indent=2) if args.json else _human(answer))
+    answer = {**EMPTY, **answer}
+    print(json.dumps(answer, indent=2) if args.json else human(answer))
     return 0 if answer["placed"] else 1
 
 
@@ -89,20 +87,6 @@ def run(args: argparse.Namespace) -> int:
 _CURABLE = frozenset(
     {Reason.INSUFFICIENT_ACCELERATORS, Reason.INSUFFICIENT_NODE_RESOURCES, Reason.TOPOLOGY_PLACEMENT_FAILED}
 )
-
-_EMPTY: Mapping[str, Any] = {
-    "placed": False,
-    "reason": "",
-    "message": "",
-    "pool": None,
-    "level": None,
-    "domain": None,
-    "workers": [],
-    "predicted_step_s": None,
-    "prediction": None,
-    "runners_up": [],
-    "alternatives": [],
-}
 
 
 def _inputs(args: argparse.Namespace) -> Object:
@@ -192,7 +176,7 @@ class Cluster:
         message = explain(result, snapshot, demand)
         if isinstance(result, Placement):
             self.drawn = (snapshot, result)
-            return _placed(result, message, snapshot)
+            return placed(result, message)
         found = alternatives(snapshot, demand, self._known(snapshot)) if result.code in _CURABLE else ()
         answer = {"reason": str(result.code), "message": message}
         return {**answer, "alternatives": [explain_alternatives([item]) for item in found]}
@@ -234,12 +218,8 @@ class Cluster:
             return ""
         key = f"{obj['metadata'].get('namespace', 'default')}/{obj['metadata']['name']}"
         held = translate.placement_of(key, placement)
-        spec = self._specs.get(held.pool)
-        emulated = spec is not None and spec.emulated
-        request = translate.worker_request(translate.template_of(obj), emulated=emulated)
-        if spec is not None:
-            request.pop(spec.resource, None)
-        self._state.claim(key, held, request)
+        specs = [self._specs[name] for name in held.pools if name in self._specs]
+        self._state.claim(key, held, translate.request_in(translate.template_of(obj), specs))
         self._running.append((obj, _lost(obj)))
         return key
 
@@ -307,79 +287,3 @@ def _complete(node: Object) -> Object:
     given = {**(status.get("capacity") or {}), **(status.get("allocatable") or {})}
     conditions = status.get("conditions") or [{"type": "Ready", "status": "True"}]
     return {**node, "status": {**status, "allocatable": {**_CAPACITY, **given}, "conditions": conditions}}
-
-
-def _placed(placement: Placement, message: str, snapshot: Snapshot) -> Object:
-    step = placement.predicted
-    return {
-        "placed": True,
-        "message": message,
-        "pool": placement.pool,
-        "level": placement.level or None,
-        "domain": "/".join(placement.domain) or None,
-        "workers": [
-            {"rank": worker.rank, "node": worker.node, "devices": list(worker.devices)} for worker in placement.workers
-        ],
-        "predicted_step_s": None if step is None else step.seconds,
-        "prediction": None if step is None else _prediction(step),
-        "runners_up": [
-            {
-                "pool": rival.pool,
-                "level": rival.level or None,
-                "domain": "/".join(rival.domain) or None,
-                "predicted_step_s": rival.seconds,
-            }
-            for rival in placement.runners_up
-        ],
-    }
-
-
-def _prediction(step: StepTime) -> Object:
-    return {
-        "parts": asdict(step.parts),
-        "mfu": step.mfu,
-        "memory_gib": step.memory_bytes / 2**30,
-        "fits": step.fits,
-        "calibrated": step.calibrated,
-        "notes": list(step.notes),
-    }
-
-
-def _human(answer: Object) -> str:
-    if not answer["placed"]:
-        lines = [f"not placed ({answer['reason']}): {answer['message']}"]
-        return "\n".join([*lines, *(f"- {words}" for words in answer["alternatives"])])
-    rows = [("RANKS", "NODE", "DEVICES")]
-    for first, last, node, devices in _runs(answer["workers"]):
-        rows.append((str(first) if first == last else f"{first}-{last}", node, ",".join(map(str, devices))))
-    lines = [answer["message"], "", table(rows)]
-    prediction = answer["prediction"]
-    if prediction is not None:
-        parts = ", ".join(f"{name} {_time(seconds)}" for name, seconds in prediction["parts"].items() if seconds)
-        lines += ["", f"step {_time(answer['predicted_step_s'])}: {parts}"]
-        lines.append(f"memory {prediction['memory_gib']:.1f} GiB a device; MFU {prediction['mfu']:.1%}")
-        lines += [f"note: {note}" for note in prediction["notes"]]
-    if answer["runners_up"]:
-        rivals = [("NEXT BEST", "LEVEL", "POOL", "STEP")]
-        for rival in answer["runners_up"]:
-            step = rival["predicted_step_s"]
-            shown = "-" if step is None else _time(step)
-            rivals.append((rival["domain"] or "-", rival["level"] or "-", rival["pool"], shown))
-        lines += ["", table(rivals)]
-    return "\n".join(lines)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.4g} s" if seconds >= 1 else f"{seconds * 1e3:.4g} ms"
-
-
-def _runs(workers: list[Object]) -> list[tuple[int, int, str, list[int]]]:
-    """Ranks of one node together: (first, last, node, devices)."""
-    result: list[tuple[int, int, str, list[int]]] = []
-    for worker in workers:
-        if result and result[-1][2] == worker["node"]:
-            first, _, node, devices = result[-1]
-            result[-1] = (first, worker["rank"], node, devices + worker["devices"])
-        else:
-            result.append((worker["rank"], worker["rank"], worker["node"], list(worker["devices"])))
-    return result

@@ -47,9 +47,9 @@ def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) ->
     except InputError as exc:
         return str(exc)
     snapshot = observer.snapshot()
-    pool = snapshot.pool(placement.pool)
-    if pool is None:
-        return f"AcceleratorPool {placement.pool} is gone"
+    gone = [name for name in placement.pools if snapshot.pool(name) is None]
+    if gone:
+        return f"AcceleratorPool {', '.join(gone)} is gone"
     return translate.gang_plan(
         model,
         translate.template_of(obj),
@@ -57,7 +57,7 @@ def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) ->
         attempt=status.get("attempt", 0),
         pools=observer.view.pools,
         specs=observer.view.specs,
-        topology=translate.wiring(placement, snapshot, pool),
+        topology=translate.wiring(placement, snapshot),
         emulator_image=context.image,
     )
 

@@ -336,7 +336,7 @@ def _update(
     """Seconds after the last micro batch: all, of these the gradients that nothing hides, and the update of weights."""
     cuts = cuts_of(cut)
     weights = stage_weights(model, cuts, layers, edge=edge)
-    data = float(data_seconds(model, cuts, stage.wiring, weights))
+    data = float(data_seconds(model, cuts, stage.wiring, weights, layers))
     # As in `predict`: behind the last micro batch, and with chunks also behind those of other chunks.
     compute = layers * pace.layer.compute + edge * pace.around.compute
     window = compute * min(cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave))

@@ -229,7 +229,7 @@ def test_the_wiring_that_the_sidecars_read() -> None:
     (decision,) = plan_cycle(observer.snapshot(), [GangDemand("t/new", ("a",), 4, 2)])
     assert isinstance(decision.result, Placement)
     snapshot = observer.snapshot()
-    plain = translate.wiring(decision.result, snapshot, snapshot.pools[0])
+    plain = translate.wiring(decision.result, snapshot)
     assert [level["name"] for level in plain["levels"]] == ["network", "node"]
     assert plain["domains"] == [[0, 0, 0, 0], [0, 0, 1, 1]]
     for index in range(2):
@@ -249,7 +249,7 @@ def test_the_wiring_that_the_sidecars_read() -> None:
         }
     )
     snapshot = observer.snapshot()
-    wired = translate.wiring(decision.result, snapshot, snapshot.pools[0])
+    wired = translate.wiring(decision.result, snapshot)
     assert [level["name"] for level in wired["levels"]] == ["spine", "supernode", "node"]
     assert wired["levels"][1] == {"name": "supernode", "bandwidthGBps": 224.0, "latencyMicroseconds": 2.0}
     assert wired["domains"] == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
