@@ -16,8 +16,9 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.snapshot import Bool, Int64, PoolInfo, Snapshot, resource_vector
 from supernode.scheduling.topology import Int32, Topology
 
-# Changed nodes up to which rooms are counted one by one instead of all again.
+# Changed nodes up to which rooms are counted one by one instead of all again, and up to which sums are.
 _COUNTED = 64
+_ADDED = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -92,6 +93,9 @@ class Tree:
         quanta: level -> a domain of it takes a multiple of this many workers.
         tops: what `top` has worked out since the last `refresh`.
         options: per level and domain, what the search made of it (`score`) since a node in it last changed.
+        largest: level -> int64 (domains,) the most room that any child of each domain has, once asked for.
+        depth: index of the node level.
+        additive: no level further out than the node rounds its room down, so that changes add up.
         tally: room of a node -> nodes with it; empty = not counted.
         memo: per gang, what domains of a shape give (`score`); stays true whatever the room.
     """
@@ -105,11 +109,14 @@ class Tree:
     tally: dict[int, int] = field(default_factory=dict)
     memo: dict[object, Any] = field(default_factory=dict)
     options: dict[tuple[int, int], dict[object, Any]] = field(default_factory=dict)
+    largest: dict[int, Int64] = field(default_factory=dict)
+    depth: int = field(init=False)
+    additive: bool = field(init=False)
 
-    @property
-    def depth(self) -> int:
-        """Index of the node level."""
-        return len(self.topology.levels)
+    def __post_init__(self) -> None:
+        depth = len(self.topology.levels)
+        object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "additive", all(q == 1 or level == depth for level, q in self.quanta.items()))
 
     def level_name(self, level: int) -> str:
         """Name of a level, ``node`` for the innermost."""
@@ -141,9 +148,9 @@ class Tree:
                     else (0, 0, 0)
                 )
             else:
-                values = self.caps[level].tolist()
-                most = max(values, default=0)
-                known = (most, values.count(most), max((v for v in values if v < most), default=0))
+                values = sorted(self.caps[level].tolist(), reverse=True)
+                count = values.count(values[0]) if values else 0
+                known = (values[0] if values else 0, count, values[count] if count < len(values) else 0)
             self.tops[level] = known
         return known
 
@@ -160,25 +167,51 @@ class Tree:
         """
         depth = self.depth
         leaves, new = self.caps[depth], _whole(workers, self.quanta.get(depth, 1))
+        few = positions.size <= _ADDED and self.additive
+        before, after = leaves[positions].tolist(), new.tolist()
         if positions.size > _COUNTED:
             self.tally.clear()
         elif self.tally:
-            for before, after in zip(leaves[positions].tolist(), new.tolist(), strict=True):
-                self.tally[after] = self.tally.get(after, 0) + 1
-                self.tally[before] -= 1
-                if not self.tally[before]:
-                    del self.tally[before]
+            for old, now in zip(before, after, strict=True):
+                self.tally[now] = self.tally.get(now, 0) + 1
+                self.tally[old] -= 1
+                if not self.tally[old]:
+                    del self.tally[old]
         leaves[positions] = new
-        for level in range(depth - 1, -1, -1):
-            caps = np.add.reduceat(self.caps[level + 1], self.children[level][:-1])
-            self.caps[level][:] = _whole(caps, self.quanta.get(level, 1))
         self.tops.clear()
-        if self.options:
-            for level in range(depth):
+        if not few:
+            self.largest.clear()
+            for level in range(depth - 1, -1, -1):
+                caps = np.add.reduceat(self.caps[level + 1], self.children[level][:-1])
+                self.caps[level][:] = _whole(caps, self.quanta.get(level, 1))
+            for level in range(depth) if self.options else ():
                 for domain in set(self.topology.node_domain[positions, level].tolist()):
                     self.options.pop((level, domain), None)
-            for node in positions.tolist():
-                self.options.pop((depth, node), None)
+        else:
+            self._add(self.topology.node_domain[positions].tolist(), before, after)
+        for node in positions.tolist() if self.options else ():
+            self.options.pop((depth, node), None)
+
+    def largest_child(self, level: int) -> Int64:
+        """int64 (domains,): the most room that any child of each domain of a level has; not to be changed."""
+        known = self.largest.get(level)
+        if known is None:
+            known = self.largest[level] = np.maximum.reduceat(self.caps[level + 1], self.children[level][:-1])
+        return known
+
+    def _add(self, homes: list[list[int]], before: list[int], after: list[int]) -> None:
+        """Carry the changes of a few nodes (`homes`: their domains, outermost first) further out."""
+        for level in range(self.depth - 1, -1, -1):
+            changes: dict[int, int] = {}
+            for home, old, now in zip(homes, before, after, strict=True):
+                changes[home[level]] = changes.get(home[level], 0) + now - old
+            caps, largest = self.caps[level], self.largest.get(level)
+            for domain, change in changes.items():
+                caps[domain] += change
+                self.options.pop((level, domain), None)
+                if largest is not None:
+                    runs = self.children[level]
+                    largest[domain] = self.caps[level + 1][runs[domain] : runs[domain + 1]].max()
 
 
 @lru_cache(maxsize=64)

@@ -364,7 +364,7 @@ def _most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int
         return chosen
     fitting = np.flatnonzero(caps >= workers)
     if fitting.size > 1:
-        largest = np.maximum.reduceat(tree.caps[level + 1], tree.children[level][:-1])[fitting]
+        largest = tree.largest_child(level)[fitting]
         fitting = fitting[np.lexsort((fitting, caps[fitting], -np.minimum(largest, workers)))]
     return [int(domain) for domain in fitting[:most]]
 

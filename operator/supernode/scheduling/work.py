@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from supernode.errors import InputError
-from supernode.scheduling.demand import MOST_DEVICES, GangDemand, Mask
+from supernode.scheduling.demand import MOST_DEVICES, GangDemand, Key, Mask
 from supernode.scheduling.fit import Tree, fits_on, roll_up
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.search import anchor_level, loose_caps, loose_rows
@@ -73,7 +73,7 @@ class Work:
         self._holders: dict[str, Holding] = {}
         self._frozen: Snapshot | None = snapshot
         self._own = False  # whether the arrays of `live` are this object's to change
-        self._touched: list[Int64] = []  # rows per claim
+        self._touched: list[tuple[Int64, Key, Int64]] = []  # per claim: rows, kind of the gang, workers on each
         self._rooms: dict[object, Room] = {}
         self._held: dict[tuple[str, str], int] = {}
         self._closed: Bool | None = None
@@ -139,7 +139,7 @@ class Work:
             counted = (pool, demand.namespace)
             if counted in self._held:
                 self._held[counted] += holding.devices_in(pool)
-        self._touched.append(rows)
+        self._touched.append((rows, demand.kind, workers))
         self._frozen = None
         self.memo.clear()
         live.memo.clear()
@@ -288,15 +288,20 @@ class Work:
 
     def _catch_up(self, room: Room, demand: GangDemand) -> None:
         pending = self._touched[room.seen :]
-        rows = pending[0] if len(pending) == 1 else np.unique(np.concatenate(pending))
         room.seen = len(self._touched)
         room.memo.clear()
         if room.columns is None:
             return
-        rows = rows[room.open[rows]]
+        rows = pending[0][0] if len(pending) == 1 else np.unique(np.concatenate([claim[0] for claim in pending]))
+        usable = room.open[rows]
+        rows = rows[usable]
         if not rows.size:
             return
-        workers = fits_on(self.live, rows, demand.devices, room.columns)
+        workers = room.per_row[rows]
+        if len(pending) == 1 and pending[0][1] == demand.kind:
+            workers = workers - pending[0][2][usable]  # of its own kind: each one takes the room of one
+        else:
+            workers = fits_on(self.live, rows, demand.devices, room.columns)
         room.per_row[rows] = workers
         for tree, _ in room.trees:
             where = positions_of(tree.topology, len(self.live.node_names))[rows]
