@@ -49,6 +49,7 @@ class Family:
             no difference known.
         switch_reduce: share of the link bandwidth at which the switch inside a node sums an all-reduce; 0 = it can't.
         mesh: the devices of a node have one link to each other device, so a small group can't use all of them.
+        pair_tree: its library reduces over two nodes by a tree where that is faster (`collectives.LinkLevel`).
         node_latency, network_latency: seconds per hop where neither pool nor group says.
         calibrated: False where the constants are defaults, not measurements of this family.
         sources: constant -> where it comes from.
@@ -73,6 +74,7 @@ class Family:
     network_thin: float | None = None
     switch_reduce: float = 0.0
     mesh: bool = False
+    pair_tree: bool = False
     node_latency: float = 1e-6
     network_latency: float = 5e-6
 
@@ -116,7 +118,7 @@ _AMPERE: Final = Family(
     chips=("nvidia-a100-80g-sxm", "nvidia-a800-80g-sxm"),
     gemm_peak=0.80,
     gemm_small=(64.0, 64.0, 128.0),
-    memory=0.85,
+    memory=0.83,
     launch=4e-6,
     node_links=0.78,
     network_links=0.93,
@@ -126,12 +128,13 @@ _AMPERE: Final = Family(
     reserved=2 * 2**30,
     calibrated=True,
     attention=0.50,
+    pair_tree=True,
     sources=MappingProxyType(
         {
             "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; tables 3 to 5 of Korthikanti et "
             "al. 2022 alone would say 0.82 (fit_steptime), larger runs less",
             "gemm_small": "as default, with half the depth: asynchronous copies hide part of the fill",
-            "memory": "streaming kernels reach 1.7 of 2.04 TB/s, a usual figure; the same rows alone would say 0.83",
+            "memory": "fitted on the same rows; streaming kernels reach 1.7 of 2.04 TB/s",
             "launch": "usual figure for CUDA on A100",
             "node_links": "all-reduce plateau 232 to 235 of 300 GB/s on 8 A100 (nccl-tests threads)",
             "network_links": "46 to 48 of 50 GB/s per 400 Gb/s port (nccl-tests threads)",
@@ -158,6 +161,7 @@ _VOLTA: Final = Family(
     score_passes=5.0,
     reserved=2 * 2**30,
     calibrated=True,
+    pair_tree=True,
     sources=MappingProxyType(
         {
             "gemm_peak": "fitted on the V100 rows of 1, 2 and 8 devices of Megatron-LM 2020 (fit_steptime)",
@@ -181,7 +185,7 @@ _HOPPER: Final = Family(
     memory=0.75,
     launch=4e-6,
     node_links=0.82,
-    network_links=0.89,
+    network_links=0.895,
     collective_launch=12e-6,
     overlap=0.8,
     score_passes=0.0,
@@ -190,7 +194,9 @@ _HOPPER: Final = Family(
     attention=0.60,
     tensor_overlap=0.5,
     switch_reduce=0.58,
-    network_latency=7e-6,
+    node_latency=1.3e-6,
+    network_latency=8e-6,
+    pair_tree=True,
     sources=MappingProxyType(
         {
             "gemm_peak": "fitted, with gemm_small, memory and tensor_overlap, on the rows of large_runs.csv marked so "
@@ -203,10 +209,13 @@ _HOPPER: Final = Family(
             "node_links": "ring all-reduce 363 to 366 of 450 GB/s on 4 to 8 H200 (stas00/ml-engineering, network)",
             "switch_reduce": "all-reduce of 8 GiB summed in the switch, 5 to 8 H200: 259 to 270 of 450 GB/s; "
             "2 nodes of H100: 250",
-            "network_links": "between 366 (4 nodes, tree), 391 and 320 (8 nodes, tuned and not) of 400 GB/s a node "
-            "(nccl-tests issue 309)",
-            "network_latency": "fitted on the 1 MiB rows of 2, 4 and 8 nodes of H100 (nccl-tests issue 309): 72, 82 "
-            "and 117 us; below 64 KiB a hop takes 5 us",
+            "network_links": "between 366 and 325 (4 nodes of two clusters), 391 and 320 (8 nodes, tuned and not) of 400 "
+            "GB/s a node (nccl-tests issue 309)",
+            "network_latency": "with node_latency, fitted on the 1 MiB rows of 2, 4 and 8 nodes of H100 (nccl-tests "
+            "issue 309): 72 and 93, 82, 117 and 127 us; below 64 KiB a hop takes 5 us",
+            "node_latency": "see network_latency",
+            "pair_tree": "2 nodes of 2: 98 of 100 GB/s sent and summed, where a ring would sum 67 (DGX H100 log); NVIDIA's "
+            "engineers say that NCCL reduces over two nodes by a tree (nccl-tests issue 196)",
             "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
             "overlap": "gradient reduction and weight gathering run behind the passes by default; not all of it",
             "attention": "cuDNN's kernel on H100, see ATTENTION_SHORT",
@@ -224,8 +233,8 @@ _BLACKWELL: Final = Family(
     memory=0.75,
     launch=4e-6,
     node_links=0.75,
-    network_links=0.89,
-    collective_launch=15e-6,
+    network_links=0.95,
+    collective_launch=20e-6,
     overlap=0.8,
     score_passes=0.0,
     reserved=2 * 2**30,
@@ -233,13 +242,15 @@ _BLACKWELL: Final = Family(
     attention=0.65,
     tensor_overlap=0.5,
     switch_reduce=0.49,
+    pair_tree=True,
     sources=MappingProxyType(
         {
             "gemm_peak": "as Hopper, a little less: power limits more",
             "attention": "the same table as ATTENTION_SHORT: 1,324 and 1,083 TFLOPS at 4,096 tokens",
             "node_links": "ring all-reduce 673 to 682 of 900 GB/s on 4 to 8 B200 (stas00/ml-engineering, network)",
             "switch_reduce": "all-reduce on 8 B200: 423 of 900 GB/s at 4 GiB, 480 above (the same)",
-            "network_links": "as Hopper; 4 nodes with EFA reach 380 of 400 GB/s above 2 GiB (the same)",
+            "network_links": "4 nodes with EFA reach 372 to 382 of 400 GB/s a node from 2 GiB on (the same)",
+            "collective_launch": "all-reduce of 128 KiB to 1 MiB on 8 B200: 47 to 51 us (the same), less SWITCH_LAUNCH",
         }
     ),
 )
@@ -315,7 +326,8 @@ _BOWEN: Final = Family(
     calibrated=True,
     attention=0.45,
     network_thin=0.36,
-    network_latency=6e-6,
+    node_latency=1.3e-6,
+    network_latency=4e-6,
     sources=MappingProxyType(
         {
             "gemm_peak": "bf16 6144x4096x4096 245.6, 24576x4096x4096 249.3, 2560x4096x9728 298.3 of 480 TFLOPS "
@@ -326,7 +338,9 @@ _BOWEN: Final = Family(
             "node_links": "all-reduce of 1 GiB, one node: 115.6 to 120.1 of 224 GB/s (same repository, bw1000_1.txt)",
             "network_links": "all-reduce of 1 GiB, two nodes of 4 cards: 23.4 of 50 GB/s per card (bw1000_2.txt; the "
             "meaning of its columns is our reading)",
-            "network_latency": "fitted on the 1 MiB rows of two nodes (bw1000_2.txt): 104 to 156 us for 2 to 16 cards",
+            "network_latency": "with node_latency, fitted on the 1 MiB rows (bw1000_1.txt, bw1000_2.txt): 34 to 73 us for 2 "
+            "to 8 cards of a node, 103 to 156 us for 2 to 16 cards of two",
+            "node_latency": "see network_latency",
             "network_thin": "the same with 1 and 2 cards a node: 17.8 of 50 GB/s per card",
             "collective_launch": "all-reduce of 8 KiB on 2 cards takes 20 us (bw1000_1.txt)",
             "overlap": "as default",
@@ -350,14 +364,15 @@ ATTENTION_SHORT: Final = 1200.0
 #: its weights are there. Fitted on MosaicML's MPT runs on H100 (fit_steptime).
 SHARDED_OVERLAP: Final = 0.5
 #: Seconds of transfer beyond which a collective's pieces don't grow any more. Fitted on the all-reduces of 2 and 4
-#: nodes of 8 H100 from 128 MiB to 1 GiB (nccl-tests issue 309): about 170 us above the straight line at 16 ranks.
-PIECES: Final = 350e-6
+#: nodes of 8 H100 and of 4 nodes of B200 from 64 MiB to 1 GiB (nccl-tests issue 309; stas00/ml-engineering, network).
+PIECES: Final = 250e-6
 #: Fewer ranks of a node than this drive their network links less well (`Family.network_thin`).
 THIN_LANES: Final = 4
 #: NCCL lets the NVLink switch sum from 5 devices on: all-reduces of 4 to 8 H200 (stas00/ml-engineering, network).
 SWITCH_FROM: Final = 5
-#: Seconds that such a sum takes on top of the launch: 1 MiB on 2 nodes of H100 72 us, on 8 B200 51 us (same sources).
-SWITCH_LAUNCH: Final = 18e-6
+#: Seconds that such a sum takes on top of the launch: 1 MiB on 2 nodes of H100 72 and 93 us, on 8 B200 51 us (same
+#: sources, two clusters of H100).
+SWITCH_LAUNCH: Final = 33e-6
 #: Share of the network's bandwidth that is left to all-to-all, where many senders meet at one receiver: two nodes of
 #: BW1000 exchange 15 to 16 GB/s a card where rings carry 23 (bw1000_2.txt).
 EXCHANGE: Final = 0.68
