@@ -48,6 +48,11 @@ LABEL_SUPERNODE: Final = "supernode.dev/supernode"
 # Device indices on the node that a worker holds, such as `0,1`.
 ANNOTATION_DEVICES: Final = "supernode.dev/devices"
 
+# On a worker's pod: when its gang was asked to save a checkpoint (RFC 3339); the gang is about to be stopped.
+ANNOTATION_CHECKPOINT: Final = "supernode.dev/checkpoint-requested"
+# On a node: indices of devices that must not be used, such as `0,3`.
+ANNOTATION_UNHEALTHY: Final = "supernode.dev/unhealthy-devices"
+
 # --- variables in the worker container ----------------------------------------------------------------------------
 # Path of the emulator's Unix socket (emulated pools only).
 ENV_SOCKET: Final = "SUPERNODE_EMULATOR_SOCKET"
@@ -63,6 +68,10 @@ ENV_WORKERS: Final = "SUPERNODE_WORKERS"
 ENV_DEVICES: Final = "SUPERNODE_DEVICES"
 # Attempt this pod belongs to, from 0.
 ENV_ATTEMPT: Final = "SUPERNODE_ATTEMPT"
+# File that is empty until the gang is asked to save a checkpoint; then it holds the time of the request (RFC 3339).
+ENV_CHECKPOINT_REQUEST: Final = "SUPERNODE_CHECKPOINT_REQUEST"
+# Steps done at the last checkpoint that an earlier attempt has reported; absent when there is none.
+ENV_CHECKPOINT_STEP: Final = "SUPERNODE_CHECKPOINT_STEP"
 # Parallelism as JSON: tensor, pipeline, data, context, expert, microBatchSize, globalBatchSize, ...
 ENV_PARALLELISM: Final = "SUPERNODE_PARALLELISM"
 # Devices that a process may use, as on a real DCU.
@@ -109,6 +118,12 @@ EMULATOR_SOCKET: Final = f"{EMULATOR_DIRECTORY}/emulator.sock"
 EMULATOR_CONTAINER: Final = "supernode-emulator"
 # Name of the volume that sidecar and worker share.
 EMULATOR_VOLUME: Final = "supernode-emulator"
+# Name of the volume with what the operator asks of a running worker.
+REQUESTS_VOLUME: Final = "supernode-requests"
+# Where that volume is mounted in the first container.
+REQUESTS_DIRECTORY: Final = "/etc/supernode"
+# `spec.managedBy` of the jobs that this operator looks after.
+MANAGER: Final = "supernode.dev/operator"
 # `schedulerName` of a job's pods: the operator itself, which sets their node.
 SCHEDULER_NAME: Final = "supernode"
 # Field manager of what the operator writes, as `--show-managed-fields` shows it.

@@ -22,7 +22,7 @@ import yaml
 from tests.wire.controlplane import ControlPlane
 
 from supernode.cluster.client import Client
-from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json, Kind
+from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, PRIORITY_CLASSES, Json, Kind
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
@@ -32,6 +32,13 @@ DEFINITIONS = Kind(
 )
 RESOURCE = "hygon.com/hcu"
 ROOT = Path(__file__).parents[2]
+
+
+class LabClient(Client):
+    """A client that faults can be told to spare."""
+
+    async def _headers(self, content_type: str | None) -> dict[str, str]:
+        return {**await super()._headers(content_type), "User-Agent": "lab"}
 
 
 async def install_definitions(client: Client) -> None:
@@ -158,6 +165,7 @@ class Lab:
         self.pool = f"dcu-{self.suffix}"
         self.group = f"scalex-{self.suffix}"
         self.nodes: list[str] = []
+        self.classes: list[str] = []
         self.kubelet = Kubelet(client, set())
         self.processes: list[Process] = []
 
@@ -211,6 +219,25 @@ class Lab:
         self.nodes += made
         self.kubelet.nodes |= set(made)
         return made
+
+    async def add_class(self, name: str, value: int, **more: Any) -> str:
+        """A PriorityClass; gives its name, which carries the test's suffix."""
+        full = f"{name}-{self.suffix}"
+        body = {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": full},
+            "value": value,
+            **more,
+        }
+        await self.client.create(PRIORITY_CLASSES, body)
+        self.classes.append(full)
+        return full
+
+    async def node_ready(self, name: str, status: str, since: str = "2026-01-01T00:00:00Z") -> None:
+        """Set the Ready condition of a node."""
+        condition = {"type": "Ready", "status": status, "reason": "Test", "lastTransitionTime": since}
+        await self.client.patch(NODES, name, {"status": {"conditions": [condition]}}, subresource="status")
 
     async def add_pool(self, name: str | None = None, **spec: Any) -> Json:
         body = {
@@ -273,6 +300,21 @@ class Lab:
     async def job(self, name: str) -> Json:
         return await self.client.get(JOBS, name, self.namespace)
 
+    async def condition(self, name: str, kind: str) -> Json:
+        """A condition of a job; empty if it has none of that type."""
+        conditions = (await self.job(name)).get("status", {}).get("conditions", [])
+        return next((each for each in conditions if each["type"] == kind), {})
+
+    async def until_status(self, name: str, what: str, check: Callable[[Json], Any], seconds: float = 40) -> Json:
+        """Wait until the check gives something true for a job's status; gives the status."""
+
+        async def ask() -> Json | None:
+            status: Json = (await self.job(name)).get("status", {})
+            return status if check(status) else None
+
+        found: Json = await self.until(f"{name}: {what}", ask, seconds)
+        return found
+
     async def job_pods(self, name: str) -> list[Json]:
         return (await self.client.list_page(PODS, self.namespace, selector=f"supernode.dev/job={name}"))["items"]
 
@@ -311,7 +353,7 @@ class Lab:
 
 @contextlib.asynccontextmanager
 async def laboratory(cluster: ControlPlane, directory: Path) -> AsyncIterator[Lab]:
-    client = await Client.connect(str(cluster.admin))
+    client = await LabClient.connect(str(cluster.admin))
     lab = Lab(cluster, client, directory)
     await install_definitions(client)
     await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
@@ -344,3 +386,5 @@ async def _clean(lab: Lab) -> None:
         await lab.client.delete(PODS, pod["metadata"]["name"], lab.namespace, grace=0)
     for name in lab.nodes:
         await lab.client.delete(NODES, name)
+    for name in lab.classes:
+        await lab.client.delete(PRIORITY_CLASSES, name)

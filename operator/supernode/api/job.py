@@ -12,8 +12,10 @@ from supernode.api.job_rules import JOB_RULES, NAME_RULE
 from supernode.api.job_status import TrainingJobStatus
 from supernode.api.pool import MAX_DEVICES_PER_NODE
 from supernode.api.rules import Rule
+from supernode.api.run_policy import RunPolicy
 from supernode.api.template import PodTemplate
 from supernode.api.training import ModelSpec, ParallelismSpec
+from supernode.names import MANAGER
 
 MAX_WORKERS = 2**17
 Framework = Literal["PyTorch", "MPI", "JAX", "TensorFlow", "PaddlePaddle", "MindSpore", "None"]
@@ -25,6 +27,12 @@ class Gang(Spec):
 
     min_count: Workers | None = Field(
         default=None, description="Fewest workers with which the job may run. Default: all of them."
+    )
+    grow_after_seconds: int = Field(
+        default=300,
+        ge=0,
+        le=2**31 - 1,
+        description="Seconds that a gang of fewer than all workers runs before it may be started again with more.",
     )
 
 
@@ -85,33 +93,6 @@ class SchedulingSpec(Spec):
     )
 
 
-class RunPolicy(Spec):
-    """When the job runs, is tried again and is cleaned up."""
-
-    suspend: bool = Field(
-        default=False, description="Stop the workers and give the accelerators back; false again resumes."
-    )
-    backoff_limit: int = Field(
-        default=3, ge=0, le=10_000, description="Restarts of the gang after failures before the job has failed."
-    )
-    ttl_seconds_after_finished: int | None = Field(
-        default=None,
-        ge=0,
-        le=2**31 - 1,
-        description="Seconds after its end at which the job is deleted. Default: never.",
-    )
-    active_deadline_seconds: int | None = Field(
-        default=None,
-        ge=1,
-        le=2**31 - 1,
-        description="Seconds that the job may be active before it has failed; a resumed job starts counting again.",
-    )
-    clean_pod_policy: Literal["None", "Running", "All"] = Field(
-        default="Running",
-        description="Pods that are deleted when the job ends: None, Running (those not ended yet) or All.",
-    )
-
-
 class Checkpoint(Spec):
     """Where, how often and how much is saved."""
 
@@ -166,6 +147,13 @@ class TrainingJobSpec(Spec):
         default=RunPolicy(), description="When the job runs, is tried again and is cleaned up."
     )
     storage: StorageUse | None = Field(default=None, description="Storage that the job reads and writes.")
+    managed_by: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=63,
+        description=f"Who looks after the job: {MANAGER} (the default) or another controller, then Supernode leaves it "
+        "alone. It can't be changed.",
+    )
     template: PodTemplate = Field(description="The pod of each worker.")
 
     @property

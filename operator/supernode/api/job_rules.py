@@ -190,6 +190,12 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         message="slices go from the outside in: each size must be a multiple of the next",
         holds=_nested,
     ),
+    Rule[Any](
+        field=".managedBy",
+        cel="has(self.managedBy) == has(oldSelf.managedBy) && "
+        "(!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+        message="can't be changed",
+    ),
     _fixed("pools"),
     _fixed("mix"),
     _fixed("acceleratorsPerWorker"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -12,6 +12,9 @@ from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel
 
 State = Literal["Pending", "Waiting", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 _TIME: JsonDict = {"format": "date-time"}
+# Bounds on lists that people read.
+MOST_RUNNERS_UP: Final = 5
+MOST_NODES_NAMED: Final = 1024
 
 
 class WorkerCounts(Status):
@@ -35,6 +38,15 @@ class WorkerPlacement(Status):
         description="Indices of its devices on the node.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
+
+
+class RunnerUpStatus(Status):
+    """A place that was not taken."""
+
+    pool: str = Field(default="", description="AcceleratorPool of the place.")
+    level: str = Field(default="", description="Level of its domain, empty if it is not one domain.")
+    domain: str = Field(default="", description="The domain, as a path from the outside in.")
+    predicted_step_seconds: float | None = Field(default=None, description="Predicted seconds of one training step.")
 
 
 class StageStatus(Status):
@@ -64,9 +76,73 @@ class PlacementStatus(Status):
     level: str = Field(default="", description="Innermost level of which one domain holds the whole gang.")
     domain: str = Field(default="", description="That domain, as a path from the outside in.")
     predicted_step_seconds: float | None = Field(default=None, description="Predicted seconds of one training step.")
+    placed_at: str | None = Field(default=None, description="When the gang got this place.", json_schema_extra=_TIME)
+    runners_up: list[RunnerUpStatus] = Field(
+        default_factory=list,
+        max_length=MOST_RUNNERS_UP,
+        description="The next best places when it was chosen, best first.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     workers: list[WorkerPlacement] = Field(
         default_factory=list,
         description="Each worker's node and devices.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
+class CheckpointStatus(Status):
+    """The last checkpoint that the workers have reported; it outlives attempts."""
+
+    step: int = Field(default=0, description="Steps done when it was saved.")
+    saved_at: str | None = Field(default=None, description="When it was saved.", json_schema_extra=_TIME)
+    attempt: int = Field(default=0, description="Attempt that saved it.")
+
+
+class DisruptionStatus(Status):
+    """Something that is being done to a gang that has a place."""
+
+    kind: Literal["Preemption", "Resize", "Migration", "Repair"] = Field(
+        description="Preemption: it gives way. Resize: it starts again with another number of workers. Migration: it "
+        "moves. Repair: it waits for places instead of those that it lost."
+    )
+    by: str = Field(default="", max_length=512, description="On whose behalf, such as the job that it gives way to.")
+    message: str = Field(default="", max_length=1024, description="Why, in one sentence.")
+    requested_at: str | None = Field(default=None, description="Since when.", json_schema_extra=_TIME)
+    deadline: str | None = Field(
+        default=None,
+        description="When it goes on at the latest: without a checkpoint, or released whole (Repair).",
+        json_schema_extra=_TIME,
+    )
+    workers: int = Field(default=0, description="Workers that the gang has afterwards; 0: it gives up its place.")
+    nodes: list[str] = Field(
+        default_factory=list,
+        max_length=MOST_NODES_NAMED,
+        description="Nodes that it must not be on any more.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
+class NominationVictim(Status):
+    """A gang that is to give way."""
+
+    key: str = Field(max_length=512, description="Namespace and name of the job.")
+    uid: str = Field(max_length=64, description="UID of the job.")
+    attempt: int = Field(default=0, description="Attempt that is meant.")
+    workers: int = Field(default=0, description="Workers that it keeps; 0: it stops.")
+
+
+class NominationStatus(Status):
+    """Nodes that are kept for a waiting gang, and who gives way there."""
+
+    since: str | None = Field(default=None, description="When it was decided.", json_schema_extra=_TIME)
+    nodes: list[str] = Field(
+        default_factory=list,
+        description="Nodes that the gang is going to use.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    victims: list[NominationVictim] = Field(
+        default_factory=list,
+        description="Gangs that give way.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
@@ -81,6 +157,10 @@ class Progress(Status):
     step_seconds: float | None = Field(
         default=None,
         description="Seconds of one step: observed on hardware, by the emulated clock in an emulated pool.",
+    )
+    checkpoint_step: int | None = Field(default=None, description="Steps done at the last checkpoint saved.")
+    checkpoint_at: str | None = Field(
+        default=None, description="When the last checkpoint was saved.", json_schema_extra=_TIME
     )
     digest: str | None = Field(default=None, description="SHA-256 of the parameters, if the workers report it.")
     updated_at: str | None = Field(default=None, description="When this was reported.", json_schema_extra=_TIME)
@@ -106,9 +186,22 @@ class TrainingJobStatus(Status):
     selector: str = Field(
         default="", max_length=1024, description="Label selector of the pods (for the scale subresource)."
     )
-    attempt: int = Field(default=0, description="Current attempt, from 0; a restarted gang has the next number.")
-    restarts: int = Field(default=0, description="Restarts that count towards backoffLimit.")
+    attempt: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Current attempt, from 0; a restarted gang has the next number."
+    )
+    restarts: int = Field(default=0, ge=0, le=2**31 - 1, description="Restarts that count towards backoffLimit.")
+    requeues: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Times in a row that the gang gave its places back without running."
+    )
+    retry_at: str | None = Field(default=None, description="When such a gang is tried again.", json_schema_extra=_TIME)
     placement: PlacementStatus | None = Field(default=None, description="Where the gang is.")
+    nomination: NominationStatus | None = Field(
+        default=None, description="Nodes that are kept for the waiting gang while others give way."
+    )
+    disruption: DisruptionStatus | None = Field(
+        default=None, description="What is being done to the gang, if anything."
+    )
+    checkpoint: CheckpointStatus | None = Field(default=None, description="The last checkpoint that was reported.")
     progress: Progress | None = Field(default=None, description="How far the training is.")
     mfu: float | None = Field(
         default=None,

@@ -79,10 +79,11 @@ class PodSpec(Spec):
     init_containers: list[Container] | None = Field(
         default=None, max_length=32, description="Containers that run before the others, and sidecars."
     )
-    restart_policy: Literal["Never", "OnFailure", "ExitCode"] | None = Field(
+    restart_policy: Literal["Never", "OnFailure", "Always", "ExitCode"] | None = Field(
         default=None,
         description="Never (the default): a worker that fails restarts the gang. OnFailure: the node restarts the "
-        "container. ExitCode: as Never, but an exit code below 128 fails the job at once.",
+        "container, and that counts towards backoffLimit. Always: likewise, also after a good end, so that such a job "
+        "never succeeds. ExitCode: as Never, but an exit code below 128 fails the job at once.",
     )
     volumes: list[Volume] | None = Field(default=None, max_length=256, description="Volumes of the pod.")
     node_name: str | None = Field(default=None, max_length=253, description="Not allowed: Supernode chooses the node.")

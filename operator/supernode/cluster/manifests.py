@@ -30,6 +30,8 @@ TOPOLOGY_KEY: Final = "topology.json"
 HOSTFILE_KEY: Final = "hostfile"
 SECRET_KEY: Final = "secret"  # noqa: S105 - a key's name
 _MPI_VOLUME: Final = "supernode-mpi"
+# Name of the file that holds the time of a request for a checkpoint.
+REQUEST_FILE: Final = "checkpoint-requested"
 
 _RESTRICTED: Final[Json] = {
     "allowPrivilegeEscalation": False,
@@ -66,6 +68,7 @@ class PoolPlan:
 class GangPlan:
     """A gang with its places: all that its objects are made of.
 
+    `checkpoint_step`: of the last checkpoint that an earlier attempt has reported.
     `template` is the user's pod template, `parallelism` and `topology` are the JSON of the variables with those names.
     """
 
@@ -82,6 +85,7 @@ class GangPlan:
     topology: Json
     emulator_image: str
     priority_class: str = ""
+    checkpoint_step: int | None = None
 
     @property
     def gang(self) -> Gang:
@@ -241,9 +245,14 @@ def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json)
         (names.ENV_DEVICES, str(plan.devices_per_worker)),
         (names.ENV_ATTEMPT, str(plan.attempt)),
         (names.ENV_PARALLELISM, parallelism),
+        (names.ENV_CHECKPOINT_REQUEST, f"{names.REQUESTS_DIRECTORY}/{REQUEST_FILE}"),
     ]
+    if plan.checkpoint_step is not None:
+        ours.append((names.ENV_CHECKPOINT_STEP, str(plan.checkpoint_step)))
     wishes = list(variables(plan.framework, plan.gang, worker.rank))
     mounts = list(first.get("volumeMounts") or [])
+    mounts.append({"name": names.REQUESTS_VOLUME, "mountPath": names.REQUESTS_DIRECTORY, "readOnly": True})
+    spec["volumes"] = [*(spec.get("volumes") or []), _requests_volume()]
     if pool.chip is not None:
         ours.append((names.ENV_SOCKET, names.EMULATOR_SOCKET))
         wishes.append((names.ENV_VISIBLE_DEVICES, ",".join(map(str, range(plan.devices_per_worker)))))
@@ -268,6 +277,13 @@ def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json)
     ours += [(name, value) for name, value in wishes if name not in set_by_user]
     # Ours come first, so that the user's can refer to them as $(RANK).
     first["env"] = [*({"name": name, "value": value} for name, value in ours), *users]
+
+
+def _requests_volume() -> Json:
+    """What the operator asks of a running worker, as a file: the node keeps it equal to the pod's annotation."""
+    path = f"metadata.annotations['{names.ANNOTATION_CHECKPOINT}']"
+    item = {"path": REQUEST_FILE, "fieldRef": {"apiVersion": "v1", "fieldPath": path}}
+    return {"name": names.REQUESTS_VOLUME, "downwardAPI": {"items": [item]}}
 
 
 def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str) -> Json:

@@ -5,15 +5,21 @@ Flows in: Node objects and pod templates as JSON. Flows out: plain values. Not h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from supernode.api.conditions import seconds_of
 from supernode.cluster.kinds import Json
 from supernode.errors import InputError
+from supernode.names import ANNOTATION_UNHEALTHY
 from supernode.quantity import parse_resource
+from supernode.scheduling.demand import MOST_DEVICES
 
 # A taint with one of these effects keeps pods without a toleration away.
 _CLOSING: Final = frozenset({"NoSchedule", "NoExecute"})
+# Kubernetes' own words for a node that is not ready: how long that is borne is the job's policy.
+_NOT_READY: Final = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
 
 
 def trim(node: Json) -> Json:
@@ -21,8 +27,12 @@ def trim(node: Json) -> Json:
     metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
     kept = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
     conditions = [c for c in status.get("conditions") or [] if c.get("type") == "Ready"]
+    trimmed = {name: metadata[name] for name in kept if name in metadata}
+    unhealthy = (metadata.get("annotations") or {}).get(ANNOTATION_UNHEALTHY)
+    if unhealthy is not None:
+        trimmed["annotations"] = {ANNOTATION_UNHEALTHY: unhealthy}
     return {
-        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "metadata": trimmed,
         "spec": {name: spec[name] for name in ("unschedulable", "taints") if name in spec},
         "status": {
             "capacity": status.get("capacity") or {},
@@ -38,7 +48,8 @@ def same(old: Json, new: Json) -> bool:
     def facts(node: Json) -> tuple[object, ...]:
         status, metadata = node["status"], node["metadata"]
         resources = (status["capacity"], status["allocatable"])
-        return metadata.get("labels"), metadata.get("deletionTimestamp"), node["spec"], *resources, is_ready(node)
+        labels, going = metadata.get("labels"), metadata.get("deletionTimestamp")
+        return labels, going, metadata.get("annotations"), node["spec"], *resources, is_ready(node)
 
     return facts(old) == facts(new)
 
@@ -47,6 +58,50 @@ def is_ready(node: Json) -> bool:
     """Whether the kubelet says so."""
     conditions = (node.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def not_ready_since(node: Json) -> float:
+    """When it stopped to be ready (seconds since the epoch); 0 where nobody says so."""
+    for condition in (node.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Ready":
+            return _seconds(condition.get("lastTransitionTime"))
+    return 0.0
+
+
+def unhealthy_devices(node: Json) -> int:
+    """Mask of the devices that the node's annotation calls unhealthy; what is no index in it is left out."""
+    text = str((node["metadata"].get("annotations") or {}).get(ANNOTATION_UNHEALTHY) or "")
+    indices = {int(part) for part in re.findall(r"\d{1,3}", text)}
+    return sum(1 << index for index in indices if index < MOST_DEVICES)
+
+
+def troubles(node: Json) -> tuple[object, ...]:
+    """What about a node can be the end of a worker on it: equal values, no news."""
+    taints = [t for t in (node.get("spec") or {}).get("taints") or [] if t.get("effect") == "NoExecute"]
+    return is_ready(node), unhealthy_devices(node), repr(taints)
+
+
+def evicting_taint(node: Json, tolerations: Sequence[Mapping[str, Any]], now: float) -> tuple[str, float | None]:
+    """(the taint that drives a pod with these tolerations away now, else empty; when one will, else None).
+
+    As Kubernetes' taint eviction; the taints of a node that is not ready are left out.
+    """
+    later: list[float] = []
+    for taint in (node.get("spec") or {}).get("taints") or []:
+        if taint.get("effect") != "NoExecute" or taint.get("key") in _NOT_READY:
+            continue
+        value = f"={taint['value']}" if taint.get("value") else ""
+        name = f"{taint.get('key')}{value}:NoExecute"
+        matching = [t for t in tolerations if _tolerates(t, taint)]
+        if not matching:
+            return name, None
+        limits = [t["tolerationSeconds"] for t in matching if isinstance(t.get("tolerationSeconds"), int)]
+        if limits:
+            ends = (_seconds(taint.get("timeAdded")) or now) + min(limits)
+            if now >= ends:
+                return name, None
+            later.append(ends)
+    return "", min(later, default=None)
 
 
 def is_usable(node: Json) -> bool:
@@ -141,13 +196,21 @@ def _compare(value: str | None, values: Sequence[str]) -> int:
 
 
 def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
-    for toleration in tolerations:
-        if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-            continue
-        key = toleration.get("key") or ""
-        exists = toleration.get("operator") == "Exists"
-        if not key and exists:
-            return True
-        if key == taint.get("key") and (exists or (toleration.get("value") or "") == (taint.get("value") or "")):
-            return True
-    return False
+    return any(_tolerates(toleration, taint) for toleration in tolerations)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+        return False
+    key = toleration.get("key") or ""
+    exists = toleration.get("operator") == "Exists"
+    if not key:
+        return exists
+    return bool(key == taint.get("key") and (exists or (toleration.get("value") or "") == (taint.get("value") or "")))
+
+
+def _seconds(stamp: object) -> float:
+    try:
+        return seconds_of(stamp) if isinstance(stamp, str) else 0.0
+    except ValueError:
+        return 0.0

@@ -41,6 +41,7 @@ class Stores:
     groups: Store
     nodes: Store
     pods: Store
+    classes: Store = field(default_factory=Store)
 
 
 @dataclass(slots=True)
@@ -273,7 +274,7 @@ class Observer:
     def _claimed(self, job: Key) -> tuple[str, Json] | None:
         """(uid, placement status) that a job holds by the API, or None."""
         obj = self._stores.jobs.get(job)
-        if obj is None:
+        if obj is None or translate.managed_elsewhere(obj):
             return None
         status = obj.get("status") or {}
         placement = status.get("placement")

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from supernode.api.conditions import seconds_of
 from supernode.cluster.kinds import Json
-from supernode.names import ANNOTATION_DEVICES, EMULATOR_CONTAINER, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_RANK
+from supernode.names import (
+    ANNOTATION_CHECKPOINT,
+    ANNOTATION_DEVICES,
+    EMULATOR_CONTAINER,
+    LABEL_ATTEMPT,
+    LABEL_JOB_UID,
+    LABEL_RANK,
+)
 from supernode.quantity import parse_resource
 
 # Bound on words of a container that end up in a status.
@@ -34,8 +41,8 @@ def trim(pod: Json) -> Json:
         )
         if name in metadata
     }
-    devices = (kept.get("annotations") or {}).get(ANNOTATION_DEVICES)
-    kept["annotations"] = {ANNOTATION_DEVICES: devices} if devices is not None else {}
+    notes = kept.get("annotations") or {}
+    kept["annotations"] = {name: notes[name] for name in (ANNOTATION_DEVICES, ANNOTATION_CHECKPOINT) if name in notes}
     return {
         "metadata": kept,
         "spec": {
@@ -185,6 +192,45 @@ def trouble(pod: Json) -> str:
             words = str(waiting.get("message") or "")[:_LONGEST_WORDS]
             return f"{reason}: {words}" if words else str(reason)
     return ""
+
+
+def exits(pod: Json) -> tuple[tuple[str, int], ...]:
+    """(container, exit code) of every container that has ended, the user's own init containers too."""
+    status = pod.get("status") or {}
+    found = []
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        ended = (container.get("state") or {}).get("terminated")
+        if ended and isinstance(ended.get("exitCode"), int):
+            found.append((str(container.get("name") or ""), int(ended["exitCode"])))
+    return tuple(found)
+
+
+def conditions(pod: Json) -> frozenset[tuple[str, str]]:
+    """(type, status) of the pod's conditions."""
+    found = (pod.get("status") or {}).get("conditions") or []
+    return frozenset((str(c.get("type")), str(c.get("status"))) for c in found)
+
+
+def restarts(pod: Json) -> int:
+    """How often the node has restarted containers of it."""
+    counts = [c.get("restartCount") for c in (pod.get("status") or {}).get("containerStatuses") or []]
+    return sum(count for count in counts if isinstance(count, int) and count > 0)
+
+
+def sick_device(pod: Json) -> str:
+    """A device that the pod holds and whose plug-in calls it unhealthy (``allocatedResourcesStatus``); else empty."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        for resource in container.get("allocatedResourcesStatus") or []:
+            for device in resource.get("resources") or []:
+                if device.get("health") == "Unhealthy":
+                    name = f"{resource.get('name')} {device.get('resourceID')}"
+                    return f"device {name[:_LONGEST_WORDS]} is unhealthy"
+    return ""
+
+
+def was_asked(pod: Json) -> bool:
+    """Whether it was asked to save a checkpoint."""
+    return ANNOTATION_CHECKPOINT in (pod["metadata"].get("annotations") or {})
 
 
 def last_words(pod: Json) -> str:

@@ -25,6 +25,7 @@ from supernode.cluster.kinds import Json
 from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
 from supernode.cluster.template import check_template
 from supernode.errors import InputError
+from supernode.names import MANAGER
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, StageShare, WorkerPlacement
 from supernode.scheduling.snapshot import PoolInfo, Quota, Snapshot
@@ -108,6 +109,7 @@ def node_info(
             for group in groups
             if group.spec.node_selector.matches(labels)
         },
+        unhealthy=nodes.unhealthy_devices(node),
     )
 
 
@@ -183,6 +185,7 @@ def demand(
         priority=priority,
         created=seconds_of(created) if created else 0.0,
         seconds=spec.run_policy.active_deadline_seconds,
+        disruption=spec.scheduling.disruption_mode,
     )
 
 
@@ -222,6 +225,12 @@ def template_of(obj: Json) -> Json:
     """The pod template as the user wrote it, from the raw job."""
     template: Json = (obj.get("spec") or {}).get("template") or {}
     return template
+
+
+def managed_elsewhere(obj: Json) -> bool:
+    """Whether another controller looks after the job (`spec.managedBy`): what its status says is not ours to hold."""
+    manager = (obj.get("spec") or {}).get("managedBy")
+    return manager is not None and manager != MANAGER
 
 
 def restarts_by_exit_code(template: Json) -> bool:

@@ -11,18 +11,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from supernode.api.conditions import seconds_of
-from supernode.cluster import nodes, pods, translate
+from supernode.cluster import pods
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, PODS, Json
 from supernode.errors import ClusterError, InputError, NotFoundError
+from supernode.handlers.again import Again
 from supernode.handlers.context import Context
-from supernode.handlers.jobs import Candidate, Jobs
-from supernode.handlers.jobstatus import Placed, Wait
+from supernode.handlers.growth import Growth
+from supernode.handlers.jobs import Jobs
+from supernode.handlers.jobstatus import Placed, Wait, placement_json
+from supernode.handlers.masks import Masks
 from supernode.handlers.measure import measure_jobs
 from supernode.handlers.pools import Pools
+from supernode.handlers.preemption import Nomination, Preemptions
+from supernode.handlers.reading import Readings
+from supernode.handlers.waiting import Candidate
 from supernode.names import LABEL_JOB
 from supernode.scheduling.cycle import Decision, plan_cycle
 from supernode.scheduling.demand import GangDemand
@@ -48,17 +54,24 @@ class Cycle:
         context: what handlers share.
         jobs: looks after single jobs.
         pools: looks after pools and groups.
+        readings: reads jobs.
         on_end: called after each cycle.
     """
 
-    def __init__(self, context: Context, jobs: Jobs, pools: Pools, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, context: Context, jobs: Jobs, pools: Pools, readings: Readings, on_end: Callable[[], None]
+    ) -> None:
         self._context = context
         self._jobs = jobs
         self._pools = pools
+        self._readings = readings
+        self._again = Again(context, jobs, readings)
+        self._preemptions = Preemptions(context, readings)
+        self._growth = Growth(context, readings, jobs.wake_at)
         self._on_end = on_end
         self._count = 0
-        # (generation of the state, gangs) that the last answers were given for.
-        self._answered: tuple[int, frozenset[tuple[Key, str, int]]] | None = None
+        # (generation of the state, gangs, who gives way) that the last answers were given for.
+        self._answered: tuple[object, ...] | None = None
 
     async def run(self) -> None:
         """Cycle whenever something changes, until cancelled."""
@@ -94,12 +107,15 @@ class Cycle:
             self._context.observer.snapshot()
             if rewired:
                 self._jobs.touch_all()
+            await self._give_way()
             due = self._jobs.take_due(self._context.now())
             await self._each(due)
             if due:
                 measure_jobs(self._context)
             await self._pools.offer()
+            await self._go_on()
             await self._place_waiting()
+            await self._give_way()
             await self._sweep()
             await self._pools.report()
         self._context.metrics.count("supernode_cycles")
@@ -117,28 +133,44 @@ class Cycle:
         await asyncio.gather(*(one(key) for key in keys))
 
     # --- placing ---------------------------------------------------------------------------------------------------
+    async def _go_on(self) -> None:
+        """Gangs that have stopped and hold their places go on there, before anybody else is asked."""
+        await self._each(await self._again.go_on())
+
+    async def _give_way(self) -> None:
+        """Take back what would be in vain, and tell those that are to give way."""
+        nominations = self._preemptions.nominations()
+        for obj in self._preemptions.in_vain(nominations):
+            await self._jobs.disrupt(obj, None)
+        due = self._preemptions.due(nominations)
+        await asyncio.gather(*(self._jobs.disrupt(obj, plan) for obj, plan in due))
+
     async def _place_waiting(self) -> None:
         """Answer every gang that wants a place; nothing is done when nothing has changed since the last answers."""
-        candidates = self._jobs.candidates()
+        candidates = self._jobs.waiting.candidates()
         self._context.metrics.gauge("supernode_queue_length", len(candidates))
         snapshot = self._context.observer.snapshot()
-        question = (snapshot.generation, frozenset((c.key, c.uid, c.generation) for c in candidates))
-        if not candidates or question == self._answered:
-            return
-        answers = self._decide(snapshot, candidates)
-        # Concurrently from here on: each answer is about another job.
-        written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))
-        self._answered = question if all(written) else None
-        if self._answered is None:
-            self._context.wake.set()
+        nominations = self._preemptions.nominations()
+        asked = frozenset((c.key, c.uid, c.generation, c.demand.priority) for c in candidates)
+        kept = frozenset((name, each.victims) for name, each in nominations.items())
+        question = (snapshot.generation, asked, kept)
+        if candidates and question != self._answered:
+            answers = self._decide(snapshot, candidates, nominations)
+            # Concurrently from here on: each answer is about another job.
+            written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))
+            self._answered = question if all(written) else None
+            if self._answered is None:
+                self._context.wake.set()
+        await self._grow(self._jobs.waiting.candidates())
 
-    def _decide(self, snapshot: Snapshot, candidates: list[Candidate]) -> list[tuple[Candidate, Placed | Wait]]:
+    def _decide(
+        self, snapshot: Snapshot, candidates: list[Candidate], nominations: dict[str, Nomination]
+    ) -> list[tuple[Candidate, Placed | Wait]]:
         """Where each gang goes; a place is held from here on, so that nobody else is given it."""
         answers: list[tuple[Candidate, Placed | Wait]] = []
         by_key = {candidate.demand.key: candidate for candidate in candidates}
-        raw = {name: node for (_, name), node in self._context.stores.nodes.objects().items()}
+        masks = Masks(self._context, snapshot)
         demands = []
-        masks: dict[tuple[str, Any], Any] = {}
         for candidate in candidates:
             blocking = self._names_taken(candidate)
             if blocking:
@@ -146,21 +178,23 @@ class Cycle:
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
                 continue
             try:
-                demands.append(candidate.demand.with_eligible(self._masks(snapshot, candidate, raw, masks)))
+                obj = self._context.stores.jobs.get(candidate.key) or {}
+                shut = self._preemptions.kept_for_others(candidate, nominations)
+                demands.append(masks.on(candidate.demand, obj, shut))
             except Exception as exc:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
                 answers.append((candidate, Wait(str(Reason.MISCONFIGURED), _unexpected(exc))))
         decisions, refused = _plan(snapshot, demands, self._ends(snapshot))
         answers += [(by_key[key], Wait(str(Reason.MISCONFIGURED), why)) for key, why in refused.items()]
+        unplaced: list[tuple[Candidate, Decision, Unplaceable]] = []
         for decision in decisions:
             candidate, result = by_key[decision.demand.key], decision.result
-            sentence = explain(result, decision.snapshot, decision.demand)
             if isinstance(result, Unplaceable):
-                self._context.metrics.count("supernode_unplaceable", str(result.code))
-                answers.append((candidate, Wait(str(result.code), sentence)))
+                unplaced.append((candidate, decision, result))
                 continue
-            status = translate.placement_status(result, candidate.attempt)
+            sentence = explain(result, decision.snapshot, decision.demand)
+            status = placement_json(result, candidate.attempt, self._context.now())
             try:
                 self._context.observer.hold(candidate.key, candidate.uid, result, decision.demand.request, status)
             except InputError as exc:
@@ -168,7 +202,43 @@ class Cycle:
                 self._context.wake.set()
                 continue
             answers.append((candidate, Placed(status, sentence)))
+        return answers + self._waits(unplaced, nominations)
+
+    def _waits(
+        self, unplaced: list[tuple[Candidate, Decision, Unplaceable]], nominations: dict[str, Nomination]
+    ) -> list[tuple[Candidate, Placed | Wait]]:
+        """What each gang that has no place waits for."""
+        if not unplaced:
+            return []
+        left = self._context.observer.snapshot()
+        asked = [(candidate, result, decision.demand) for candidate, decision, result in unplaced]
+        try:
+            ways = self._preemptions.plan(left, asked, nominations)
+        except Exception:
+            logger.exception("who could give way can't be planned")
+            ways = {}
+        answers: list[tuple[Candidate, Placed | Wait]] = []
+        for candidate, decision, result in unplaced:
+            wait = ways.get(candidate.demand.key)
+            if wait is None:
+                wait = Wait(str(result.code), explain(result, decision.snapshot, decision.demand))
+            self._context.metrics.count("supernode_unplaceable", wait.code)
+            answers.append((candidate, wait))
         return answers
+
+    async def _grow(self, waiting: list[Candidate]) -> None:
+        """Let a gang that has fewer workers than it wants have more, where devices are free."""
+        snapshot = self._context.observer.snapshot()
+        masks = Masks(self._context, snapshot)
+
+        def demand_at(key: Key, obj: Json, workers: int) -> GangDemand:
+            model = self._readings.read(key, obj).model
+            if model is None:
+                raise InputError("is not valid", obj=f"TrainingJob {key[0]}/{key[1]}")
+            return masks.on(self._readings.demand(obj, model, workers), obj)
+
+        for obj, plan in self._growth.plans(snapshot, waiting, demand_at):
+            await self._jobs.disrupt(obj, plan)
 
     def _ends(self, snapshot: Snapshot) -> dict[str, float]:
         """Seconds from now at which the gangs that hold devices end at the latest, as far as they have a deadline."""
@@ -192,6 +262,7 @@ class Cycle:
         self._context.metrics.count("supernode_placements", str(answer.status["pool"]))
         waited = self._context.now() - candidate.demand.created
         self._context.metrics.observe("supernode_wait_seconds", max(0.0, waited))
+        await self._jobs.reconcile(candidate.key)
         return True
 
     def _names_taken(self, candidate: Candidate) -> str:
@@ -208,22 +279,6 @@ class Cycle:
             if pod is not None and pods.job_uid(pod) != candidate.uid:
                 return name
         return ""
-
-    def _masks(
-        self, snapshot: Snapshot, candidate: Candidate, raw: dict[str, Json], known: dict[tuple[str, Any], Any]
-    ) -> dict[str, Any]:
-        """Per pool, which nodes the template lets its pods onto; `known`: this cycle's answers, which are added to.
-
-        Gangs with the same wishes get the same mask: the scheduler counts room once for all gangs with one mask.
-        """
-        obj = self._context.stores.jobs.get(candidate.key) or {}
-        spec = translate.template_of(obj).get("spec") or {}
-        wishes = nodes.placement_rules(spec)
-        for name in candidate.demand.pools:
-            pool = snapshot.pool(name)
-            if pool is not None and (name, wishes) not in known:
-                known[name, wishes] = translate.eligible_rows(snapshot, pool, raw, spec)
-        return {name: known[name, wishes] for name in candidate.demand.pools if (name, wishes) in known}
 
     # --- orphans ---------------------------------------------------------------------------------------------------
     async def _sweep(self) -> None:

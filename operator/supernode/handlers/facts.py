@@ -11,10 +11,20 @@ from collections.abc import Callable, Sequence
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
 from supernode.api.rules import Problem
+from supernode.api.run_policy import FailureRule
 from supernode.cluster import nodes, pods, translate
 from supernode.cluster.kinds import Json
 from supernode.cluster.observe import View
-from supernode.handlers.lifecycle import JobFacts, PodFacts, RunPolicy, State
+from supernode.handlers.life import (
+    Action,
+    Disruption,
+    DisruptionKind,
+    JobFacts,
+    PodFacts,
+    Rule,
+    RunPolicy,
+    State,
+)
 
 
 def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFacts:
@@ -26,6 +36,7 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
     return JobFacts(
         workers=len(placed) or wanted,
         wanted=wanted,
+        fewest=model.spec.min_count if model is not None else 0,
         policy=run_policy(obj, model),
         deleting="deletionTimestamp" in obj["metadata"],
         accepted=accepted,
@@ -33,8 +44,36 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
         attempt=_count(status.get("attempt")),
         restarts=_count(status.get("restarts")),
         placed_attempt=_count(placement.get("attempt")) if placed else None,
+        placed_at=_seconds(placement.get("placedAt")),
         started=_seconds(status.get("startTime")),
         completed=_seconds(status.get("completionTime")),
+        disruption=disruption_of(status),
+        saved_at=_seconds((status.get("checkpoint") or {}).get("savedAt")),
+        requeues=_count(status.get("requeues")),
+        retry_at=_seconds(status.get("retryAt")),
+    )
+
+
+def is_ours(obj: Json) -> bool:
+    """Whether this operator looks after the job (`spec.managedBy`)."""
+    return not translate.managed_elsewhere(obj)
+
+
+def disruption_of(status: Json) -> Disruption | None:
+    """`status.disruption`; one that can't be read is none."""
+    given = status.get("disruption") or {}
+    try:
+        kind = DisruptionKind(given.get("kind") or "")
+    except ValueError:
+        return None
+    return Disruption(
+        kind,
+        requested=_seconds(given.get("requestedAt")) or 0.0,
+        deadline=_seconds(given.get("deadline")) or 0.0,
+        by=str(given.get("by") or ""),
+        message=str(given.get("message") or ""),
+        workers=_count(given.get("workers")),
+        nodes=tuple(map(str, given.get("nodes") or ())),
     )
 
 
@@ -62,17 +101,45 @@ def run_policy(obj: Json, model: TrainingJob | None) -> RunPolicy:
         deadline=policy.active_deadline_seconds,
         clean=policy.clean_pod_policy,
         by_exit_code=translate.restarts_by_exit_code(translate.template_of(obj)),
+        in_place=model.spec.template.spec.restart_policy in ("OnFailure", "Always"),
+        rules=tuple(map(_rule, policy.pod_failure_policy.failure_rules)),
+        start_deadline=float(policy.start_deadline_seconds),
+        checkpoint_seconds=float(policy.checkpoint_seconds),
+        node_loss=float(policy.repair.node_loss_seconds),
+        hold=float(policy.repair.hold_seconds),
     )
 
 
-def pod_facts(raw: Sequence[Json], node_of: Callable[[str], Json | None]) -> list[PodFacts]:
-    """What the API says about a job's pods. `node_of`: the node of a name, None if the cluster has none."""
+def _rule(given: FailureRule) -> Rule:
+    codes = given.on_exit_codes
+    return Rule(
+        Action(given.action),
+        codes=frozenset(codes.values if codes is not None else ()),
+        outside=codes is not None and codes.operator == "NotIn",
+        container=(codes.container_name if codes is not None else None) or "",
+        reasons=frozenset(given.on_reasons or ()),
+        conditions=frozenset((match.type, match.status) for match in given.on_pod_conditions or ()),
+    )
+
+
+def pod_facts(
+    raw: Sequence[Json], node_of: Callable[[str], Json | None], tolerations: Sequence[Json] = (), now: float = 0.0
+) -> list[PodFacts]:
+    """What the API says about a job's pods.
+
+    Args:
+        raw: the pods.
+        node_of: the node of a name, None if the cluster has none.
+        tolerations: of the job's pod template.
+        now: seconds since the epoch.
+    """
     result = []
     for pod in raw:
         metadata = pod["metadata"]
         name = (pod.get("spec") or {}).get("nodeName") or ""
         node = node_of(name) if name else None
         code, reason, words = pods.ending(pod)
+        lost = node is not None and not nodes.is_ready(node)
         result.append(
             PodFacts(
                 name=metadata["name"],
@@ -86,15 +153,40 @@ def pod_facts(raw: Sequence[Json], node_of: Callable[[str], Json | None]) -> lis
                 winding_down=pods.is_winding_down(pod),
                 node=name,
                 node_gone=bool(name) and node is None,
-                node_lost=node is not None and not nodes.is_ready(node),
+                node_lost=lost,
+                lost_at=nodes.not_ready_since(node) if lost and node is not None else 0.0,
+                evicted_by=nodes.evicting_taint(node, tolerations, now)[0] if node is not None else "",
+                sick=_sick(pod, node),
                 ends_at=pods.ends_at(pod),
                 exit_code=code,
                 reason=reason,
                 message=words,
                 trouble=pods.trouble(pod),
+                exits=pods.exits(pod),
+                conditions=pods.conditions(pod),
+                container_restarts=pods.restarts(pod),
+                asked=pods.was_asked(pod),
             )
         )
     return result
+
+
+def tolerations_of(obj: Json) -> Sequence[Json]:
+    """The tolerations of a job's pod template; none where they can't be read."""
+    spec = translate.template_of(obj).get("spec")
+    found = spec.get("tolerations") if isinstance(spec, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _sick(pod: Json, node: Json | None) -> str:
+    """Which device of the pod is unhealthy, by its plug-in or by the node's annotation."""
+    mask = nodes.unhealthy_devices(node) if node is not None else 0
+    bad = [str(index) for index in pods.devices_of(pod) if index < 64 and mask >> index & 1]
+    if bad:
+        return (
+            f"device{'' if len(bad) == 1 else 's'} {', '.join(bad)} of it {'is' if len(bad) == 1 else 'are'} unhealthy"
+        )
+    return pods.sick_device(pod)
 
 
 def state_of(status: Json) -> State:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from supernode.api.conditions import timestamp
 from supernode.api.job import TrainingJob
 from supernode.cluster import manifests, pods, translate
 from supernode.cluster.cache import Key
@@ -18,8 +19,8 @@ from supernode.cluster.kinds import CONFIG_MAPS, PODS, SECRETS, SERVICES, Json, 
 from supernode.cluster.manifests import GangPlan, WorkerPlan
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
 from supernode.handlers.context import Context
-from supernode.handlers.lifecycle import PodRef
-from supernode.names import LABEL_JOB, LABEL_JOB_UID
+from supernode.handlers.life import PodRef
+from supernode.names import ANNOTATION_CHECKPOINT, LABEL_JOB, LABEL_JOB_UID
 
 # Errors that a repeat would only repeat.
 _FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
@@ -50,7 +51,11 @@ def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) ->
     gone = [name for name in placement.pools if snapshot.pool(name) is None]
     if gone:
         return f"AcceleratorPool {', '.join(gone)} is gone"
-    return translate.gang_plan(
+    count = len(placement.node_of)
+    if count != model.spec.workers:
+        # A gang of another size is cut by the workers that it has.
+        model = model.model_copy(update={"spec": model.spec.model_copy(update={"workers": count})})
+    plan = translate.gang_plan(
         model,
         translate.template_of(obj),
         placement,
@@ -60,6 +65,8 @@ def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) ->
         topology=translate.wiring(placement, snapshot),
         emulator_image=context.image,
     )
+    step = (obj["status"].get("checkpoint") or {}).get("step")
+    return replace(plan, checkpoint_step=step if isinstance(step, int) and step >= 0 else None)
 
 
 async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refusal | None:
@@ -95,6 +102,28 @@ async def delete(context: Context, namespace: str, refs: Iterable[PodRef]) -> No
             grace = 0 if ref.force else None
             if await context.client.delete(PODS, ref.name, namespace, uid=ref.uid, grace=grace):
                 context.metrics.count("supernode_pods_deleted")
+
+    results = await asyncio.gather(*(one(ref) for ref in refs), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def ask(context: Context, namespace: str, refs: Iterable[PodRef], since: float | None) -> None:
+    """Ask pods to save a checkpoint, as of `since`; None takes the request back. A pod that is gone needs nothing.
+
+    Raises:
+        ClusterError: some could not be asked now.
+    """
+    value = None if since is None else timestamp(since)
+
+    async def one(ref: PodRef) -> None:
+        patch = {"metadata": {"uid": ref.uid, "annotations": {ANNOTATION_CHECKPOINT: value}}}
+        async with context.slots:
+            try:
+                context.stores.pods.offer(await context.client.patch(PODS, ref.name, patch, namespace))
+            except (NotFoundError, ConflictError):
+                return  # gone, or another pod has the name now
 
     results = await asyncio.gather(*(one(ref) for ref in refs), return_exceptions=True)
     for result in results:

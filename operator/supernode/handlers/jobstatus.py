@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supernode.api.conditions import MESSAGE_LIMIT, Condition, ConditionType, find_condition, set_condition, timestamp
+from supernode.api.job_status import MOST_RUNNERS_UP
 from supernode.api.rules import Problem
+from supernode.cluster import translate
 from supernode.cluster.kinds import Json
-from supernode.handlers.lifecycle import Decision, PodFacts, State
+from supernode.handlers.life import Decision, Disruption, PodFacts, State
 from supernode.names import LABEL_JOB
+from supernode.scheduling.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why a gang has no place: a reason code and one sentence."""
+    """Why a gang has no place: a reason code and one sentence. `nomination`: what is kept for it meanwhile, if any."""
 
     code: str
     sentence: str
+    nomination: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +71,75 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
     status["state"] = str(state)
     status["attempt"] = decision.attempt
     status["restarts"] = decision.restarts
-    if decision.release:
+    status["requeues"] = decision.requeues or None
+    status["retryAt"] = None if decision.retry_at is None else timestamp(decision.retry_at)
+    status["disruption"] = None if state.finished else disruption_json(decision.disruption)
+    _remember_checkpoint(status, decision.attempt)
+    if decision.release or known.placed is not None:
         status["placement"] = None
         status["progress"] = None
         status["mfu"] = None
     if known.placed is not None:
         status["placement"] = known.placed.status
+    if known.placed is not None or not decision.wants_placement:
+        status["nomination"] = None
+    elif known.wait is not None:
+        status["nomination"] = known.wait.nomination
     status["startTime"] = None if decision.started is None else timestamp(decision.started)
     status["completionTime"] = None if decision.completed is None else timestamp(decision.completed)
     _count(status, metadata["name"], decision, workers, pods)
     if known.progress is not None:
         status["progress"] = {**(status.get("progress") or {}), **known.progress}
+        _remember_checkpoint(status, decision.attempt)
     if known.mfu is not None:
         status["mfu"] = known.mfu
     status["message"] = _message(status, decision, known)[:MESSAGE_LIMIT]
     status["conditions"] = _conditions(obj, state, decision, known, now)
     return {name: value for name, value in status.items() if value is not None}
+
+
+def placement_json(placement: Placement, attempt: int, now: float) -> Json:
+    """A new place as `status.placement`, with when it was given and what else there was."""
+    status = translate.placement_status(placement, attempt)
+    status["placedAt"] = timestamp(now)
+    rivals = [
+        {
+            "pool": rival.pool,
+            "level": rival.level,
+            "domain": "/".join(rival.domain),
+            "predictedStepSeconds": rival.seconds,
+        }
+        for rival in placement.runners_up[:MOST_RUNNERS_UP]
+    ]
+    if rivals:
+        status["runnersUp"] = [{name: value for name, value in rival.items() if value} for rival in rivals]
+    return status
+
+
+def disruption_json(plan: Disruption | None) -> Json | None:
+    """`status.disruption`."""
+    if plan is None:
+        return None
+    given: Json = {
+        "kind": str(plan.kind),
+        "by": plan.by[:512],
+        "message": plan.message[:MESSAGE_LIMIT],
+        "requestedAt": timestamp(plan.requested),
+        "deadline": timestamp(plan.deadline) if plan.deadline else None,
+        "workers": plan.workers,
+        "nodes": list(plan.nodes) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _remember_checkpoint(status: Json, attempt: int) -> None:
+    """The last checkpoint outlives the attempt that saved it."""
+    progress = status.get("progress") or {}
+    if progress.get("checkpointStep") is not None:
+        saved = {"step": progress["checkpointStep"], "savedAt": progress.get("checkpointAt"), "attempt": attempt}
+        known = status.get("checkpoint") or {}
+        if known.get("step") != saved["step"] or known.get("savedAt") != saved["savedAt"]:
+            status["checkpoint"] = {name: value for name, value in saved.items() if value is not None}
 
 
 def _count(status: Json, name: str, decision: Decision, workers: int, pods: Sequence[PodFacts]) -> None:

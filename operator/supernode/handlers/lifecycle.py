@@ -8,153 +8,47 @@ that was read; only when that worked are pods deleted or created. A gang's place
 every pod of the gang is gone.
 
     Pending -> Waiting -> Starting -> Running -> Succeeded
-       ^          ^          |           |   \\-> Failed
-       |          |          v           v
-       |          +----- Restarting <----+          any state -> Suspended -> Pending
-       +-- the claim is released when no pod is left
+       ^          ^        ^  |         |   \\-> Failed
+       |          |        |  v         v
+       |          |     Restarting <----+          any state -> Suspended -> Pending
+       |          |         |
+       +----------+---------+-- the claim is released: it gives way, could not start, or can't be repaired in time
 
-Not here: where a gang goes (`cycle`), requests (`jobs`), words for people beyond one sentence.
+A gang that restarts keeps its claim, and goes on there as the next attempt. `docs/operator.md` has the picture.
+
+Not here: where a gang goes (`cycle`), what a failure means (`failure`), requests (`jobs`), words for people beyond
+one sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Final
 
+from supernode.handlers import failure
+from supernode.handlers.life import (
+    PATIENCE,
+    Action,
+    Decision,
+    Disruption,
+    DisruptionKind,
+    JobFacts,
+    PodFacts,
+    PodRef,
+    RunPolicy,
+    State,
+)
 
-class State(StrEnum):
-    """`status.state` of a job."""
+__all__ = ["PATIENCE", "Decision", "JobFacts", "PodFacts", "PodRef", "RunPolicy", "State", "decide", "requeued"]
 
-    PENDING = "Pending"
-    WAITING = "Waiting"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    RESTARTING = "Restarting"
-    SUSPENDED = "Suspended"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the job will never run again."""
-        return self in (State.SUCCEEDED, State.FAILED)
-
-
-# Exit codes from here on (128 + signal) are retried under the ExitCode policy; smaller ones are the program's own.
-FIRST_RETRIED_EXIT_CODE: Final = 128
-# Seconds that a pod on a node that is not ready has after its grace period, before it is deleted by force.
-PATIENCE: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunPolicy:
-    """`spec.runPolicy`: seconds are seconds; None is "no limit"."""
-
-    suspend: bool = False
-    backoff_limit: int = 3
-    ttl: int | None = None
-    deadline: int | None = None
-    clean: str = "Running"
-    by_exit_code: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PodFacts:
-    """One pod of the job, whichever attempt it belongs to.
-
-    `broken`: a container has failed for good, even if others of the pod still run.
-    `winding_down`: all its containers have ended for good, and only sidecars are still being stopped.
-    `node_gone`: its node is no longer in the cluster, so no kubelet will ever confirm its end.
-    `node_lost`: its node is not ready: a kubelet may never confirm its end.
-    `ends_at`: of one that is being deleted, when it should be gone (seconds since the epoch).
-    `trouble`: why a container can't start, where the kubelet says so.
-    """
-
-    name: str
-    uid: str
-    rank: int
-    attempt: int
-    phase: str = "Pending"
-    ready: bool = False
-    deleting: bool = False
-    node: str = ""
-    broken: bool = False
-    winding_down: bool = False
-    node_gone: bool = False
-    node_lost: bool = False
-    ends_at: float | None = None
-    exit_code: int | None = None
-    reason: str = ""
-    message: str = ""
-    trouble: str = ""
-
-    @property
-    def over(self) -> bool:
-        """Whether its containers have ended for good: it holds nothing any more."""
-        return self.phase in ("Succeeded", "Failed")
-
-    @property
-    def given_up_at(self) -> float | None:
-        """When it is deleted by force: at once without a node, and some time after its end on one that is lost."""
-        if self.node_gone:
-            return 0.0
-        return self.ends_at + PATIENCE if self.node_lost and self.ends_at is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """The job as the API has it.
-
-    `workers`: of the gang as it is placed, else as wanted. `wanted`: by the spec, 0 where that can't be read.
-    `placed_attempt`: the attempt that `status.placement` belongs to, None if there is none.
-    """
-
-    workers: int
-    wanted: int = 0
-    policy: RunPolicy = field(default_factory=RunPolicy)
-    deleting: bool = False
-    accepted: bool = True
-    state: State = State.PENDING
-    attempt: int = 0
-    restarts: int = 0
-    placed_attempt: int | None = None
-    started: float | None = None
-    completed: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodRef:
-    """A pod to delete: exactly this one. `force`: at once, because nobody would confirm its end."""
-
-    name: str
-    uid: str
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the status should say (state .. counts), then what to do (create .. wake_at).
-
-    `reason` and `message` explain the state. `release`: take the placement out of the status.
-    `wake_at`: decide again at this time (seconds since the epoch) even if nothing changes.
-    """
-
-    state: State
-    attempt: int
-    restarts: int
-    reason: str = ""
-    message: str = ""
-    release: bool = False
-    started: float | None = None
-    completed: float | None = None
-    create: tuple[int, ...] = ()
-    delete: tuple[PodRef, ...] = ()
-    wants_placement: bool = False
-    remove_finalizer: bool = False
-    delete_job: bool = False
-    wake_at: float | None = None
+# Seconds before a gang that could not start is tried again: the first time, and at most.
+FIRST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 300.0
+# On whose behalf a gang is resized when its spec says so.
+BY_SPEC: Final = "spec"
+# Nodes that a repair names at most; the status has room for no more.
+MOST_NODES: Final = 1024
 
 
 def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
@@ -172,8 +66,32 @@ def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
     return replace(decision, wake_at=min(times, default=None))
 
 
+def requeued(decision: Decision, reason: str, message: str, now: float) -> Decision:
+    """The decision to give a gang's places back and to try again later, each time after a longer pause."""
+    pause = min(FIRST_PAUSE * 2 ** min(decision.requeues, 20), LONGEST_PAUSE)
+    return replace(
+        decision,
+        state=State.RESTARTING,
+        reason=reason,
+        message=f"{message}; tried again in {pause:.0f} s",
+        disruption=None,
+        requeues=decision.requeues + 1,
+        retry_at=now + pause,
+        create=(),
+    )
+
+
 def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
-    keep = Decision(job.state, job.attempt, job.restarts, started=job.started, completed=job.completed)
+    keep = Decision(
+        job.state,
+        job.attempt,
+        job.restarts,
+        started=job.started,
+        completed=job.completed,
+        disruption=job.disruption,
+        requeues=job.requeues,
+        retry_at=job.retry_at,
+    )
     if job.deleting:
         return replace(
             keep,
@@ -194,16 +112,37 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         state = State.SUSPENDED if job.policy.suspend else rest
         return replace(keep, state=state, reason="Draining", message=_draining(pods), delete=_all_of(pods, now))
     if job.placed_attempt is not None:
-        # Nothing of the attempt is left: only now may others have its devices.
-        state = State.SUSPENDED if job.policy.suspend else State.PENDING
-        return replace(keep, state=state, reason="Released", release=True, attempt=job.attempt + 1, started=None)
+        return _stopped(keep, job, now)
+    keep = replace(keep, disruption=None)
     if job.policy.suspend:
         message = "spec.runPolicy.suspend is true"
         return replace(keep, state=State.SUSPENDED, reason="Suspended", message=message, started=None)
     if not job.accepted:
         return replace(keep, state=State.PENDING, reason="Misconfigured")
+    if job.retry_at is not None and now < job.retry_at:
+        return replace(keep, state=State.WAITING, wake_at=job.retry_at)
     state = State.WAITING if job.state is State.WAITING else State.PENDING
     return replace(keep, state=state, wants_placement=True)
+
+
+def _stopped(keep: Decision, job: JobFacts, now: float) -> Decision:
+    """Nothing of the attempt is left, and its claim still stands: only now may others have its devices."""
+    state = State.SUSPENDED if job.policy.suspend else State.PENDING
+    plan = job.disruption
+    released = replace(
+        keep, state=state, reason="Released", release=True, attempt=job.attempt + 1, started=None, disruption=None
+    )
+    if job.policy.suspend:
+        return replace(released, retry_at=None, requeues=0)
+    if job.state is not State.RESTARTING or not job.accepted or job.retry_at is not None:
+        return released
+    if plan is not None and plan.releases:
+        return replace(released, reason="Preempted", message=f"gave way to {plan.by}")
+    if plan is not None and plan.kind is DisruptionKind.REPAIR and now >= plan.deadline > 0:
+        message = f"no place was found within {job.policy.hold:g} s instead of {_named(plan.nodes)}; it is queued again"
+        return replace(released, reason="RepairTimedOut", message=message)
+    wake_at = plan.deadline if plan is not None and plan.kind is DisruptionKind.REPAIR and plan.deadline else None
+    return replace(keep, wants_again=True, wake_at=wake_at)
 
 
 def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
@@ -217,6 +156,7 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             reason="AllWorkersSucceeded",
             message=f"all {job.workers} workers succeeded",
             completed=now,
+            disruption=None,
         )
     if job.policy.suspend:
         return replace(
@@ -226,96 +166,126 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             message="spec.runPolicy.suspend is true",
             delete=_all_of(pods, now),
             started=None,
+            disruption=None,
         )
     started = job.started if job.started is not None else now
     keep = replace(keep, started=started)
-    wake_at = None
+    times = [at for pod in current.values() if (at := failure.lost_at(job.policy, pod)) is not None and at > now]
     if job.policy.deadline is not None:
-        wake_at = started + job.policy.deadline
-        if now >= wake_at:
+        ends = started + job.policy.deadline
+        if now >= ends:
             message = f"it ran longer than activeDeadlineSeconds ({job.policy.deadline} s)"
             return replace(keep, state=State.FAILED, reason="DeadlineExceeded", message=message, completed=now)
-    failure = _failure(job, current)
-    if failure is not None:
-        return _failed(keep, job, failure, now)
-    if job.wanted and job.wanted != job.workers:
+        times.append(ends)
+    keep = replace(keep, wake_at=min(times, default=None))
+    plan = job.disruption
+    # Too few are borne until there is room for more (`growth`): nobody is stopped in vain.
+    resize = 0 < job.wanted < job.workers
+    if plan is not None and plan.kind is not DisruptionKind.REPAIR and (resize or plan.by != BY_SPEC):
+        return _disrupted(keep, job, plan, current, now)
+    unask = tuple(PodRef(pod.name, pod.uid) for _, pod in sorted(current.items()) if pod.asked)
+    keep = replace(keep, disruption=None, unask=unask)
+    verdict = failure.judge(job, current, now)
+    if verdict is not None:
+        return _failed(keep, job, verdict, now)
+    if resize:
         message = f"spec.workers is {job.wanted} and the gang has {job.workers}: it starts again with {job.wanted}"
-        return replace(keep, state=State.RESTARTING, reason="Resized", message=message)
+        plan = Disruption(DisruptionKind.RESIZE, now, now + job.policy.checkpoint_seconds, BY_SPEC, message, job.wanted)
+        return _disrupted(replace(keep, disruption=plan), job, plan, current, now)
+    return _brought_up(keep, job, stale, current, now)
+
+
+def _brought_up(
+    keep: Decision, job: JobFacts, stale: Sequence[PodFacts], current: dict[int, PodFacts], now: float
+) -> Decision:
+    """Make the pods that are missing, and see whether all workers run."""
     missing = tuple(rank for rank in range(job.workers) if rank not in current)
-    if stale or missing:
-        waiting = f"{job.workers - len(missing)} of {job.workers} pods are made"
-        return replace(
-            keep,
-            state=State.STARTING,
-            reason="CreatingPods",
-            message=waiting,
-            delete=_all_of(stale, now),
-            # Never beside pods of an earlier attempt: they have the same names, and hold the same devices.
-            create=() if stale else missing,
-            wake_at=wake_at,
-        )
+    late = None if job.placed_at is None else job.placed_at + job.policy.start_deadline
     running = sum(pod.phase in ("Running", "Succeeded") for pod in current.values())
-    if running < job.workers and job.state is not State.RUNNING:
-        message = f"{running} of {job.workers} workers run"
-        late = [pod for _, pod in sorted(current.items()) if pod.phase == "Pending"]
-        stuck = next((pod for pod in late if pod.trouble), None)
-        reason = "WaitingForPods"
-        if stuck is not None:
-            reason = "WorkerStuck"
-            message += f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
-        elif late:
-            message += f"; worker {late[0].rank} on node {late[0].node} is not running yet"
-        return replace(keep, state=State.STARTING, reason=reason, message=message, wake_at=wake_at)
+    if stale or missing or (running < job.workers and job.state is not State.RUNNING):
+        keep = replace(keep, state=State.STARTING, reason="CreatingPods")
+        message = f"{job.workers - len(missing)} of {job.workers} pods are made"
+        if not stale and not missing:
+            reason, words = _not_running(current)
+            keep, message = replace(keep, reason=reason), f"{running} of {job.workers} workers run{words}"
+        if late is not None and now >= late:
+            message = f"it did not start within startDeadlineSeconds ({job.policy.start_deadline:g} s): {message}"
+            return requeued(keep, "StartDeadlineExceeded", message, now)
+        wake_at = min((at for at in (late, keep.wake_at) if at is not None), default=None)
+        # Never beside pods of an earlier attempt: they have the same names, and hold the same devices.
+        create = () if stale else missing
+        return replace(keep, message=message, delete=_all_of(stale, now), create=create, wake_at=wake_at)
     message = f"all {job.workers} workers run" if job.workers > 1 else "its worker runs"
     lost = next((pod for _, pod in sorted(current.items()) if pod.node_lost and not pod.over), None)
     if lost is not None:
         message += f", but node {lost.node} of worker {lost.rank} is not ready"
-    return replace(keep, state=State.RUNNING, reason="AllWorkersRunning", message=message, wake_at=wake_at)
+    return replace(keep, state=State.RUNNING, reason="AllWorkersRunning", message=message, requeues=0, retry_at=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    message: str
-    permanent: bool
+def _not_running(current: dict[int, PodFacts]) -> tuple[str, str]:
+    """Which worker does not run yet, and why where that is known."""
+    late = [pod for _, pod in sorted(current.items()) if pod.phase == "Pending"]
+    stuck = next((pod for pod in late if pod.trouble), None)
+    if stuck is not None:
+        return "WorkerStuck", f"; worker {stuck.rank} on node {stuck.node}: {stuck.trouble}"
+    if late:
+        return "WaitingForPods", f"; worker {late[0].rank} on node {late[0].node} is not running yet"
+    return "WaitingForPods", ""
 
 
-def _failure(job: JobFacts, current: dict[int, PodFacts]) -> _Failure | None:
-    """The first reason (by rank) why the gang can't go on, or None."""
-    for rank in range(job.workers):
-        pod = current.get(rank)
-        if pod is None:
-            if job.state is State.RUNNING:
-                return _Failure(f"worker {rank} is gone: its pod was deleted", permanent=False)
-        elif pod.phase == "Failed" or pod.broken:
-            code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
-            why = f" ({pod.reason})" if pod.reason and pod.reason != "Error" else ""
-            said = f": {pod.message.strip()}" if pod.message.strip() else ""
-            permanent = (
-                job.policy.by_exit_code and pod.exit_code is not None and 0 < pod.exit_code < FIRST_RETRIED_EXIT_CODE
-            )
-            return _Failure(f"worker {rank} on node {pod.node} failed{code}{why}{said}", permanent)
-        elif pod.node_gone and not pod.over:
-            return _Failure(f"worker {rank} is lost: node {pod.node} is no longer in the cluster", permanent=False)
-        elif pod.deleting and pod.node_lost:
-            return _Failure(
-                f"worker {rank} is lost: node {pod.node} is not ready and its pod was evicted", permanent=False
-            )
-        elif pod.deleting:
-            return _Failure(f"worker {rank} on node {pod.node} is being deleted", permanent=False)
-    return None
+_WORDS: Final = {
+    DisruptionKind.PREEMPTION: "Preempted",
+    DisruptionKind.RESIZE: "Resized",
+    DisruptionKind.MIGRATION: "Moved",
+}
 
 
-def _failed(keep: Decision, job: JobFacts, failure: _Failure, now: float) -> Decision:
-    if failure.permanent:
-        message = f"{failure.message}; exit codes below {FIRST_RETRIED_EXIT_CODE} are not retried"
-        return replace(keep, state=State.FAILED, reason="WorkerFailed", message=message, completed=now)
-    if job.restarts >= job.policy.backoff_limit:
+def _disrupted(keep: Decision, job: JobFacts, plan: Disruption, current: dict[int, PodFacts], now: float) -> Decision:
+    """A gang that is to stop: it is asked for a checkpoint, and has a bounded time to save one."""
+    saved = job.saved_at is not None and job.saved_at >= plan.requested
+    # One that does not run has nothing to save, and one that has lost a worker can't.
+    whole = (
+        job.state is State.RUNNING
+        and len(current) == job.workers
+        and not any(pod.over or pod.broken or pod.deleting or pod.node_gone for pod in current.values())
+    )
+    if saved or not whole or now >= plan.deadline:
+        after = "a checkpoint was saved" if saved else "without a new checkpoint"
+        message = f"{plan.message}; {after}"
+        return replace(keep, state=State.RESTARTING, reason=_WORDS[plan.kind], message=message)
+    wake_at = min(at for at in (plan.deadline, keep.wake_at) if at is not None)
+    ask = tuple(PodRef(pod.name, pod.uid) for _, pod in sorted(current.items()) if not pod.asked)
+    return replace(keep, reason="CheckpointRequested", message=plan.message, ask=ask, unask=(), wake_at=wake_at)
+
+
+def _failed(keep: Decision, job: JobFacts, verdict: failure.Verdict, now: float) -> Decision:
+    """A gang that has lost workers: it restarts, or the job has failed."""
+    if verdict.action is Action.FAIL:
+        why = "" if verdict.reason == "BackoffLimitExceeded" else "; "
+        if why:
+            rules = "podFailurePolicy says that" if job.policy.rules else "exit codes below 128"
+            why += f"{rules} fails the job" if job.policy.rules else f"{rules} are not retried"
+        reason = verdict.reason if verdict.reason == "BackoffLimitExceeded" else "WorkerFailed"
+        return replace(keep, state=State.FAILED, reason=reason, message=verdict.message + why, completed=now)
+    counted = verdict.action is Action.COUNT
+    if counted and job.restarts >= job.policy.backoff_limit:
         times = f"{job.restarts} time{'' if job.restarts == 1 else 's'}"
-        message = f"{failure.message}; restarted {times}, backoffLimit is {job.policy.backoff_limit}"
+        message = f"{verdict.message}; restarted {times}, backoffLimit is {job.policy.backoff_limit}"
         return replace(keep, state=State.FAILED, reason="BackoffLimitExceeded", message=message, completed=now)
-    message = f"{failure.message}; restart {job.restarts + 1} of at most {job.policy.backoff_limit}"
+    message = f"{verdict.message}; the restart is not counted"
+    if counted:
+        message = f"{verdict.message}; restart {job.restarts + 1} of at most {job.policy.backoff_limit}"
+    # Which nodes are to blame is written down: when the pods are gone, nothing tells of it any more.
+    plan = Disruption(DisruptionKind.REPAIR, now, 0.0, "", verdict.message, job.workers, verdict.nodes[:MOST_NODES])
     # The pods are deleted from the next decision on, when the restart has been counted.
-    return replace(keep, state=State.RESTARTING, reason="WorkerFailed", message=message, restarts=job.restarts + 1)
+    return replace(
+        keep,
+        state=State.RESTARTING,
+        reason="WorkerFailed",
+        message=message,
+        restarts=job.restarts + counted,
+        disruption=plan if verdict.nodes else None,
+    )
 
 
 def _after_the_end(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
@@ -348,3 +318,8 @@ def _all_of(pods: Sequence[PodFacts], now: float) -> tuple[PodRef, ...]:
 
 def _draining(pods: Sequence[PodFacts]) -> str:
     return f"waiting for {len(pods)} pods of the last attempt to end"
+
+
+def _named(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+    return f"node{'' if len(nodes) == 1 else 's'} {', '.join(nodes[:5])}{more}" if nodes else "what was lost"

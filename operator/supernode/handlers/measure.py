@@ -6,7 +6,7 @@ from typing import Final
 
 from supernode.handlers.context import Context
 from supernode.handlers.facts import state_of
-from supernode.handlers.lifecycle import State
+from supernode.handlers.life import State
 
 _PER_JOB: Final = ("supernode_job_mfu", "supernode_job_step_seconds")
 

@@ -48,7 +48,7 @@ def read_report(text: str | bytes) -> Json | None:
     if not isinstance(given, dict):
         return None
     result: Json = {}
-    for name in ("step", "tokens"):
+    for name in ("step", "tokens", "checkpointStep"):
         value = given.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
             result[name] = value
@@ -60,9 +60,10 @@ def read_report(text: str | bytes) -> Json | None:
     digest = given.get("digest")
     if isinstance(digest, str) and len(digest) <= 128:
         result["digest"] = digest
-    stamp = given.get("updatedAt")
-    if isinstance(stamp, str) and len(stamp) <= 40 and _is_time(stamp):
-        result["updatedAt"] = stamp
+    for name in ("updatedAt", "checkpointAt"):
+        stamp = given.get(name)
+        if isinstance(stamp, str) and len(stamp) <= 40 and _is_time(stamp):
+            result[name] = stamp
     return result if "step" in result else None
 
 

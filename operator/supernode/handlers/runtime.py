@@ -21,7 +21,7 @@ from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Cache, Store
 from supernode.cluster.client import Client
 from supernode.cluster.events import Events
-from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Kind
+from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, PRIORITY_CLASSES, Kind
 from supernode.cluster.lease import Lease, LeaseSettings
 from supernode.cluster.observe import Observer, Stores
 from supernode.errors import ClusterError, NotFoundError
@@ -32,6 +32,7 @@ from supernode.handlers.health import served
 from supernode.handlers.jobs import Jobs
 from supernode.handlers.pools import Pools
 from supernode.handlers.progress import ProgressPoller, Reports
+from supernode.handlers.reading import Readings
 from supernode.telemetry.metrics import OperatorMetrics
 
 logger = logging.getLogger(__name__)
@@ -130,11 +131,13 @@ class Operator:
         events = Events(client, settings.identity)
         context = Context(client, stores, Observer(stores), events, self._metrics, settings.image)
         reports = Reports()
-        jobs = Jobs(context, reports)
-        cycle = Cycle(context, jobs, Pools(context), on_end=self._note_cycle)
+        readings = Readings(context)
+        jobs = Jobs(context, reports, readings)
+        cycle = Cycle(context, jobs, Pools(context), readings, on_end=self._note_cycle)
         stop_kopf = asyncio.Event()
         node_cache = Cache(client, NODES, stores.nodes, on_restart=self._counter("nodes"))
         pod_cache = Cache(client, PODS, stores.pods, namespace=settings.namespace, on_restart=self._counter("pods"))
+        class_cache = Cache(client, PRIORITY_CLASSES, stores.classes, on_restart=self._counter("priorityclasses"))
         watched = [(JOBS, stores.jobs), (POOLS, stores.pools), (GROUPS, stores.groups)]
         listers = [Cache(client, kind, store, namespace=settings.namespace) for kind, store in watched]
         tasks = {
@@ -144,11 +147,12 @@ class Operator:
                 "stop": self._stop.wait(),
                 "nodes": node_cache.run(),
                 "pods": pod_cache.run(),
+                "priorityclasses": class_cache.run(),
                 "events": events.run(),
             }.items()
         }
         try:
-            ended = await self._first_of(tasks, self._synced(node_cache, pod_cache, listers))
+            ended = await self._first_of(tasks, self._synced([node_cache, pod_cache, class_cache], listers))
             if not ended:
                 logger.info(
                     "synchronised: %d nodes, %d pods, %d jobs", len(stores.nodes), len(stores.pods), len(stores.jobs)
@@ -220,10 +224,10 @@ class Operator:
         task.cancel()
         return done
 
-    async def _synced(self, node_cache: Cache, pod_cache: Cache, listers: list[Cache]) -> None:
+    async def _synced(self, caches: list[Cache], listers: list[Cache]) -> None:
         """Until everything has been listed once: nothing is decided before."""
-        await node_cache.synced.wait()
-        await pod_cache.synced.wait()
+        for cache in caches:
+            await cache.synced.wait()
         for lister in listers:
             while True:
                 try:

@@ -123,7 +123,7 @@ JOBS: list[tuple[Json, str, str]] = [
         "spec.template.spec.containers",
         "kept for the emulator",
     ),
-    ({"template": {"spec": {"restartPolicy": "Always"}}}, "spec.template.spec.restartPolicy", "must be one of"),
+    ({"template": {"spec": {"restartPolicy": "Sometimes"}}}, "spec.template.spec.restartPolicy", "must be one of"),
     ({"parallelism": {"data": 3}}, "spec.parallelism", "data 3 = 3, but workers 2 x acceleratorsPerWorker 2 = 4"),
     ({"parallelism": {"tensor": 3}}, "spec.parallelism", "= 3 does not divide workers 2 x acceleratorsPerWorker 2 = 4"),
     ({"parallelism": {"tensor": 0}}, "spec.parallelism.tensor", "at least 1, found 0"),

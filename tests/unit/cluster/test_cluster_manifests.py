@@ -138,7 +138,7 @@ def test_on_real_devices_there_is_no_emulator() -> None:
     pod = manifests.pod(a_plan(chip=None), a_plan().workers[0])
     assert [c["name"] for c in pod["spec"]["initContainers"]] == ["fetch"]
     worker = pod["spec"]["containers"][0]
-    assert "volumeMounts" not in worker
+    assert [mount["name"] for mount in worker["volumeMounts"]] == ["supernode-requests"]
     assert "HIP_VISIBLE_DEVICES" not in env_of(worker), "the device plugin says which"
     assert worker["resources"]["limits"] == {"hygon.com/hcu": "2"}
 

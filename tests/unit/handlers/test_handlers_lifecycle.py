@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supernode.handlers.life import Disruption, DisruptionKind
 from supernode.handlers.lifecycle import PATIENCE, JobFacts, PodFacts, RunPolicy, State, decide
 
 NOW = 1000.0
@@ -59,8 +60,9 @@ def test_a_restart_is_counted_before_anything_is_deleted() -> None:
     assert len(decision.delete) == 2
     assert not decision.release
     decision = decide(after, [], NOW)
-    assert decision.release
-    assert (decision.attempt, decision.restarts) == (1, 1)
+    assert decision.wants_again, "it keeps its place, and goes on there"
+    assert not decision.release
+    assert (decision.attempt, decision.restarts) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,16 @@ def test_a_container_that_failed_is_not_waited_for() -> None:
 
 def test_a_pod_on_a_node_that_is_lost_is_given_up_after_its_time() -> None:
     running = replace(PLACED, state=State.RUNNING)
-    silent = a_pod(1, node_lost=True)
+    silent = a_pod(1, node_lost=True, lost_at=NOW - 59)
     decision = decide(running, [a_pod(0), silent], NOW)
     assert decision.state is State.RUNNING
     assert "node n of worker 1 is not ready" in decision.message
+    assert decision.wake_at == NOW + 1
+    decision = decide(running, [a_pod(0), silent], NOW + 1)
+    assert decision.state is State.RESTARTING
+    assert "worker 1 is lost: node n has not been ready for 60 s" in decision.message
+    assert decision.disruption is not None
+    assert decision.disruption.nodes == ("n",), "which node is to blame is written down"
     evicted = replace(silent, deleting=True, ends_at=NOW)
     decision = decide(running, [a_pod(0), evicted], NOW)
     assert decision.state is State.RESTARTING
@@ -123,11 +131,24 @@ def test_a_pod_on_a_node_that_is_lost_is_given_up_after_its_time() -> None:
         assert decide(state, [slow], NOW + 10 * PATIENCE).delete == ()
 
 
-def test_a_gang_of_another_size_starts_again_and_that_is_no_failure() -> None:
-    running = replace(PLACED, state=State.RUNNING, wanted=3)
+def test_a_gang_that_has_too_many_saves_a_checkpoint_and_starts_again_and_that_is_no_failure() -> None:
+    running = replace(PLACED, state=State.RUNNING, wanted=1)
     decision = decide(running, [a_pod(0), a_pod(1)], NOW)
-    assert (decision.state, decision.reason, decision.restarts) == (State.RESTARTING, "Resized", 0)
-    assert decide(replace(running, wanted=2), [a_pod(0), a_pod(1)], NOW).state is State.RUNNING
+    assert (decision.state, decision.reason, decision.restarts) == (State.RUNNING, "CheckpointRequested", 0)
+    assert [ref.name for ref in decision.ask] == ["j-worker-0", "j-worker-1"]
+    plan = decision.disruption
+    assert plan is not None
+    assert (plan.workers, plan.deadline, decision.wake_at) == (1, NOW + 30, NOW + 30)
+    asked = [a_pod(0, asked=True), a_pod(1, asked=True)]
+    told = replace(running, disruption=plan)
+    assert decide(told, asked, NOW + 29).state is State.RUNNING
+    for later in (decide(told, asked, NOW + 30), decide(replace(told, saved_at=NOW + 5), asked, NOW + 6)):
+        assert (later.state, later.reason, later.restarts) == (State.RESTARTING, "Resized", 0)
+    # Thought better of: nothing happens, and the request is taken back.
+    better = decide(replace(told, wanted=2), asked, NOW + 10)
+    assert (better.state, better.disruption, len(better.unask)) == (State.RUNNING, None, 2)
+    # Too few are borne until there is room for more.
+    assert decide(replace(running, wanted=3), [a_pod(0), a_pod(1)], NOW).ask == ()
 
 
 def test_suspend_holds_the_claim_until_every_pod_is_gone() -> None:
@@ -214,6 +235,9 @@ class World:
         if job.state.finished:
             assert decision.state is job.state, "what has ended stays ended"
         placed = None if decision.release else job.placed_attempt
+        if decision.wants_again:
+            assert placed is not None
+            assert not self.pods, "it goes on only when no pod of the last attempt is left"
         if decision.wants_placement:
             assert placed is None
             assert not self.pods
@@ -225,6 +249,9 @@ class World:
             placed_attempt=placed,
             started=decision.started,
             completed=decision.completed,
+            disruption=decision.disruption,
+            requeues=decision.requeues,
+            retry_at=decision.retry_at,
         )
         if not act:
             return
@@ -241,8 +268,28 @@ class World:
             self.gone = True
 
     def place(self) -> None:
-        if decide(self.job, list(self.pods.values()), self.now).wants_placement:
-            self.job = replace(self.job, state=State.STARTING, placed_attempt=self.job.attempt, started=self.now)
+        decision = decide(self.job, list(self.pods.values()), self.now)
+        if decision.wants_placement or decision.wants_again:
+            attempt = self.job.attempt + decision.wants_again
+            self.job = replace(
+                self.job,
+                state=State.STARTING,
+                attempt=attempt,
+                placed_attempt=attempt,
+                placed_at=self.now,
+                started=self.now,
+                disruption=None,
+                retry_at=None,
+            )
+
+    def disrupt(self, workers: int) -> None:
+        if self.job.placed_attempt is not None and self.job.disruption is None and not self.job.state.finished:
+            plan = Disruption(DisruptionKind.PREEMPTION, self.now, self.now + 30, "ns/other", "gives way", workers)
+            self.job = replace(self.job, disruption=plan)
+
+    def late(self) -> None:
+        """A gang that did not start in time."""
+        self.now += 700
 
     def kubelet(self, rank: int, what: str) -> None:
         pod = self.pods.get(rank)
@@ -260,6 +307,7 @@ class World:
 
 EVENTS = st.one_of(
     st.tuples(st.sampled_from(["step", "killed-before", "killed-after", "place", "suspend", "resume"]), st.just(0)),
+    st.tuples(st.sampled_from(["disrupt", "late"]), st.integers(0, 1)),
     st.tuples(st.sampled_from(["run", "run", "Succeeded", "Failed", "vanish"]), st.integers(0, 2)),
 )
 
@@ -278,6 +326,10 @@ def test_no_life_loses_a_job(workers: int, backoff: int, events: list[tuple[str,
                 world.step(act=False)
             case "place":
                 world.place()
+            case "disrupt":
+                world.disrupt(rank)
+            case "late":
+                world.late()
             case "suspend" | "resume":
                 policy = replace(world.job.policy, suspend=what == "suspend")
                 world.job = replace(world.job, policy=policy)
@@ -287,6 +339,7 @@ def test_no_life_loses_a_job(workers: int, backoff: int, events: list[tuple[str,
     policy = replace(world.job.policy, suspend=False)
     world.job = replace(world.job, policy=policy, deleting=delete)
     for _ in range(12 * (workers + backoff + 2)):
+        world.now += 20
         world.step()
         world.place()
         for rank in range(workers):

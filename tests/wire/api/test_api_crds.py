@@ -85,7 +85,7 @@ def test_defaults_are_those_of_the_models(kubectl: Kubectl) -> None:
     kubectl.good("apply", "-f", "-", stdin=a_job("defaults", model=MODEL))
     stored = kubectl.get("tjob", "defaults")
     assert stored["spec"]["parallelism"]["tensor"] == 1
-    assert stored["spec"]["scheduling"]["policy"] == {"gang": {}}
+    assert stored["spec"]["scheduling"]["policy"] == {"gang": {"growAfterSeconds": 300}}
     # What the server filled in is what the models fill in themselves.
     assert job_from(stored).spec == job_from(a_job("defaults", model=MODEL)).spec
 

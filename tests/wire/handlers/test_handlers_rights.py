@@ -82,6 +82,11 @@ def metric(process: Any, name: str) -> list[str]:
 
 async def test_a_whole_life_under_the_charts_rights(lab: Lab, real_cluster: ControlPlane) -> None:
     process = lab.operator(kubeconfig=real_cluster.operator)
+    await lab.add_job("slim", runPolicy={"checkpointSeconds": 1})
+    await lab.until_state("slim", "Running")
+    await lab.client.patch(JOBS, "slim", {"spec": {"replicas": 1}}, lab.namespace, subresource="scale")
+    await lab.until_status("slim", "runs with one worker", lambda s: s["state"] == "Running" and s["ready"] == "1/1")
+    await lab.client.delete(JOBS, "slim", lab.namespace)
     await lab.add_job("train", runPolicy={"backoffLimit": 1, "ttlSecondsAfterFinished": 1, "cleanPodPolicy": "All"})
     await lab.add_job("wide", workers=4)
     await lab.until_state("train", "Running")

@@ -1,0 +1,106 @@
+"""Gangs with fewer workers than they want: more of them when devices are free.
+
+Flows in: running gangs and the snapshot that this cycle's placements have left. Flows out: `Disruption`s (kind
+Resize): the gang saves a checkpoint, stops and goes on with more workers. Nobody is stopped unless the larger gang
+has a place now, and nobody grows past gangs that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from supernode.cluster import translate
+from supernode.cluster.cache import Key
+from supernode.cluster.kinds import Json
+from supernode.errors import InputError
+from supernode.handlers.context import Context
+from supernode.handlers.facts import job_facts
+from supernode.handlers.goingon import largest, lost_nodes
+from supernode.handlers.life import Disruption, DisruptionKind, JobFacts, State
+from supernode.handlers.reading import Readings
+from supernode.handlers.sizes import sizes_of
+from supernode.handlers.waiting import Candidate
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.snapshot import Snapshot
+
+# On whose behalf a gang grows.
+BY_GROWTH: Final = "growth"
+# Gangs that are looked at in one cycle.
+MOST_LOOKED_AT: Final = 8
+
+# Gives the demand of a job at a size, with node masks of the snapshot.
+DemandAt = Callable[[Key, Json, int], GangDemand]
+
+
+class Growth:
+    """Finds gangs that can grow.
+
+    Args:
+        context: what handlers share.
+        readings: reads jobs.
+        wake_at: asks for a job to be looked at again at a time.
+    """
+
+    def __init__(self, context: Context, readings: Readings, wake_at: Callable[[Key, float], None]) -> None:
+        self._context = context
+        self._readings = readings
+        self._wake_at = wake_at
+        # uid -> generation of the snapshot at which it could not grow.
+        self._tried: dict[str, int] = {}
+
+    def plans(
+        self, snapshot: Snapshot, waiting: Sequence[Candidate], demand_at: DemandAt
+    ) -> list[tuple[Json, Disruption]]:
+        """Gangs that grow now; each plan is made as if it were the only one, so the first in order goes."""
+        now, looked = self._context.now(), 0
+        for name in sorted(snapshot.holders):
+            namespace, _, job = name.partition("/")
+            key = (namespace, job)
+            obj = self._context.stores.jobs.get(key)
+            model = self._readings.read(key, obj).model if obj is not None else None
+            if obj is None or model is None or "deletionTimestamp" in obj["metadata"]:
+                continue
+            facts = job_facts(obj, model, accepted=True)
+            if not 0 < facts.workers < facts.wanted or facts.state is not State.RUNNING or facts.disruption is not None:
+                continue
+            rigid = facts.workers < (facts.fewest or facts.wanted)
+            due = (facts.placed_at or 0.0) + (0 if rigid else model.spec.scheduling.policy.gang.grow_after_seconds)
+            if now < due:
+                self._wake_at(key, due)
+                continue
+            if self._tried.get(obj["metadata"]["uid"]) == snapshot.generation or looked >= MOST_LOOKED_AT:
+                continue
+            if self._somebody_first(waiting, model.spec.pools, rigid, key):
+                continue
+            looked += 1
+            plan = self._plan(snapshot, key, obj, facts, demand_at)
+            if plan is not None:
+                return [(obj, plan)]
+            self._tried[obj["metadata"]["uid"]] = snapshot.generation
+        return []
+
+    def _somebody_first(self, waiting: Sequence[Candidate], pools: Sequence[str], rigid: bool, key: Key) -> bool:
+        """Whether a gang waits for the same pools: it comes before workers that a gang can do without."""
+        others = [each for each in waiting if set(each.demand.pools) & set(pools) and each.key != key]
+        return bool(others) and not rigid
+
+    def _plan(self, snapshot: Snapshot, key: Key, obj: Json, facts: JobFacts, demand_at: DemandAt) -> Disruption | None:
+        model = self._readings.read(key, obj).model
+        if model is None:
+            return None
+        name = f"{key[0]}/{key[1]}"
+        try:
+            held = translate.placement_of(name, obj["status"]["placement"])
+            lost = lost_nodes(snapshot, held, demand_at(key, obj, facts.wanted), ())
+        except InputError:
+            return None
+        sizes = [size for size in sizes_of(model.spec) if size > facts.workers]
+        found = largest(snapshot, name, sizes, lost, lambda size: demand_at(key, obj, size))
+        if found is None:
+            return None
+        workers, now = len(found.node_of), self._context.now()
+        message = f"starts again with {workers} workers instead of {facts.workers}: devices for them are free"
+        return Disruption(
+            DisruptionKind.RESIZE, now, now + facts.policy.checkpoint_seconds, BY_GROWTH, message, workers
+        )

@@ -1,0 +1,301 @@
+"""Gangs that give way to others: plans them, tells the victims, and takes it back when it would be in vain.
+
+Flows in: gangs that can't be placed, and what runs. Flows out: `status.nomination` of the gang that waits (the intent:
+which nodes are kept for it, and who gives way), then `status.disruption` of each victim. Both are in the API, so an
+operator that was killed between any two writes goes on from there.
+
+A victim is asked for a checkpoint, has a bounded time, stops, and is queued again; `lifecycle` sees to that. As long
+as it holds its place, the nomination can be taken back: when the gang that waits has gone, found a place, or when the
+plan would no longer help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from supernode.api.conditions import timestamp
+from supernode.api.rules import Problem
+from supernode.cluster.kinds import Json
+from supernode.handlers.context import Context
+from supernode.handlers.facts import disruption_of, is_ours, job_facts, state_of
+from supernode.handlers.jobstatus import Wait
+from supernode.handlers.life import Disruption, DisruptionKind, State
+from supernode.handlers.reading import Readings
+from supernode.handlers.sizes import sizes_of
+from supernode.handlers.waiting import Candidate
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.place import place_in
+from supernode.scheduling.placement import Placement
+from supernode.scheduling.preempt import Preemption, Victim, plan_preemption
+from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.unplaceable import Reason, Unplaceable
+from supernode.scheduling.work import Work
+
+# Plans made in one cycle: each may try hundreds of placements.
+MOST_PLANS: Final = 2
+# Victims that a sentence names.
+LISTED: Final = 3
+# Refusals that nobody's giving way would change.
+_HOPELESS: Final = frozenset(
+    {Reason.NO_MATCHING_POOL, Reason.EXCEEDS_MAX_QUOTA, Reason.OUT_OF_DEVICE_MEMORY, Reason.MISCONFIGURED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Nomination:
+    """`status.nomination`: nodes kept for a waiting gang, and who gives way: (key, uid, attempt, workers kept)."""
+
+    key: str
+    priority: int
+    nodes: frozenset[str]
+    victims: tuple[tuple[str, str, int, int], ...]
+    raw: Json
+
+    def names(self, key: str, uid: str, attempt: int) -> bool:
+        """Whether a gang, in this very attempt, is to give way."""
+        return any(victim[:3] == (key, uid, attempt) for victim in self.victims)
+
+
+def nomination_of(key: str, priority: int, status: Json) -> Nomination | None:
+    """The nomination in a job's status; None if there is none that can be read."""
+    raw = status.get("nomination") or {}
+    try:
+        victims = tuple(
+            (str(v["key"]), str(v["uid"]), int(v.get("attempt") or 0), int(v.get("workers") or 0))
+            for v in raw.get("victims") or ()
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Nomination(key, priority, frozenset(map(str, raw.get("nodes") or ())), victims, raw) if victims else None
+
+
+class Preemptions:
+    """Plans who gives way, and keeps places for those they give way to.
+
+    Args:
+        context: what handlers share.
+        readings: reads jobs.
+    """
+
+    def __init__(self, context: Context, readings: Readings) -> None:
+        self._context = context
+        self._readings = readings
+        # uid -> generation of the snapshot for which no plan was found.
+        self._hopeless: dict[str, int] = {}
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+    def nominations(self) -> dict[str, Nomination]:
+        """Every nomination that holds, by the key of the gang that waits."""
+        found: dict[str, Nomination] = {}
+        for key, obj in self._context.stores.jobs.objects().items():
+            status = obj.get("status") or {}
+            if not status.get("nomination") or not is_ours(obj) or "deletionTimestamp" in obj["metadata"]:
+                continue
+            model = self._readings.read(key, obj).model
+            if status.get("placement") or model is None or model.spec.run_policy.suspend:
+                continue
+            name = f"{key[0]}/{key[1]}"
+            nomination = nomination_of(name, self._priority(model), status)
+            if nomination is not None:
+                found[name] = nomination
+        return found
+
+    def in_vain(self, nominations: dict[str, Nomination]) -> list[Json]:
+        """Victims that nobody has a use for any more."""
+        found = []
+        for (namespace, name), obj in self._context.stores.jobs.objects().items():
+            status = obj.get("status") or {}
+            plan = disruption_of(status)
+            if plan is None or plan.kind is not DisruptionKind.PREEMPTION or not is_ours(obj):
+                continue
+            cause = nominations.get(plan.by)
+            key, uid = f"{namespace}/{name}", obj["metadata"]["uid"]
+            if cause is None or not cause.names(key, uid, _attempt(status)):
+                found.append(obj)
+        return found
+
+    def due(self, nominations: dict[str, Nomination]) -> list[tuple[Json, Disruption]]:
+        """Victims that have not been told yet, and what they are told."""
+        now = self._context.now()
+        found: list[tuple[Json, Disruption]] = []
+        for nomination in nominations.values():
+            for key, uid, attempt, workers in nomination.victims:
+                obj = self._holder(key, uid, attempt)
+                if obj is None or disruption_of(obj.get("status") or {}) is not None:
+                    continue
+                namespace, _, name = key.partition("/")
+                model = self._readings.read((namespace, name), obj).model
+                seconds = float(model.spec.run_policy.checkpoint_seconds) if model is not None else 0.0
+                mine = self._priority(model) if model is not None else 0
+                ends = f", keeping {workers} workers" if workers else ""
+                message = (
+                    f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine}){ends}; it "
+                    f"has {seconds:g} s to save a checkpoint"
+                )
+                kind = DisruptionKind.PREEMPTION
+                found.append((obj, Disruption(kind, now, now + seconds, nomination.key, message, workers)))
+        return found
+
+    def kept_for_others(self, candidate: Candidate, nominations: dict[str, Nomination]) -> frozenset[str]:
+        """Nodes that a gang must not take because they are kept for another one.
+
+        One of higher priority goes first in any case, unless it is itself to give way there.
+        """
+        key = candidate.demand.key
+        kept: set[str] = set()
+        for nomination in nominations.values():
+            victim = any(each[0] == key for each in nomination.victims)
+            if nomination.key != key and (victim or candidate.demand.priority <= nomination.priority):
+                kept |= nomination.nodes
+        return frozenset(kept)
+
+    # --- deciding --------------------------------------------------------------------------------------------------
+    def plan(
+        self,
+        snapshot: Snapshot,
+        refused: Sequence[tuple[Candidate, Unplaceable, GangDemand]],
+        nominations: dict[str, Nomination],
+    ) -> dict[str, Wait]:
+        """What gangs that can't be placed wait for, where others give way; by key.
+
+        Args:
+            snapshot: the cluster as it is left after this cycle's placements.
+            refused: in the order of the queue, each with its demand (node masks belong to the snapshot).
+            nominations: those that hold so far.
+        """
+        answers: dict[str, Wait] = {}
+        plans = 0
+        taken = {victim[0] for nomination in nominations.values() for victim in nomination.victims}
+        for candidate, result, demand in refused:
+            mine = nominations.get(demand.key)
+            if mine is not None and self._still_helps(snapshot, demand, mine):
+                answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), self._sentence(demand, mine), mine.raw)
+                continue
+            if mine is not None:
+                taken -= {victim[0] for victim in mine.victims}
+            if plans >= MOST_PLANS or not self._may(snapshot, candidate, result):
+                continue
+            victims = self._victims(snapshot, demand, taken)
+            if not victims:
+                continue
+            plans += 1
+            found = plan_preemption(snapshot, demand, victims)
+            if found is None:
+                self._hopeless[candidate.uid] = snapshot.generation
+                continue
+            nomination = self._nominate(candidate, found)
+            taken |= {victim[0] for victim in nomination.victims}
+            sentence = self._sentence(demand, nomination)
+            answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), sentence, nomination.raw)
+        return answers
+
+    def forget(self, uid: str) -> None:
+        """The job is gone."""
+        self._hopeless.pop(uid, None)
+
+    def _may(self, snapshot: Snapshot, candidate: Candidate, result: Unplaceable) -> bool:
+        """Whether a gang may ask others to give way."""
+        priority = self._readings.priority(candidate.model)
+        if isinstance(priority, Problem) or not priority.preempts:
+            return False
+        if result.code in _HOPELESS or not result.possible or result.reserved_for:
+            return False
+        return self._hopeless.get(candidate.uid) != snapshot.generation
+
+    def _still_helps(self, snapshot: Snapshot, demand: GangDemand, nomination: Nomination) -> bool:
+        """Whether the gang can start when those victims that still hold something have gone."""
+        work = Work(snapshot)
+        waiting = False
+        for key, uid, attempt, workers in nomination.victims:
+            obj, holding = self._holder(key, uid, attempt), snapshot.holders.get(key)
+            if obj is None or holding is None:
+                continue
+            there = int(holding.workers.sum())
+            if workers < there:
+                waiting = True
+                work.release(key, there - workers if workers else None)
+        return waiting and isinstance(place_in(work, demand, closed=False), Placement)
+
+    def _victims(self, snapshot: Snapshot, demand: GangDemand, taken: Iterable[str]) -> list[Victim]:
+        """Gangs that run in the pools asked for and could give way."""
+        spared, now = set(taken), self._context.now()
+        found = []
+        for key, holding in snapshot.holders.items():
+            namespace, _, name = key.partition("/")
+            obj = self._context.stores.jobs.get((namespace, name))
+            if obj is None or key in spared or not set(holding.pools) & set(demand.pools):
+                continue
+            status = obj.get("status") or {}
+            model = self._readings.read((namespace, name), obj).model
+            if model is None or disruption_of(status) is not None or "deletionTimestamp" in obj["metadata"]:
+                continue
+            if state_of(status) not in (State.STARTING, State.RUNNING):
+                continue
+            facts = job_facts(obj, model, accepted=True)
+            since = max(at for at in (facts.saved_at, facts.placed_at, facts.started, 0.0) if at is not None)
+            lost = max(0.0, now - since) if since and facts.state is State.RUNNING else 0.0
+            surplus = max(0, facts.workers - sizes_of(model.spec)[-1])
+            found.append(Victim(key, self._priority(model), lost, surplus))
+        return found
+
+    def _nominate(self, candidate: Candidate, plan: Preemption) -> Nomination:
+        victims = []
+        for key, given in [*((key, 0) for key in plan.gangs), *plan.shrunk]:
+            namespace, _, name = key.partition("/")
+            obj = self._context.stores.jobs.get((namespace, name)) or {}
+            placement = (obj.get("status") or {}).get("placement") or {}
+            kept = len(placement.get("workers") or ()) - given if given else 0
+            victims.append((key, str(obj["metadata"]["uid"]), _attempt(obj.get("status") or {}), kept))
+        raw: Json = {
+            "since": timestamp(self._context.now()),
+            "nodes": sorted(plan.placement.nodes),
+            "victims": [
+                {"key": key, "uid": uid, "attempt": attempt, "workers": kept} for key, uid, attempt, kept in victims
+            ],
+        }
+        demand = candidate.demand
+        return Nomination(demand.key, demand.priority, frozenset(plan.placement.nodes), tuple(victims), raw)
+
+    def _sentence(self, demand: GangDemand, nomination: Nomination) -> str:
+        """What it waits for, in numbers; the same as long as nothing changes."""
+        named, devices = [], 0
+        for key, uid, attempt, workers in nomination.victims:
+            obj = self._holder(key, uid, attempt)
+            if obj is None:
+                continue
+            placed = obj["status"]["placement"].get("workers") or []
+            gives = sum(len(worker.get("devices") or ()) for worker in placed[workers:])
+            devices += gives
+            what = f"{len(placed) - workers} of {len(placed)} workers of {key}" if workers else key
+            named.append(f"{what} ({gives} devices)")
+        more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
+        if not named:
+            return f"needs {demand.fewest} workers x {demand.devices} devices; those that gave way have stopped"
+        return (
+            f"needs {demand.fewest} workers x {demand.devices} devices ({demand.fewest * demand.devices}) with "
+            f"priority {demand.priority}; {', '.join(named[:LISTED])}{more} "
+            f"{'gives' if len(named) == 1 else 'give'} way for it, {devices} devices are still held by "
+            f"{len(named)} of {len(nomination.victims)} gang{'' if len(nomination.victims) == 1 else 's'}"
+        )
+
+    def _holder(self, key: str, uid: str, attempt: int) -> Json | None:
+        """A victim as long as it holds what it was chosen for."""
+        namespace, _, name = key.partition("/")
+        obj = self._context.stores.jobs.get((namespace, name))
+        if obj is None or obj["metadata"]["uid"] != uid:
+            return None
+        status = obj.get("status") or {}
+        if state_of(status).finished or not (status.get("placement") or {}).get("workers"):
+            return None
+        return obj if _attempt(status) == attempt else None
+
+    def _priority(self, model: object) -> int:
+        priority = self._readings.priority(model)  # type: ignore[arg-type]
+        return 0 if isinstance(priority, Problem) else priority.value
+
+
+def _attempt(status: Json) -> int:
+    attempt = (status.get("placement") or {}).get("attempt")
+    return attempt if isinstance(attempt, int) else 0
