@@ -39,7 +39,13 @@ from __future__ import annotations
 
 
 class SupernodeError(Exception):
-    """Root of every error that Supernode raises itself."""
+    """Root of every error that Supernode raises itself.
+
+    Attributes:
+        call: of an emulated device's client, the number of the call that failed; 0: none.
+    """
+
+    call: int = 0
 
 
 class InputError(SupernodeError):

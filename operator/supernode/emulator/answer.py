@@ -4,7 +4,7 @@ Flows in: `[name, argument ...]` from a frame's header, nothing of which is trus
 earliest failure of the commands before it. Not here: commands (`dispatch`), frames (`wire`).
 
     read  array segment offset      (segment -1: in the reply's body)
-    synchronize  [streams]|null     event  event       memory  device
+    synchronize  [streams]|null     event  event       memory  device      empty  device
     segment  new size               (gives a file descriptor)          discard  segment     drain
 """
 
@@ -74,8 +74,15 @@ def _event(session: Session, handle: int) -> Reply:
 def _memory(session: Session, ordinal: int) -> Reply:
     if not 0 <= ordinal < len(session.devices):
         raise InvalidHandleError(f"there is no device {ordinal}")
-    use = session.devices[ordinal].memory.use()
-    return Reply({"inUse": use.in_use, "peak": use.peak, "limit": use.limit, "allocations": use.allocations})
+    card, own = session.devices[ordinal].memory.use(), session.pools[ordinal].use()
+    return Reply({"card": card._asdict(), "own": own._asdict()})
+
+
+def _empty(session: Session, ordinal: int) -> Reply:
+    """Give back what no array needs, once all work is done that might still."""
+    if not 0 <= ordinal < len(session.devices):
+        raise InvalidHandleError(f"there is no device {ordinal}")
+    return Reply({"given": session.pools[ordinal].empty()})
 
 
 def _segment(session: Session, number: int, size: int) -> Reply:
@@ -97,6 +104,7 @@ REQUESTS: Final[Mapping[str, Callable[..., Reply]]] = {
     "synchronize": _synchronize,
     "event": _event,
     "memory": _memory,
+    "empty": _empty,
     "segment": _segment,
     "discard": _discard,
     "drain": _drain,

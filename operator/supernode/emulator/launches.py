@@ -20,11 +20,11 @@ from typing import Any, Final
 from supernode.emulator.kernels import TABLE, Spec
 from supernode.emulator.kernels.rules import known_dtype, normal_shape
 from supernode.emulator.kernels.table import MAX_AXES, MAX_BYTES
-from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.buffer import Buffer, Storage
 from supernode.emulator.runtime.call import Call
 from supernode.emulator.runtime.launch import Launch, Signature
 from supernode.emulator.runtime.work import View
-from supernode.emulator.session import Session
+from supernode.emulator.session import MAX_ARRAYS, Session
 from supernode.emulator.wire import FORGET, FREE, VIEW, WORDS
 from supernode.errors import EmulatorError, InputError, InvalidHandleError, KernelError, ProtocolError, SupernodeError
 
@@ -59,7 +59,7 @@ def prepare(
         plan = TABLE.plan(name, signature.specs, attributes)
         if len(plan.outputs) != outputs:
             raise ProtocolError(f"{name} has {len(plan.outputs)} results, but {outputs} handles came")
-        signature.accept(plan, stream.device.costs.seconds(plan.cost))
+        signature.accept(plan, stream.device.costs.seconds(plan.cost), session.pools[stream.device.ordinal])
     except ProtocolError:
         raise
     except (EmulatorError, InputError) as exc:
@@ -83,16 +83,18 @@ def start(session: Session, signature: Signature, inputs: Sequence[int], handles
                 break
             buffers.append(found)
         else:
-            plan = signature.plan
+            handle = handles[0]
+            if handle < 0 or handle in arrays or len(arrays) >= MAX_ARRAYS:
+                session.check_new(handle)
             try:
-                output = session.new_array(handles[0], plan.outputs[0], stream, signature.name, plan.nbytes[0])  # type: ignore[union-attr]
-            except ProtocolError:
-                raise
+                block = signature.pool.take(signature.nbytes, signature.label)
             except EmulatorError as exc:
                 session.failed(signature.call(session.number), exc, handles, stream)
                 return
             for found in buffers:
                 found.uses += 1
+            output = Buffer(signature.output, Storage(stream, block))
+            arrays[handle] = output
             output.storage.position = stream.add(
                 Launch(signature, session.number, session.host_seconds, buffers, (output,))
             )
@@ -196,7 +198,7 @@ def view(session: Session, source: int, handle: int, shape: Sequence[int], start
         return
     if type(start) is not int or not 0 <= start <= base.spec.size - spec.size or len(spec.shape) > MAX_AXES:
         raise KernelError(f"{base.spec} cannot be seen as {spec} from element {start!r}")
-    storage.allocation.memory.share(storage.allocation)
+    storage.allocation.pool.share(storage.allocation)
     seen = session.arrays[handle] = Buffer(spec, storage)
     base.uses += 1
     # On the writer's stream, so that there is something to look at.

@@ -55,6 +55,12 @@ METRICS: Final[Mapping[str, Figure]] = {
     "supernode_emulator_memory_used_bytes": Figure("gauge", _DEVICE, "Device memory in use"),
     "supernode_emulator_memory_peak_bytes": Figure("gauge", _DEVICE, "Most device memory ever in use"),
     "supernode_emulator_memory_limit_bytes": Figure("gauge", _DEVICE, "Device memory of the card"),
+    "supernode_emulator_memory_reserved_bytes": Figure(
+        "gauge", _DEVICE, "Device memory that the clients' allocators hold, in use or kept for arrays to come"
+    ),
+    "supernode_emulator_memory_largest_free_bytes": Figure(
+        "gauge", _DEVICE, "Device memory that no client holds: the largest array of a client that has nothing yet"
+    ),
     "supernode_emulator_allocations": Figure("gauge", _DEVICE, "Allocations on the device"),
     "supernode_training_step": Figure("gauge", (), "Last step that the worker reported"),
     "supernode_training_loss": Figure("gauge", (), "Last loss that the worker reported"),
@@ -113,6 +119,8 @@ class RuntimeCollector(Collector):
             put("emulator_memory_used_bytes", memory.in_use, label)
             put("emulator_memory_peak_bytes", memory.peak, label)
             put("emulator_memory_limit_bytes", memory.limit, label)
+            put("emulator_memory_reserved_bytes", memory.reserved, label)
+            put("emulator_memory_largest_free_bytes", memory.largest, label)
             put("emulator_allocations", memory.allocations, label)
         training = self._progress.snapshot()
         put("training_step", training["step"])

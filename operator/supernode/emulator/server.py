@@ -220,6 +220,7 @@ class Server:
                 self.progress,
                 self.config.socket.parent,
                 alive=lambda: _connected(connection),
+                owner=f"client {number}",
             )
             self._converse(connection, session)
         except ClientGoneError:
@@ -289,10 +290,10 @@ def _reply(connection: socket.socket, reply: Reply) -> None:
 
 def _reply_error(connection: socket.socket, error: SupernodeError) -> None:
     """Tell the client, if it still listens."""
-    kind = type(error).__name__
+    words = {"type": type(error).__name__, "message": str(error)[:4000], "call": error.call}
     with contextlib.suppress(OSError):
         connection.settimeout(1.0)
-        wire.send(connection, wire.encode({"error": {"type": kind, "message": str(error)[:4000]}}))
+        wire.send(connection, wire.encode({"error": words}))
     with contextlib.suppress(OSError):
         connection.settimeout(None)
 

@@ -17,6 +17,7 @@ from supernode.emulator.runtime.buffer import Buffer, Storage
 from supernode.emulator.runtime.call import Call, Failures
 from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.launch import Signature
+from supernode.emulator.runtime.memory import Block
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import After, Fabric, Marker
 from supernode.emulator.segments import Segments
@@ -43,9 +44,11 @@ class Session:
         progress: takes the client's reports.
         directory: for shared-memory segments.
         alive: whether the client is still connected; asked while it waits.
+        owner: the client's name, for messages.
 
     Attributes:
         arrays, streams, events, signatures: by the client's numbers. Stream i is the default stream of device i.
+        pools: the client's share of each device's memory.
         number: commands so far; the client counts the same.
         host_seconds: device time that the client's program has seen by waiting; what it issues next starts no earlier.
     """
@@ -58,6 +61,7 @@ class Session:
         directory: Path,
         *,
         alive: Callable[[], bool] = lambda: True,
+        owner: str = "the client",
     ) -> None:
         self.devices = devices
         self.fabric = fabric
@@ -72,6 +76,9 @@ class Session:
         # A client that comes later (a worker that was started again) begins when the devices are done with the past.
         self.host_seconds = max((device.seconds for device in devices), default=0.0)
         self._alive = alive
+        self.pools = [device.memory.pool(owner) for device in devices]
+        for pool in self.pools:
+            pool.holders = self._blocks
         for device in devices:
             self.add_stream(device.ordinal, device.ordinal)
 
@@ -123,13 +130,18 @@ class Session:
         """
         self.check_new(handle)
         size = spec.nbytes if nbytes < 0 else nbytes
-        buffer = self.arrays[handle] = Buffer(spec, Storage(stream, stream.device.memory.allocate(size, (label, spec))))
+        block = self.pools[stream.device.ordinal].take(size, (label, spec))
+        buffer = self.arrays[handle] = Buffer(spec, Storage(stream, block))
         return buffer
 
     def check_new(self, handle: object) -> None:
         """Refuse a handle that is not a new number."""
         if type(handle) is not int or handle < 0 or handle in self.arrays or len(self.arrays) >= MAX_ARRAYS:
             raise ProtocolError(f"{handle!r} is not a new handle (there are {len(self.arrays)} arrays)")
+
+    def _blocks(self) -> Iterable[Block]:
+        storages = (buffer.storage for buffer in list(self.arrays.values()))
+        return (storage.allocation for storage in storages if storage.allocation is not None)
 
     def failed(self, call: Call, exc: Exception, handles: Iterable[int], stream: Stream) -> None:
         """Keep a call's failure; the handles it should have made stand for nothing, with that reason."""
@@ -210,9 +222,9 @@ class Session:
         """Give everything back: memory at once, threads when their running item is done."""
         for stream in self.streams.values():
             stream.aborted = True
-        for buffer in self.arrays.values():
-            buffer.release()
         self.arrays.clear()
+        for pool in self.pools:
+            pool.close()
         self.segments.close()
         for stream in self.streams.values():
             stream.close()

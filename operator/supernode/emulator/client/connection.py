@@ -240,8 +240,11 @@ class Connection:
             self._closed = str(error.get("message"))
             self._socket.close()
         message = str(error.get("message"))
-        place = self.place(error["call"]) if "call" in error else ""
-        raise kind(f"{message} (called at {place})" if place else message)
+        call = error.get("call")
+        place = self.place(call) if call else ""
+        raised = kind(f"{message} (called at {place})" if place else message)
+        raised.call = call or 0
+        raise raised
 
     def _lost(self, exc: OSError) -> EmulatorError:
         self._closed = f"the sidecar is gone ({exc})"

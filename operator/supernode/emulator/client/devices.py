@@ -28,12 +28,26 @@ _getframe: Final = sys._getframe
 
 
 class MemoryUse(NamedTuple):
-    """Bytes in use on a device, the most there ever were, the limit, and the number of allocations."""
+    """Memory of a device, in bytes.
+
+    Attributes:
+        in_use: in arrays of all clients.
+        peak: most that ever were.
+        limit: of the card.
+        allocations: arrays that have memory of their own.
+        reserved: what the clients' allocators hold, in use or kept for arrays to come.
+        own, own_reserved: of these, what this client has.
+        largest: the largest array that this client could make now; less than what is free where memory is fragmented.
+    """
 
     in_use: int
     peak: int
     limit: int
     allocations: int
+    reserved: int
+    own: int
+    own_reserved: int
+    largest: int
 
 
 class _Ready(NamedTuple):
@@ -288,7 +302,22 @@ class Device:
     def memory(self) -> MemoryUse:
         """Memory of the device now, as the sidecar counts it (other clients included)."""
         header, _, _ = self._connection.request("memory", self.ordinal)
-        return MemoryUse(header["inUse"], header["peak"], header["limit"], header["allocations"])
+        card, own = header["card"], header["own"]
+        return MemoryUse(
+            card["in_use"],
+            card["peak"],
+            card["limit"],
+            card["allocations"],
+            card["reserved"],
+            own["in_use"],
+            own["reserved"],
+            own["largest"],
+        )
+
+    def empty_cache(self) -> int:
+        """Give memory that no array of this client has back to the card, for other clients; gives its bytes."""
+        header, _, _ = self._connection.request("empty", self.ordinal)
+        return int(header["given"])
 
     def _own(self, stream: Stream) -> int:
         if stream.device is not self:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from supernode.emulator.kernels import Spec
 from supernode.emulator.kernels.table import AnyArray
-from supernode.emulator.runtime.memory import Allocation
+from supernode.emulator.runtime.memory import Block
 from supernode.errors import SupernodeError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Storage:
 
     __slots__ = ("allocation", "position", "readers", "ready_seconds", "stream")
 
-    def __init__(self, stream: Stream, allocation: Allocation | None) -> None:
+    def __init__(self, stream: Stream, allocation: Block | None) -> None:
         self.allocation = allocation
         self.stream = stream
         self.position = 0
@@ -82,4 +82,4 @@ class Buffer:
         allocation = self.storage.allocation
         if self.held and allocation is not None:
             self.held = False
-            allocation.memory.release(allocation)
+            allocation.pool.release(allocation)

@@ -46,7 +46,9 @@ class Failures:
         first = errors[0][1]
         if not more:
             return first
-        return type(first)(f"{first} (and {more} later calls failed)")
+        error = type(first)(f"{first} (and {more} later calls failed)")
+        error.call = first.call
+        return error
 
 
 class Call:
@@ -76,6 +78,7 @@ class Call:
         text = text.removeprefix(f"{words}: ")
         error = kind(f"call {self.number}, {words} on {where}: {text}")
         error.__cause__ = exc
+        error.call = self.number
         self.failures.add(self.number, error)
         return error
 

@@ -16,6 +16,7 @@ from supernode.emulator.kernels import Plan, Spec
 from supernode.emulator.runtime.buffer import Buffer
 from supernode.emulator.runtime.call import Call, Failures, poison
 from supernode.emulator.runtime.host import LARGE, check_room
+from supernode.emulator.runtime.memory import Pool
 from supernode.errors import SupernodeError
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ class Signature:
         stream: whose order the launches keep.
         plan: what the kernel table says; None where it refused.
         error: why it refused.
-        seconds: device time of one launch.
+        seconds, flops: device time and arithmetic of one launch.
         into: results go into arrays that exist.
+        writes: inputs that are updated in place.
         direct: NumPy function that gives the only result from the inputs (and `constants`), with nothing to convert.
         fusable: may be computed with its neighbours, block by block.
-        simple: makes one new array and writes nothing else.
+        simple: makes one new array and writes nothing else: `output`, of `nbytes`, with memory from `pool`.
         failures: where a failed launch is told.
     """
 
@@ -49,16 +51,22 @@ class Signature:
         "direct",
         "error",
         "failures",
+        "flops",
         "full",
         "fusable",
         "into",
+        "label",
         "large",
         "name",
+        "nbytes",
+        "output",
         "plan",
+        "pool",
         "seconds",
         "simple",
         "specs",
         "stream",
+        "writes",
     )
 
     def __init__(
@@ -81,20 +89,29 @@ class Signature:
         self.plan: Plan | None = None
         self.error: SupernodeError | None = None
         self.seconds = 0.0
+        self.flops = 0.0
         self.direct: Any = None
         self.constants: tuple[Any, ...] = ()
         self.full: Mapping[str, Any] = attributes
         self.fusable = self.large = self.simple = False
         self.counts = (len(specs), outputs)
+        self.writes: tuple[int, ...] = ()
 
-    def accept(self, plan: Plan, seconds: float) -> Signature:
+    def accept(self, plan: Plan, seconds: float, pool: Pool) -> Signature:
         """Take in what the table says."""
         kernel = plan.kernel
         self.plan = plan
         self.seconds = seconds
+        self.flops = plan.cost.flops
+        self.writes = kernel.writes
         self.full = {**kernel.attributes, **self.attributes} if self.attributes else kernel.attributes
         self.large = not kernel.lazy and max(plan.nbytes, default=0) >= LARGE
         self.simple = len(plan.outputs) == 1 and not kernel.writes and not self.into
+        if self.simple:
+            self.pool = pool
+            self.output = plan.outputs[0]
+            self.nbytes = plan.nbytes[0]
+            self.label = (self.name, self.output)
         self._find_direct(plan)
         shape = plan.outputs[0].shape if plan.outputs else ()
         size = plan.outputs[0].size if plan.outputs else 0
@@ -168,16 +185,17 @@ class Launch:
         try:
             if signature.large:
                 self.check_room()
-            if signature.direct is not None:
-                results = (signature.direct(*arrays, *signature.constants),)
+            if signature.direct is not None and not signature.into:
+                self.outputs[0].data = signature.direct(*arrays, *signature.constants)
             else:
-                results = signature.plan.kernel.run(arrays, signature.full, signature.plan.outputs)  # type: ignore
-            if signature.into:
-                for buffer, result in zip(self.outputs, results, strict=True):
-                    np.copyto(buffer.data, result)  # type: ignore[arg-type]
-            else:
-                for buffer, result in zip(self.outputs, results, strict=True):
-                    buffer.data = result
+                plan = signature.plan
+                results = plan.kernel.run(arrays, signature.full, plan.outputs)  # type: ignore
+                if signature.into:
+                    for buffer, result in zip(self.outputs, results, strict=True):
+                        np.copyto(buffer.data, result)  # type: ignore[arg-type]
+                else:
+                    for buffer, result in zip(self.outputs, results, strict=True):
+                        buffer.data = result
         except Exception as exc:
             self.fail(stream, exc)
             return
@@ -186,15 +204,14 @@ class Launch:
     def spend(self, stream: Stream, start: float) -> None:
         """Count the launch, and its device time from when its inputs were ready."""
         signature = self.signature
-        end = stream.advance(start, signature.seconds)
+        end = stream.seconds
+        stream.seconds = end = (start if start > end else end) + signature.seconds
         for buffer in self.outputs:
             buffer.storage.ready_seconds = end
-        plan = signature.plan
-        if plan.kernel.writes:  # type: ignore[union-attr]
-            for index in plan.kernel.writes:  # type: ignore[union-attr]
-                self.inputs[index].storage.ready_seconds = end
-        stream.flops += plan.cost.flops  # type: ignore[union-attr]
-        stream.launches[signature.name] += 1
+        for index in signature.writes:
+            self.inputs[index].storage.ready_seconds = end
+        launched = stream.launched
+        launched[signature] = launched.get(signature, 0) + 1
 
     def check_room(self) -> None:
         """Refuse results that the host cannot hold (OutOfDeviceMemoryError)."""
@@ -208,5 +225,5 @@ class Launch:
     def spoil(self, error: SupernodeError) -> None:
         """What it should have written cannot be used, for this reason."""
         poison(self.outputs, error)
-        for index in self.signature.plan.kernel.writes:  # type: ignore[union-attr]
+        for index in self.signature.writes:
             poison([self.inputs[index]], error)

@@ -11,11 +11,14 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from supernode.emulator.runtime.device import Device
+
+if TYPE_CHECKING:
+    from supernode.emulator.runtime.launch import Signature
 
 #: Work items that may wait in a stream before the session that puts them is held back.
 DEPTH: Final = 4096
@@ -36,7 +39,7 @@ class Stream:
         position: items put so far; written by the session alone.
         completed: items done so far; written by the stream's thread alone.
         aborted: items do nothing any more, except `work.Marker`, which others wait for.
-        flops, copied, launches, collectives: done since the last `publish`; written by the stream's thread alone.
+        launched, copied, collectives: done since the last `publish`; written by the stream's thread alone.
     """
 
     def __init__(self, device: Device, name: str, *, seconds: float = 0.0) -> None:
@@ -46,9 +49,8 @@ class Stream:
         self.position = 0
         self.completed = 0
         self.aborted = False
-        self.flops = 0.0
+        self.launched: dict[Signature, int] = {}
         self.copied = 0
-        self.launches: Counter[str] = Counter()
         self.collectives: Counter[str] = Counter()
         self._busy = 0.0
         self._pending: list[Work] = []
@@ -115,17 +117,23 @@ class Stream:
 
     def publish(self) -> None:
         """Add what was done to the device's counters."""
+        flops, busy = 0.0, self._busy
+        launches: Counter[str] = Counter()
+        for signature, count in self.launched.items():
+            launches[signature.name] += count
+            busy += count * signature.seconds
+            flops += count * signature.flops
         self.device.progress(
             self.seconds,
-            busy=self._busy,
-            flops=self.flops,
+            busy=busy,
+            flops=flops,
             copied=self.copied,
-            launches=self.launches,
+            launches=launches,
             collectives=self.collectives,
         )
-        self._busy = self.flops = 0.0
+        self._busy = 0.0
         self.copied = 0
-        self.launches.clear()
+        self.launched.clear()
         self.collectives.clear()
 
     def _work(self) -> None:

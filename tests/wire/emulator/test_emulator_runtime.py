@@ -1,0 +1,198 @@
+"""What a HIP runtime gives, through the socket: launches by signature, the place of a failed call, memory figures."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from supernode.emulator.client import Emulator, connect
+from supernode.emulator.client.connection import Connection
+from supernode.emulator.server import Server
+from supernode.errors import InvalidHandleError, KernelError, OutOfDeviceMemoryError, ProtocolError
+
+
+def line() -> int:
+    frame = inspect.currentframe()
+    assert frame is not None
+    assert frame.f_back is not None
+    return frame.f_back.f_lineno
+
+
+# --- launches by signature ---
+
+
+def test_what_is_told_apart_by_more_than_equality(emulator: Emulator) -> None:
+    device = emulator.devices[0]
+    x = device.array(np.array([1.0, -2.0], np.float32))
+    for _ in range(3):  # said in words, prepared, said in numbers
+        assert np.signbit(device.launch("multiply", x, 0.0).numpy()).tolist() == [False, True]
+        assert np.signbit(device.launch("multiply", x, -0.0).numpy()).tolist() == [True, False]
+        assert device.launch("add", x, 1).numpy().tolist() == [2, -1]
+        assert np.isnan(device.launch("add", x, float("nan")).numpy()).all()
+        assert device.launch("sum", x, axis=0, keepdims=True).shape == (1,)
+        assert device.launch("sum", x, axis=0, keepdims=False).shape == ()
+
+
+def test_signatures_begin_anew_when_all_are_in_use(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.emulator.client.emulator.MAX_SIGNATURES", 8)
+    device = emulator.devices[0]
+    arrays = [device.array(np.full(n, float(n), np.float32)) for n in range(1, 30)]
+    for _ in range(3):
+        sums = [device.launch("add", array, array) for array in arrays]
+        assert [total.numpy().tolist() for total in sums] == [[2.0 * n] * n for n in range(1, 30)]
+
+
+def test_launches_on_other_streams_and_into_arrays_are_prepared_too(emulator: Emulator) -> None:
+    device = emulator.devices[0]
+    stream = device.stream()
+    x, out = device.full(4, 1.0), device.zeros(4)
+    for _ in range(5):
+        assert device.launch("add", x, out, out=out, stream=stream) is out
+    assert out.numpy().tolist() == [5] * 4
+    stream.close()
+    device.launch("add", x, out, out=out, stream=stream)
+    with pytest.raises(InvalidHandleError, match=r"call \d+, add\(f32\[4\], f32\[4\]\).* closed"):
+        emulator.synchronize()
+    assert device.launch("add", x, x).numpy().tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [[5], [0, 1], [-1, 3, 1], [-9, 0], [-2], [-1], [-4, 1, 2, 0, 40], [-4, 1, 2, 0, -3], [-1, -5], [0, 1, 1, 1]],
+)
+def test_numbers_that_mean_nothing_are_refused(server: Server, codes: list[int]) -> None:
+    connection = Connection(server.config.socket, timeout=10)
+    connection.record(["launch", 0, "full", [], [1], {"shape": [4], "value": 1.0}])
+    connection.record(["prepare", 0, 0, "add", [["f32", [4]]] * 2, 1, {}, False], counts=False)
+    connection._codes += codes
+    with pytest.raises(ProtocolError):
+        connection.request("synchronize", None)
+    with connect(server.config.socket, environment={}) as other:
+        assert other.devices[0].full(2, 3.0).numpy().tolist() == [3, 3]
+
+
+def test_a_signature_is_for_its_specs_alone(server: Server) -> None:
+    connection = Connection(server.config.socket, timeout=10)
+    connection.record(["launch", 0, "full", [], [1], {"shape": [5], "value": 1.0}])
+    connection.record(["prepare", 0, 0, "add", [["f32", [4]]] * 2, 1, {}, False], counts=False)
+    connection._codes += [0, 1, 1, 2]
+    with pytest.raises(ProtocolError, match="prepared for other inputs"):
+        connection.request("synchronize", None)
+
+
+# --- the place of a failed call ---
+
+
+def test_a_failure_names_the_line_of_the_program(emulator: Emulator) -> None:
+    device = emulator.devices[0]
+    half = device.zeros(120_000)
+    kept = device.launch("add", half, half)
+    wrong, also = (device.launch("add", half, half), line())  # the third of 480,000 bytes
+    assert kept.shape == (120_000,)
+    with pytest.raises(OutOfDeviceMemoryError, match=r"call 3, add\(f32\[120000\], f32\[120000\]\)") as caught:
+        device.full(3, 1.0).numpy()
+    assert caught.value.call == 3
+    assert f"(called at {__file__}:{also})" in str(caught.value)
+    with pytest.raises(OutOfDeviceMemoryError):
+        wrong.numpy()
+
+
+def test_a_failure_names_the_program_and_not_the_array_library(server: Server) -> None:
+    from supernode.emulator import array_api as xp
+    from supernode.emulator.array_api import session
+
+    with connect(server.config.socket, environment={}) as connected:
+        session.use(connected)
+        kept = xp.zeros(120_000, dtype=xp.float32)
+        _, where = [kept + 1, kept + 2, kept + 3], line()
+        with pytest.raises(OutOfDeviceMemoryError) as caught:
+            connected.synchronize()
+        assert f"{__file__}:{where}" in str(caught.value)
+
+
+def test_what_was_called_long_ago_has_no_place_but_a_number(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.emulator.client.connection._PLACES", 4)
+    with connect(server.config.socket, environment={}) as emulator:
+        device = emulator.devices[0]
+        device.zeros(1 << 20)
+        for _ in range(10):
+            device.full(1, 1.0)
+        with pytest.raises(OutOfDeviceMemoryError, match="call 1, ") as caught:
+            emulator.synchronize()
+        assert "called at" not in str(caught.value)
+
+
+# --- memory ---
+
+
+def test_memory_figures(server: Server) -> None:
+    with connect(server.config.socket, environment={}) as one, connect(server.config.socket, environment={}) as two:
+        device = one.devices[0]
+        kept = device.zeros(1000)
+        gone = device.zeros(100_000)
+        use = device.memory()
+        assert (use.in_use, use.own, use.allocations) == (4096 + 400_128, 4096 + 400_128, 2)
+        assert use.reserved == use.own_reserved >= use.in_use
+        del gone
+        use = device.memory()
+        assert (use.in_use, use.peak) == (4096, 4096 + 400_128)
+        assert use.own_reserved >= 4096 + 400_128  # kept for the next array of the size
+        assert two.devices[0].memory().own == two.devices[0].memory().own_reserved == 0
+        two.devices[0].zeros(200_000)
+        with pytest.raises(OutOfDeviceMemoryError, match=r"1 other client of the sidecar holds 4\d\d"):
+            two.synchronize()
+        assert device.empty_cache() >= 400_128
+        assert two.devices[0].zeros(200_000).numpy().sum() == 0
+        assert kept.numpy().sum() == 0
+
+
+def test_a_program_that_repeats_itself_takes_no_more(emulator: Emulator) -> None:
+    device = emulator.devices[0]
+    x = device.array(np.ones(1000, np.float32))
+    figures = set()
+    for _ in range(20):
+        y = x
+        for n in (0.5, 2.0, 3.0):
+            y = device.launch("add", device.launch("multiply", y, n), x)
+        y.numpy()
+        del y
+        figures.add(device.memory()[:6])
+    assert len(figures) == 1
+
+
+def test_metrics_say_what_is_reserved(sidecar: Callable[..., Server]) -> None:
+    from urllib.request import urlopen
+
+    server = sidecar(devices=1)
+    with connect(server.config.socket, environment={}) as emulator:
+        kept = emulator.devices[0].zeros(1000)
+        emulator.synchronize()
+        assert server.http is not None
+        with urlopen(f"http://{server.http.host}:{server.http.port}/metrics") as answer:
+            text = answer.read().decode()
+        use = emulator.devices[0].memory()
+        assert kept.shape == (1000,)
+    for name, value in (("reserved", use.reserved), ("largest_free", (1 << 20) - use.reserved)):
+        found = re.search(rf'^supernode_emulator_memory_{name}_bytes{{device="0"}} (\S+)$', text, re.MULTILINE)
+        assert found is not None
+        assert float(found[1]) == value
+
+
+def test_call_numbers_do_not_depend_on_what_python_frees(emulator: Emulator) -> None:
+    device = emulator.devices[0]
+    for n in itertools.count(1):
+        array = device.full(n, 1.0)
+        del array
+        if n == 40:
+            break
+    device.launch("add", device.full(2, 1.0), device.full(2, 1.0))
+    device.zeros(1 << 20)
+    with pytest.raises(OutOfDeviceMemoryError, match="call 44, zeros"):
+        emulator.synchronize()
+    with pytest.raises(KernelError):
+        device.launch("add", device.full(2, 1.0), device.full(3, 1.0))
