@@ -1,4 +1,4 @@
-"""Activations with a backward kernel: gelu, softmax, and the backward kernels of relu and tanh.
+"""Activations with a backward kernel: gelu, silu, swiglu, softmax, and the backward kernels of relu and tanh.
 
 Flows in and out: arrays of one float dtype; 16-bit floats compute in f32 and round once. Not here: plain functions
 (`elementwise`) and the softmax inside attention (`attention`).
@@ -6,18 +6,25 @@ Flows in and out: arrays of one float dtype; 16-bit floats compute in f32 and ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.rules import narrow, normal_axis, same_dtype, same_shape, streaming, widen
-from supernode.emulator.kernels.table import AnyArray, Attributes, Kernel, Spec
-
-_C: Final = math.sqrt(2.0 / math.pi)
-_CUBIC: Final = 0.044715
+from supernode.emulator.kernels.epilogue import ACTIVATIONS, Activation, in_blocks
+from supernode.emulator.kernels.rules import choice, narrow, normal_axis, same_dtype, same_shape, streaming, widen
+from supernode.emulator.kernels.table import (
+    EXACT,
+    TERMS,
+    AnyArray,
+    Attributes,
+    Bound,
+    Draw,
+    Kernel,
+    Spec,
+    example,
+)
 
 
 def _one(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -28,46 +35,61 @@ def _pair(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     return (Spec(same_dtype(specs), same_shape(*specs)),)
 
 
-def _gelu_tanh(x: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """tanh(c (x + 0.044715 x^3)) and x^2, in the type of x."""
-    kind = x.dtype.type
-    square = x * x
-    inner = np.asarray(square * kind(_C * _CUBIC))  # stays an array where it has no axes
-    inner += kind(_C)
-    inner *= x
-    np.tanh(inner, out=inner)
-    return inner, square
+def _gelu_one(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    choice(attributes, "approximate", "tanh", "none")
+    return (specs[0],)
+
+
+def _gelu_pair(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    choice(attributes, "approximate", "tanh", "none")
+    return _pair(specs, attributes)
+
+
+def _activation(attributes: Attributes) -> Activation:
+    return ACTIVATIONS["gelu" if attributes["approximate"] == "tanh" else "gelu_exact"]
 
 
 def _gelu(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    x = widen(inputs[0])
-    out, _ = _gelu_tanh(x)
-    out += x.dtype.type(1)
-    out *= x
-    out *= x.dtype.type(0.5)
-    # x^3 overflows far out on the left where the result is 0, and 0 * -inf is not.
-    if not np.isfinite(x).all():
-        out = np.where(x == -np.inf, x.dtype.type(0), out)
-    return (narrow(out, outputs[0]),)
+    return (narrow(in_blocks(_activation(attributes).function, widen(inputs[0])), outputs[0]),)
 
 
 def _gelu_backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    grad, x = widen(inputs[0]), widen(inputs[1])
-    kind = x.dtype.type
-    # Beyond 30 the slope is 0 or 1 exactly; clipping keeps x^3 from overflowing to inf * 0.
-    x = np.clip(x, kind(-30), kind(30))
-    tanh, square = _gelu_tanh(x)
-    # d/dx = (1 + t)/2 + x (1 - t^2)/2 * c (1 + 3 * 0.044715 x^2)
-    slope = square
-    slope *= kind(3 * _CUBIC * _C)
-    slope += kind(_C)
-    slope *= x
-    slope *= kind(1) - tanh * tanh
-    slope += tanh
-    slope += kind(1)
-    slope *= kind(0.5)
-    slope *= grad
+    slope = in_blocks(_activation(attributes).slope, widen(inputs[1]))
+    slope *= widen(inputs[0])
     return (narrow(slope, outputs[0]),)
+
+
+def _silu(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    return (narrow(in_blocks(ACTIVATIONS["silu"].function, widen(inputs[0])), outputs[0]),)
+
+
+def _silu_backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    slope = in_blocks(ACTIVATIONS["silu"].slope, widen(inputs[1]))
+    slope *= widen(inputs[0])
+    return (narrow(slope, outputs[0]),)
+
+
+def _swiglu(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
+    out = in_blocks(ACTIVATIONS["silu"].function, widen(inputs[0]))
+    out *= widen(inputs[1])
+    return (narrow(out, outputs[0]),)
+
+
+def _swiglu_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
+    same = _pair(specs, attributes)
+    return (*same, *same)
+
+
+def _swiglu_backward(
+    inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
+) -> tuple[AnyArray, ...]:
+    grad, gate, up = (widen(array) for array in inputs)
+    d_up = in_blocks(ACTIVATIONS["silu"].function, gate)
+    d_up *= grad
+    d_gate = in_blocks(ACTIVATIONS["silu"].slope, gate)
+    d_gate *= up
+    d_gate *= grad
+    return narrow(d_gate, outputs[0]), narrow(d_up, outputs[1])
 
 
 def _softmax_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -103,27 +125,55 @@ def _tanh_backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: 
     return (narrow(grad * (1 - y * y), outputs[0]),)
 
 
+def _slopes(inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    grad, y = np.abs(inputs[0]), np.abs(inputs[1])
+    return [y * (grad + (grad * y).sum(axis=attributes["axis"], keepdims=True))]
+
+
+def _gelu_sizes(inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """The slope's terms are up to 1."""
+    return [np.abs(inputs[0]) + np.abs(results[0])]
+
+
+def _swiglu_sizes(
+    inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]
+) -> Sequence[AnyArray]:
+    grad, _, up = inputs
+    return [np.abs(grad * up) + np.abs(results[0]), np.abs(results[1])]
+
+
+def _flanks(inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    return [np.abs(inputs[0]) * (1 + np.square(inputs[1]))]
+
+
 KERNELS: Final = (
     Kernel(
         "gelu",
         ("x",),
         FLOATS,
-        _one,
+        _gelu_one,
         streaming(16),
         _gelu,
-        "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))",
+        "x times the normal distribution at x; approximate none or tanh, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))",
+        {"approximate": "tanh"},
         backward="gelu_backward",
         elementwise=True,
+        bound=Bound(32, TERMS),
+        examples=(example((3, 7)), example((3, 7), approximate="none")),
     ),
     Kernel(
         "gelu_backward",
         ("grad", "x"),
         FLOATS,
-        _pair,
+        _gelu_pair,
         streaming(24),
         _gelu_backward,
         "gradient of gelu",
+        {"approximate": "tanh"},
         elementwise=True,
+        outputs=("grad_x",),
+        bound=Bound(32, _gelu_sizes),
+        examples=(example((3, 7), (3, 7)), example((3, 7), (3, 7), approximate="none")),
     ),
     Kernel(
         "softmax",
@@ -135,6 +185,12 @@ KERNELS: Final = (
         "exp(x - max) / sum of it, along axis",
         {"axis": -1},
         backward="softmax_backward",
+        outputs=("y",),
+        bound=Bound(400),
+        examples=(
+            example((4, 9)),
+            example((4, 9), axis=0),
+        ),
     ),
     Kernel(
         "softmax_backward",
@@ -145,6 +201,9 @@ KERNELS: Final = (
         _softmax_backward,
         "y (grad - sum(grad y)), y being the result of softmax",
         {"axis": -1},
+        outputs=("grad_x",),
+        bound=Bound(16, _slopes),
+        examples=(example((4, 9), Draw((4, 9), "unit")),),
     ),
     Kernel(
         "relu_backward",
@@ -155,6 +214,9 @@ KERNELS: Final = (
         _relu_backward,
         "grad where x > 0, else 0",
         elementwise=True,
+        outputs=("grad_x",),
+        bound=EXACT,
+        examples=(example((3, 7), (3, 7)),),
     ),
     Kernel(
         "tanh_backward",
@@ -165,5 +227,59 @@ KERNELS: Final = (
         _tanh_backward,
         "grad (1 - y^2), y being the result of tanh",
         elementwise=True,
+        outputs=("grad_x",),
+        bound=Bound(2, _flanks),
+        examples=(example((3, 7), Draw((3, 7), "unit")),),
+    ),
+    Kernel(
+        "silu",
+        ("x",),
+        FLOATS,
+        _one,
+        streaming(11),
+        _silu,
+        "x / (1 + exp(-x))",
+        backward="silu_backward",
+        elementwise=True,
+        bound=Bound(16),
+        examples=(example((3, 7)),),
+    ),
+    Kernel(
+        "silu_backward",
+        ("grad", "x"),
+        FLOATS,
+        _pair,
+        streaming(14),
+        _silu_backward,
+        "gradient of silu",
+        elementwise=True,
+        outputs=("grad_x",),
+        bound=Bound(16, _gelu_sizes),
+        examples=(example((3, 7), (3, 7)),),
+    ),
+    Kernel(
+        "swiglu",
+        ("gate", "up"),
+        FLOATS,
+        _pair,
+        streaming(12),
+        _swiglu,
+        "silu(gate) up",
+        backward="swiglu_backward",
+        elementwise=True,
+        bound=Bound(16, degree=2),
+        examples=(example((3, 7), (3, 7)),),
+    ),
+    Kernel(
+        "swiglu_backward",
+        ("grad", "gate", "up"),
+        FLOATS,
+        _swiglu_backward_shape,
+        streaming(18),
+        _swiglu_backward,
+        "gradients of gate and up",
+        outputs=("grad_gate", "grad_up"),
+        bound=Bound(16, _swiglu_sizes, degree=3),
+        examples=(example((3, 7), (3, 7), (3, 7)),),
     ),
 )

@@ -14,7 +14,17 @@ import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, FLOATS, INTEGERS, NARROW, NUMBERS, STORED
 from supernode.emulator.kernels.rules import known_dtype, narrow, normal_shape, streaming
-from supernode.emulator.kernels.table import MAX_BYTES, REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    MAX_BYTES,
+    REQUIRED,
+    AnyArray,
+    Attributes,
+    Kernel,
+    Spec,
+    example,
+    not_compared,
+)
 from supernode.emulator.rounding import convert
 from supernode.errors import KernelError
 
@@ -107,6 +117,8 @@ KERNELS: Final = (
         _full,
         "an array of one value",
         {"shape": REQUIRED, "value": REQUIRED, "dtype": "f32"},
+        bound=EXACT,
+        examples=(example(shape=[2, 2], value=1.5),),
     ),
     Kernel(
         "empty",
@@ -118,6 +130,8 @@ KERNELS: Final = (
         "an array to be written; it holds zeros, never another's data",
         {"shape": REQUIRED, "dtype": "f32"},
         lazy=True,
+        bound=EXACT,
+        examples=(example(shape=[3]),),
     ),
     Kernel(
         "zeros",
@@ -129,6 +143,8 @@ KERNELS: Final = (
         "an array of zeros",
         {"shape": REQUIRED, "dtype": "f32"},
         lazy=True,
+        bound=EXACT,
+        examples=(example(shape=[3]),),
     ),
     Kernel(
         "arange",
@@ -139,6 +155,8 @@ KERNELS: Final = (
         _arange,
         "start, start + step, ... below stop",
         {"start": 0, "stop": REQUIRED, "step": 1, "dtype": "i32"},
+        bound=EXACT,
+        examples=(example(start=1, stop=9, step=2),),
     ),
     Kernel(
         "random_normal",
@@ -149,6 +167,8 @@ KERNELS: Final = (
         _normal,
         "normally distributed numbers, the same for the same seed",
         {"shape": REQUIRED, "seed": REQUIRED, "dtype": "f32", "mean": 0.0, "deviation": 1.0},
+        bound=not_compared("random numbers are drawn in the type they are asked for"),
+        examples=(example(shape=[64], seed=3),),
     ),
     Kernel(
         "random_uniform",
@@ -159,5 +179,7 @@ KERNELS: Final = (
         _uniform,
         "evenly distributed numbers from low (included) to high, the same for the same seed",
         {"shape": REQUIRED, "seed": REQUIRED, "dtype": "f32", "low": 0.0, "high": 1.0},
+        bound=not_compared("random numbers are drawn in the type they are asked for"),
+        examples=(example(shape=[64], seed=3),),
     ),
 )

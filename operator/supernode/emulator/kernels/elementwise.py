@@ -24,13 +24,30 @@ from supernode.emulator.dtypes import (
     REAL_OF,
     STORED,
 )
+from supernode.emulator.kernels.epilogue import sigmoid as sigmoid
 from supernode.emulator.kernels.philox import random_bits
 from supernode.emulator.kernels.rules import broadcast, choice, known_dtype, narrow, same_dtype, streaming, whole, widen
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    MAGNITUDES,
+    REQUIRED,
+    ROUNDED,
+    TERMS,
+    AnyArray,
+    Attributes,
+    Bound,
+    Draw,
+    Kernel,
+    Spec,
+    example,
+)
 from supernode.emulator.rounding import convert, stochastic
 from supernode.errors import KernelError
 
 Function = Callable[..., Any]
+#: Functions of the host's library are not rounded to nearest; a few units in the last place, in the arithmetic's type.
+FUNCTION: Final = Bound(4)
+_BACKWARD: Final = ("tanh", "relu")
 #: As `out`: the result is real where the input is complex.
 REAL: Final = "real"
 # Operations of one value of a function; 1 for the rest.
@@ -68,7 +85,13 @@ def _operands(inputs: Sequence[AnyArray], attributes: Attributes) -> tuple[AnyAr
 
 
 def binary(
-    name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
+    name: str,
+    function: Function,
+    dtypes: tuple[str, ...],
+    summary: str,
+    *,
+    out: str = "",
+    bound: Bound = ROUNDED,
 ) -> Kernel:
     """An entry for a function of two arrays of one dtype, or of an array and a number; `out` is the result's dtype."""
 
@@ -90,14 +113,22 @@ def binary(
         summary,
         {"value": None},
         optional=1,
-        backward=backward,
+        bound=EXACT if out == "bool" else bound,
+        examples=(example((3, 5), (3, 5)), example((4, 1, 3), (5, 1)), example((3, 5), value=2)),
         elementwise=True,
         ufunc=function if isinstance(function, np.ufunc) else None,
     )
 
 
 def unary(
-    name: str, function: Function, dtypes: tuple[str, ...], summary: str, *, out: str = "", backward: str = ""
+    name: str,
+    function: Function,
+    dtypes: tuple[str, ...],
+    summary: str,
+    *,
+    out: str = "",
+    bound: Bound = FUNCTION,
+    outputs: tuple[str, ...] = ("out",),
 ) -> Kernel:
     """An entry for a function of one array; `out` is the result's dtype, or `REAL`."""
 
@@ -110,7 +141,21 @@ def unary(
 
     cost = streaming(_FUNCTION_FLOPS.get(name, 1))
     ufunc = function if isinstance(function, np.ufunc) else None
-    return Kernel(name, ("x",), dtypes, shape, cost, run, summary, backward=backward, elementwise=True, ufunc=ufunc)
+    return Kernel(
+        name,
+        ("x",),
+        dtypes,
+        shape,
+        cost,
+        run,
+        summary,
+        backward=f"{name}_backward" if name in _BACKWARD else "",
+        elementwise=True,
+        ufunc=ufunc,
+        outputs=outputs,
+        bound=EXACT if out == "bool" else bound,
+        examples=(example((3, 5)),),
+    )
 
 
 def _power(a: AnyArray, b: Any) -> Any:
@@ -131,13 +176,6 @@ def _tanh(x: AnyArray) -> Any:
     ends = np.empty_like(out)
     ends.real, ends.imag = np.copysign(1, x.real), np.copysign(0, x.imag)
     return np.where(np.isinf(x.real) & np.isfinite(x.imag), ends, out)
-
-
-def sigmoid(x: AnyArray) -> AnyArray:
-    """1 / (1 + exp(-x)), without overflow on either side."""
-    small = np.exp(-np.abs(x))
-    out: AnyArray = np.where(x >= 0, 1 / (1 + small), small / (1 + small))
-    return out
 
 
 def _where_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -221,33 +259,33 @@ KERNELS: Final = (
     binary("subtract", np.subtract, FIELDS, "a - b"),
     binary("multiply", np.multiply, FIELDS, "a * b"),
     binary("divide", np.divide, INEXACT, "a / b"),
-    binary("floor_divide", np.floor_divide, NUMBERS, "largest whole number <= a / b; whole a / 0 is 0"),
-    binary("remainder", np.remainder, NUMBERS, "a - b * floor(a / b); whole a % 0 is 0"),
-    binary("power", _power, FIELDS, "a to the power of b"),
-    binary("maximum", np.maximum, NUMBERS, "the larger; NaN if either is"),
-    binary("minimum", np.minimum, NUMBERS, "the smaller; NaN if either is"),
-    binary("bitwise_and", np.bitwise_and, _WHOLE, "a & b"),
-    binary("bitwise_or", np.bitwise_or, _WHOLE, "a | b"),
-    binary("bitwise_xor", np.bitwise_xor, _WHOLE, "a ^ b"),
+    binary("floor_divide", np.floor_divide, NUMBERS, "largest whole number <= a / b; whole a / 0 is 0", bound=Bound(2)),
+    binary("remainder", np.remainder, NUMBERS, "a - b * floor(a / b); whole a % 0 is 0", bound=Bound(1, TERMS)),
+    binary("power", _power, FIELDS, "a to the power of b", bound=Bound(8)),
+    binary("maximum", np.maximum, NUMBERS, "the larger; NaN if either is", bound=EXACT),
+    binary("minimum", np.minimum, NUMBERS, "the smaller; NaN if either is", bound=EXACT),
+    binary("bitwise_and", np.bitwise_and, _WHOLE, "a & b", bound=EXACT),
+    binary("bitwise_or", np.bitwise_or, _WHOLE, "a | b", bound=EXACT),
+    binary("bitwise_xor", np.bitwise_xor, _WHOLE, "a ^ b", bound=EXACT),
     *(binary(name, function, dtypes, text, out="bool") for name, function, dtypes, text in _COMPARISONS),
-    unary("negative", np.negative, FIELDS, "-x"),
-    unary("absolute", np.absolute, FIELDS, "|x|; real of complex numbers", out=REAL),
-    unary("sign", np.sign, FIELDS, "-1, 0 or 1; NaN of NaN"),
-    unary("square", np.square, FIELDS, "x * x"),
-    unary("sqrt", np.sqrt, INEXACT, "square root; NaN below 0"),
-    unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "1 / sqrt(x)"),
-    unary("reciprocal", np.reciprocal, INEXACT, "1 / x"),
+    unary("negative", np.negative, FIELDS, "-x", bound=EXACT),
+    unary("absolute", np.absolute, FIELDS, "|x|; real of complex numbers", out=REAL, bound=EXACT),
+    unary("sign", np.sign, FIELDS, "-1, 0 or 1; NaN of NaN", bound=EXACT),
+    unary("square", np.square, FIELDS, "x * x", bound=ROUNDED),
+    unary("sqrt", np.sqrt, INEXACT, "square root; NaN below 0", bound=ROUNDED),
+    unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "1 / sqrt(x)", bound=Bound(2)),
+    unary("reciprocal", np.reciprocal, INEXACT, "1 / x", bound=ROUNDED),
     unary("exp", np.exp, INEXACT, "e to the power of x"),
     unary("log", np.log, INEXACT, "natural logarithm; NaN below 0"),
-    unary("tanh", _tanh, INEXACT, "hyperbolic tangent", backward="tanh_backward"),
-    unary("sigmoid", sigmoid, FLOATS, "1 / (1 + exp(-x))"),
-    unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), NUMBERS, "max(x, 0)", backward="relu_backward"),
-    unary("floor", np.floor, FLOATS, "largest whole number <= x"),
-    unary("ceil", np.ceil, FLOATS, "smallest whole number >= x"),
-    unary("round", np.rint, INEXACT, "nearest whole number, halves to even"),
-    unary("logical_not", np.logical_not, ALL, "x is zero", out="bool"),
-    unary("isnan", np.isnan, INEXACT, "x is NaN", out="bool"),
-    unary("isfinite", np.isfinite, INEXACT, "x is neither NaN nor infinite", out="bool"),
+    unary("tanh", _tanh, INEXACT, "hyperbolic tangent", outputs=("y",), bound=Bound(4)),
+    unary("sigmoid", sigmoid, FLOATS, "1 / (1 + exp(-x))", bound=Bound(8)),
+    unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), NUMBERS, "max(x, 0)", bound=EXACT),
+    unary("floor", np.floor, FLOATS, "largest whole number <= x", bound=EXACT),
+    unary("ceil", np.ceil, FLOATS, "smallest whole number >= x", bound=EXACT),
+    unary("round", np.rint, INEXACT, "nearest whole number, halves to even", bound=EXACT),
+    unary("logical_not", np.logical_not, ALL, "x is zero", out="bool", bound=EXACT),
+    unary("isnan", np.isnan, INEXACT, "x is NaN", out="bool", bound=EXACT),
+    unary("isfinite", np.isfinite, INEXACT, "x is neither NaN nor infinite", out="bool", bound=EXACT),
     Kernel(
         "where",
         ("condition", "a", "b"),
@@ -257,6 +295,8 @@ KERNELS: Final = (
         _where,
         "a where condition, else b",
         elementwise=True,
+        bound=EXACT,
+        examples=(example(Draw((3, 5), "truth", "bool"), Draw((3, 5), dtype="f32"), Draw((5,), dtype="f32")),),
     ),
     Kernel(
         "scale",
@@ -268,6 +308,8 @@ KERNELS: Final = (
         "x * factor + offset",
         {"factor": 1.0, "offset": 0.0},
         elementwise=True,
+        bound=Bound(1.5, MAGNITUDES),
+        examples=(example((3, 5), factor=3.0, offset=1.0),),
     ),
     Kernel(
         "clip",
@@ -279,6 +321,8 @@ KERNELS: Final = (
         "min(max(x, low), high)",
         {"low": None, "high": None},
         elementwise=True,
+        bound=EXACT,
+        examples=(example((3, 5), low=-0.5, high=0.25),),
     ),
     Kernel(
         "cast",
@@ -291,6 +335,23 @@ KERNELS: Final = (
         "to integer truncates and saturates, NaN gives 0; 8-bit floats saturate unless told not to",
         {"dtype": REQUIRED, "saturate": True, "rounding": "nearest", "seed": 0, "offset": 0},
         elementwise=True,
+        bound=EXACT,
+        examples=(
+            example((3, 5), dtype="bf16"),
+            example((3, 5), dtype="f8e4m3"),
+            example((3, 5), dtype="i8"),
+        ),
     ),
-    Kernel("copy", ("x",), STORED, _copy_shape, streaming(0), _copy, "x in memory of its own", elementwise=True),
+    Kernel(
+        "copy",
+        ("x",),
+        STORED,
+        _copy_shape,
+        streaming(0),
+        _copy,
+        "x in memory of its own",
+        elementwise=True,
+        bound=EXACT,
+        examples=(example((3, 5)),),
+    ),
 )

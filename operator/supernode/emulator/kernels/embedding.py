@@ -14,7 +14,19 @@ import numpy as np
 
 from supernode.emulator.dtypes import FLOATS, INTEGERS
 from supernode.emulator.kernels.rules import known_dtype, narrow, need, streaming, wide_dtype, widen
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    MAGNITUDES,
+    REQUIRED,
+    AnyArray,
+    Attributes,
+    Bound,
+    Cost,
+    Draw,
+    Kernel,
+    Spec,
+    example,
+)
 from supernode.errors import KernelError
 
 
@@ -77,6 +89,8 @@ KERNELS: Final = (
         _forward,
         "rows of the table by number; NaN for a number outside it",
         backward="embedding_backward",
+        bound=EXACT,
+        examples=(example((6, 3), Draw((4, 5), "below 6", "i64")),),
     ),
     Kernel(
         "embedding_backward",
@@ -87,5 +101,8 @@ KERNELS: Final = (
         _backward,
         "gradient of the table: per row the sum over its tokens, in their order",
         {"rows": REQUIRED, "dtype": None},
+        outputs=("grad_table",),
+        bound=Bound(16, MAGNITUDES),
+        examples=(example((4, 5, 3), Draw((4, 5), "below 6", "i64"), rows=6),),
     ),
 )

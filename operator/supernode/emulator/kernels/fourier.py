@@ -15,7 +15,18 @@ import numpy as np
 
 from supernode.emulator.dtypes import COMPLEX, REAL_OF
 from supernode.emulator.kernels.rules import moved, narrow, normal_axis
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    LARGEST,
+    REQUIRED,
+    AnyArray,
+    Attributes,
+    Bound,
+    Cost,
+    Example,
+    Kernel,
+    Spec,
+    example,
+)
 from supernode.errors import KernelError
 
 _COMPLEX_OF: Final = {"f32": "c64", "f64": "c128", "c64": "c64", "c128": "c128"}
@@ -38,7 +49,16 @@ def _cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]
     return Cost(5.0 * elements * math.log2(elements), moved(specs, outputs))
 
 
-def _transform(name: str, function: Callable[..., Any], dtypes: tuple[str, ...], last: str, summary: str) -> Kernel:
+def _transform(
+    name: str,
+    function: Callable[..., Any],
+    dtypes: tuple[str, ...],
+    last: str,
+    summary: str,
+    *,
+    bound: Bound,
+    examples: tuple[Example, ...],
+) -> Kernel:
     """An entry; `last` says how the last transformed axis comes out: same, half (n // 2 + 1) or twice (2 (n - 1))."""
 
     def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -64,7 +84,7 @@ def _transform(name: str, function: Callable[..., Any], dtypes: tuple[str, ...],
         return (narrow(function(x, s=whole, axes=[axis for axis, _ in pairs], norm=attributes["norm"]), outputs[0]),)
 
     attributes = {"axes": REQUIRED, "lengths": None, "norm": "backward"}
-    return Kernel(name, ("x",), dtypes, shape, _cost, run, summary, attributes)
+    return Kernel(name, ("x",), dtypes, shape, _cost, run, summary, attributes, bound=bound, examples=examples)
 
 
 def _names(x: AnyArray) -> str:
@@ -80,10 +100,58 @@ def _inverse_hermitian(x: AnyArray, *, s: list[int], axes: list[int], norm: Any)
 
 
 KERNELS: Final = (
-    _transform("fft", np.fft.fftn, (*COMPLEX, "f32", "f64"), "same", "Fourier transform along axes"),
-    _transform("ifft", np.fft.ifftn, (*COMPLEX, "f32", "f64"), "same", "inverse of fft"),
-    _transform("rfft", np.fft.rfftn, ("f32", "f64"), "half", "fft of real numbers: the half that says everything"),
-    _transform("irfft", np.fft.irfftn, (*COMPLEX, "f32", "f64"), "twice", "inverse of rfft"),
-    _transform("hfft", _hermitian, (*COMPLEX, "f32", "f64"), "twice", "fft of a Hermitian half; one axis"),
-    _transform("ihfft", _inverse_hermitian, ("f32", "f64"), "half", "inverse of hfft; one axis"),
+    _transform(
+        "fft",
+        np.fft.fftn,
+        (*COMPLEX, "f32", "f64"),
+        "same",
+        "Fourier transform along axes",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 8), axes=[0, 1]),),
+    ),
+    _transform(
+        "ifft",
+        np.fft.ifftn,
+        (*COMPLEX, "f32", "f64"),
+        "same",
+        "inverse of fft",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 8), axes=[0, 1]),),
+    ),
+    _transform(
+        "rfft",
+        np.fft.rfftn,
+        ("f32", "f64"),
+        "half",
+        "fft of real numbers: the half that says everything",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 8), axes=[0, 1]),),
+    ),
+    _transform(
+        "irfft",
+        np.fft.irfftn,
+        (*COMPLEX, "f32", "f64"),
+        "twice",
+        "inverse of rfft",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 5), axes=[1]),),
+    ),
+    _transform(
+        "hfft",
+        _hermitian,
+        (*COMPLEX, "f32", "f64"),
+        "twice",
+        "fft of a Hermitian half; one axis",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 5), axes=[1]),),
+    ),
+    _transform(
+        "ihfft",
+        _inverse_hermitian,
+        ("f32", "f64"),
+        "half",
+        "inverse of hfft; one axis",
+        bound=Bound(32, LARGEST, special="one infinite input is in every result"),
+        examples=(example((3, 8), axes=[1]),),
+    ),
 )

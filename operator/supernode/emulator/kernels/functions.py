@@ -6,13 +6,20 @@ special values follow the Array API standard 2024.12. Not here: arithmetic and c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from supernode.emulator.dtypes import COMPLEX, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS
-from supernode.emulator.kernels.elementwise import REAL, binary, unary
-from supernode.emulator.kernels.table import AnyArray
+from supernode.emulator.kernels.elementwise import FUNCTION, REAL, binary, unary
+from supernode.emulator.kernels.table import (
+    EXACT,
+    AnyArray,
+    Attributes,
+    Bound,
+    not_compared,
+)
 
 
 def _shift_left(a: AnyArray, b: Any) -> Any:
@@ -43,6 +50,11 @@ def _imaginary(x: AnyArray) -> Any:
     return np.imag(x).copy()
 
 
+def _log_terms(inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """The larger of the two, and a logarithm up to log(2)."""
+    return [1 + sum((np.abs(x) for x in inputs), np.asarray(abs(attributes["value"] or 0)))]
+
+
 _FUNCTIONS: Final = (
     ("acos", np.arccos, "inverse cosine"),
     ("acosh", np.arccosh, "inverse hyperbolic cosine"),
@@ -63,19 +75,37 @@ _FUNCTIONS: Final = (
 
 KERNELS: Final = (
     *(unary(name, function, INEXACT, text) for name, function, text in _FUNCTIONS),
-    unary("trunc", np.trunc, FLOATS, "nearest whole number towards 0"),
-    unary("signbit", np.signbit, FLOATS, "the sign bit is set", out="bool"),
-    unary("isinf", np.isinf, INEXACT, "x is infinite", out="bool"),
-    unary("conj", np.conjugate, FIELDS, "complex conjugate"),
-    unary("real", lambda x: np.real(x).copy(), FIELDS, "real part", out=REAL),
-    unary("imag", _imaginary, COMPLEX, "imaginary part", out=REAL),
-    unary("bitwise_invert", np.invert, ("bool", *INTEGERS), "every bit the other way round"),
-    binary("bitwise_left_shift", _shift_left, INTEGERS, "a * 2^b, wrapping around"),
-    binary("bitwise_right_shift", np.right_shift, INTEGERS, "floor(a / 2^b)"),
-    binary("atan2", np.arctan2, FLOATS, "angle of the point (b, a)"),
-    binary("hypot", np.hypot, FLOATS, "sqrt(a^2 + b^2), without overflow in between"),
-    binary("copysign", np.copysign, FLOATS, "|a| with the sign of b"),
-    binary("nextafter", np.nextafter, ("f32", "f64"), "next number after a towards b"),
-    binary("logaddexp", np.logaddexp, FLOATS, "log(exp(a) + exp(b)), without overflow in between"),
-    binary("floor_quotient", _floor_quotient, NUMBERS, "floor_divide, but a / b where one of the two is infinite"),
+    unary("trunc", np.trunc, FLOATS, "nearest whole number towards 0", bound=EXACT),
+    unary("signbit", np.signbit, FLOATS, "the sign bit is set", out="bool", bound=EXACT),
+    unary("isinf", np.isinf, INEXACT, "x is infinite", out="bool", bound=EXACT),
+    unary("conj", np.conjugate, FIELDS, "complex conjugate", bound=EXACT),
+    unary("real", lambda x: np.real(x).copy(), FIELDS, "real part", out=REAL, bound=EXACT),
+    unary("imag", _imaginary, COMPLEX, "imaginary part", out=REAL, bound=EXACT),
+    unary("bitwise_invert", np.invert, ("bool", *INTEGERS), "every bit the other way round", bound=EXACT),
+    binary("bitwise_left_shift", _shift_left, INTEGERS, "a * 2^b, wrapping around", bound=EXACT),
+    binary("bitwise_right_shift", np.right_shift, INTEGERS, "floor(a / 2^b)", bound=EXACT),
+    binary("atan2", np.arctan2, FLOATS, "angle of the point (b, a)", bound=FUNCTION),
+    binary("hypot", np.hypot, FLOATS, "sqrt(a^2 + b^2), without overflow in between", bound=Bound(2)),
+    binary("copysign", np.copysign, FLOATS, "|a| with the sign of b", bound=EXACT),
+    binary(
+        "nextafter",
+        np.nextafter,
+        ("f32", "f64"),
+        "next number after a towards b",
+        bound=not_compared("the next number is another one in each type"),
+    ),
+    binary(
+        "logaddexp",
+        np.logaddexp,
+        FLOATS,
+        "log(exp(a) + exp(b)), without overflow in between",
+        bound=Bound(4, _log_terms),
+    ),
+    binary(
+        "floor_quotient",
+        _floor_quotient,
+        NUMBERS,
+        "floor_divide, but a / b where one of the two is infinite",
+        bound=Bound(2),
+    ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import INTEGERS, STORED
 from supernode.emulator.kernels.rules import broadcast, moved, narrow, need, normal_axis
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
 
@@ -178,6 +178,11 @@ KERNELS: Final = (
         _index,
         "the elements that key selects (numbers, slices, new axes, integer arrays)",
         {"key": REQUIRED},
+        bound=EXACT,
+        examples=(
+            example((3, 4), key=[["number", 1], ["slice", None, None, -2]]),
+            example((3, 4), Draw((2, 1), "below 3", "i64"), Draw((2,), "below 4", "i64"), key=[["array"], ["array"]]),
+        ),
     ),
     Kernel(
         "set_index",
@@ -189,6 +194,8 @@ KERNELS: Final = (
         "value becomes the elements that key selects",
         {"key": REQUIRED},
         writes=(0,),
+        bound=EXACT,
+        examples=(example((3, 4), (2,), Draw((2,), "permutation", "i64"), key=[["array"], ["slice", 1, 3, None]]),),
     ),
     Kernel(
         "take_along_axis",
@@ -199,6 +206,8 @@ KERNELS: Final = (
         _along,
         "elements along axis by the number that stands at their place in indices",
         {"axis": -1},
+        bound=EXACT,
+        examples=(example((3, 4), Draw((3, 4), "below 4", "i64"), axis=1),),
     ),
     Kernel(
         "repeat",
@@ -209,5 +218,7 @@ KERNELS: Final = (
         _repeat,
         "each element along axis as often as repeats says; length is their sum",
         {"axis": REQUIRED, "length": REQUIRED},
+        bound=EXACT,
+        examples=(example((3, 4), Draw((3,), "constant 2", "i64"), axis=0, length=6),),
     ),
 )

@@ -23,7 +23,7 @@ from supernode.emulator.kernels.rules import (
     same_dtype,
     streaming,
 )
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
 
@@ -136,6 +136,11 @@ KERNELS: Final = (
         _transpose,
         "axes in another order (default: reversed)",
         {"axes": None},
+        bound=EXACT,
+        examples=(
+            example((2, 3, 4)),
+            example((2, 3, 4), axes=[1, 2, 0]),
+        ),
     ),
     Kernel(
         "concatenate",
@@ -146,6 +151,8 @@ KERNELS: Final = (
         _concatenate,
         "arrays one after the other along axis",
         {"axis": 0},
+        bound=EXACT,
+        examples=(example((2, 3), (2, 4), (2, 1), axis=1),),
     ),
     Kernel(
         "split",
@@ -156,6 +163,8 @@ KERNELS: Final = (
         _split,
         "as many equal parts along axis as sections says",
         {"sections": REQUIRED, "axis": 0},
+        bound=EXACT,
+        examples=(example((4, 6), sections=3, axis=1),),
     ),
     Kernel(
         "slice",
@@ -166,6 +175,8 @@ KERNELS: Final = (
         _slice,
         "elements start to stop (excluded) along axis",
         {"start": REQUIRED, "stop": REQUIRED, "axis": 0},
+        bound=EXACT,
+        examples=(example((4, 6), start=2, stop=5, axis=1),),
     ),
     Kernel(
         "broadcast_to",
@@ -176,6 +187,8 @@ KERNELS: Final = (
         _broadcast,
         "x repeated to a shape",
         {"shape": REQUIRED},
+        bound=EXACT,
+        examples=(example((3, 1), shape=[2, 3, 4]),),
     ),
     Kernel(
         "take",
@@ -186,5 +199,7 @@ KERNELS: Final = (
         _take,
         "elements of x along axis by number; a number outside is an error",
         {"axis": 0},
+        bound=EXACT,
+        examples=(example((4, 6), Draw((2, 5), "below 6", "i64"), axis=1),),
     ),
 )

@@ -25,7 +25,21 @@ from supernode.emulator.kernels.rules import (
     streaming,
     widen,
 )
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    LARGEST,
+    REQUIRED,
+    AnyArray,
+    Attributes,
+    Bound,
+    Cost,
+    Draw,
+    Example,
+    Kernel,
+    Spec,
+    example,
+    not_compared,
+)
 from supernode.errors import KernelError
 
 _MATRIX: Final = ("f32", "f64", *COMPLEX)
@@ -60,6 +74,8 @@ def _factor(
     *,
     real: tuple[int, ...] = (),
     square: bool = True,
+    bound: Bound,
+    examples: tuple[Example, ...],
     **attributes: Any,
 ) -> Kernel:
     """An entry for a function of one matrix; outputs in `real` are real."""
@@ -77,7 +93,7 @@ def _factor(
         parts = tuple(found) if isinstance(found, tuple) else (found,)
         return tuple(narrow(np.array(part), spec) for part, spec in zip(parts, outputs, strict=True))
 
-    return Kernel(name, ("x",), _MATRIX, shape, _cubic(10.0), run, summary, attributes)
+    return Kernel(name, ("x",), _MATRIX, shape, _cubic(10.0), run, summary, attributes, bound=bound, examples=examples)
 
 
 def _solve_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -206,6 +222,9 @@ def _svd_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tu
     return (*batch, m, left), (*batch, k), (*batch, right, n)
 
 
+_LAPACK: Final = "errors grow with the condition of the matrix; held over matrices that are far from singular"
+_FREE: Final = "the factors are free up to signs; a test multiplies them back"
+
 KERNELS: Final = (
     _factor(
         "cholesky",
@@ -213,14 +232,25 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, m, n),),
         "triangle L with x = L L^H (upper: U^H U)",
         upper=False,
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "definite")),),
     ),
-    _factor("determinant", lambda x, a: np.linalg.det(x), lambda b, m, n, a: (b,), "determinant"),
+    _factor(
+        "determinant",
+        lambda x, a: np.linalg.det(x),
+        lambda b, m, n, a: (b,),
+        "determinant",
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "regular")),),
+    ),
     _factor(
         "sign_log_determinant",
         lambda x, a: tuple(np.linalg.slogdet(x)),
         lambda b, m, n, a: (b, b),
         "sign, and logarithm of the absolute value, of the determinant",
         real=(1,),
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "regular")),),
     ),
     _factor(
         "eigh",
@@ -228,6 +258,8 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, n), (*b, n, n)),
         "eigenvalues (rising) and eigenvectors of a symmetric or Hermitian matrix",
         real=(0,),
+        bound=not_compared(_FREE),
+        examples=(example(Draw((2, 4, 4), "definite")),),
     ),
     _factor(
         "eigvalsh",
@@ -235,8 +267,17 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, n),),
         "eigenvalues (rising) of a symmetric or Hermitian matrix",
         real=(0,),
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "definite")),),
     ),
-    _factor("inverse", lambda x, a: np.linalg.inv(x), lambda b, m, n, a: ((*b, m, n),), "inverse matrix"),
+    _factor(
+        "inverse",
+        lambda x, a: np.linalg.inv(x),
+        lambda b, m, n, a: ((*b, m, n),),
+        "inverse matrix",
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "regular")),),
+    ),
     _factor(
         "qr",
         lambda x, a: tuple(np.linalg.qr(x, a["mode"])),
@@ -244,6 +285,8 @@ KERNELS: Final = (
         "orthogonal Q and triangle R with x = Q R",
         square=False,
         mode="reduced",
+        bound=not_compared(_FREE),
+        examples=(example((4, 3)),),
     ),
     _factor(
         "svd",
@@ -253,6 +296,8 @@ KERNELS: Final = (
         real=(1,),
         square=False,
         full_matrices=True,
+        bound=not_compared(_FREE),
+        examples=(example((4, 3)),),
     ),
     _factor(
         "svdvals",
@@ -261,8 +306,23 @@ KERNELS: Final = (
         "singular values, falling",
         real=(0,),
         square=False,
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example((2, 4, 3)),),
     ),
-    Kernel("solve", ("a", "b"), _MATRIX, _solve_shape, _cubic(2.0), _solve, "x with a x = b"),
+    Kernel(
+        "solve",
+        ("a", "b"),
+        _MATRIX,
+        _solve_shape,
+        _cubic(2.0),
+        _solve,
+        "x with a x = b",
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(
+            example(Draw((2, 4, 4), "regular"), (4, 2)),
+            example(Draw((3, 3), "regular"), (3,)),
+        ),
+    ),
     Kernel(
         "pinv",
         ("x", "rtol"),
@@ -272,6 +332,8 @@ KERNELS: Final = (
         _pinv,
         "pseudo-inverse; singular values up to rtol of the largest count as 0",
         optional=1,
+        bound=Bound(256, LARGEST, special=_LAPACK),
+        examples=(example(Draw((2, 4, 3), "regular")),),
     ),
     Kernel(
         "matrix_rank",
@@ -282,8 +344,21 @@ KERNELS: Final = (
         _rank,
         "number of singular values above rtol of the largest",
         optional=1,
+        bound=Bound(0, special=_LAPACK),
+        examples=(example(Draw((2, 4, 4), "regular")),),
     ),
-    Kernel("diagonal", ("x",), ALL, _diagonal_shape, streaming(0), _diagonal, "diagonal k of each matrix", {"k": 0}),
+    Kernel(
+        "diagonal",
+        ("x",),
+        ALL,
+        _diagonal_shape,
+        streaming(0),
+        _diagonal,
+        "diagonal k of each matrix",
+        {"k": 0},
+        bound=EXACT,
+        examples=(example((3, 4), k=1),),
+    ),
     Kernel(
         "vector_norm",
         ("x",),
@@ -293,6 +368,11 @@ KERNELS: Final = (
         _vector_norm,
         "norm of order ord over the axes",
         {"axis": None, "keepdims": False, "ord": 2},
+        bound=Bound(16, degree=2),
+        examples=(
+            example((3, 7), axis=[1]),
+            example((3, 7), ord="inf"),
+        ),
     ),
     Kernel(
         "matrix_norm",
@@ -303,6 +383,11 @@ KERNELS: Final = (
         _matrix_norm,
         "norm of each matrix: fro, nuc, 1, -1, 2, -2, inf, -inf",
         {"keepdims": False, "ord": "fro"},
+        bound=Bound(64, LARGEST, special=_LAPACK),
+        examples=(
+            example((3, 4)),
+            example((3, 3), ord="nuc"),
+        ),
     ),
     Kernel(
         "cross",
@@ -313,5 +398,7 @@ KERNELS: Final = (
         _cross,
         "cross product of vectors of 3 along axis",
         {"axis": REQUIRED},
+        bound=Bound(4, LARGEST, special="terms of both signs"),
+        examples=(example((4, 3), (3,), axis=-1),),
     ),
 )

@@ -14,7 +14,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import FLOATS, INTEGERS
 from supernode.emulator.kernels.rules import narrow, need, streaming, widen
-from supernode.emulator.kernels.table import AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import INPUTS, LARGEST, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
 
@@ -69,6 +69,9 @@ KERNELS: Final = (
         _forward,
         "mean over the rows of log(sum(exp(logits))) - logits[target]; also gives log(sum(exp)) per row",
         backward="softmax_cross_entropy_backward",
+        outputs=("loss", "logsumexp"),
+        bound=Bound(32, INPUTS),
+        examples=(example((9, 11), Draw((9,), "below 11", "i64")),),
     ),
     Kernel(
         "softmax_cross_entropy_backward",
@@ -79,5 +82,8 @@ KERNELS: Final = (
         _backward,
         "gradient of scale times the mean loss",
         {"scale": 1.0},
+        outputs=("grad_logits",),
+        bound=Bound(400, LARGEST, special="rows of weights are held to log(sum(exp)) that is given"),
+        examples=(example((9, 11), Draw((9,), "below 11", "i64"), Draw((9,), "constant 3", "wide")),),
     ),
 )

@@ -7,14 +7,33 @@ Flows in: activations, gain, bias. Flows out: normalised activations, and mean a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.reduce import accumulate
-from supernode.emulator.kernels.rules import known_dtype, narrow, need, rows_of, same_dtype, streaming, widen
-from supernode.emulator.kernels.table import AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.parallel import share
+from supernode.emulator.kernels.rules import (
+    known_dtype,
+    narrow,
+    need,
+    rows_of,
+    same_dtype,
+    streaming,
+    wide_dtype,
+    widen,
+)
+from supernode.emulator.kernels.table import (
+    LARGEST,
+    AnyArray,
+    Attributes,
+    Bound,
+    Draw,
+    Kernel,
+    Spec,
+    example,
+)
+from supernode.emulator.rounding import widen_into
 
 
 def _statistics(dtype: str) -> str:
@@ -33,15 +52,26 @@ def _layer_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Sp
 
 
 def _layer_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    x, gain, bias = (widen(array) for array in inputs)
-    mean = x.mean(axis=-1, keepdims=True)
-    out = x - mean
-    variance = np.einsum("...i,...i->...", out, out)[..., None] / x.dtype.type(max(x.shape[-1], 1))
-    rstd = 1 / np.sqrt(variance + x.dtype.type(attributes["epsilon"]))
-    out *= rstd
-    out *= gain
-    out += bias
-    return narrow(out, outputs[0]), narrow(mean, outputs[1]), narrow(rstd, outputs[2])
+    x, wide = _matrix(inputs[0]), wide_dtype(outputs[0].dtype)
+    gain, bias = widen(inputs[1]), widen(inputs[2])
+    out = np.empty(x.shape, inputs[0].dtype)
+    mean, rstd = np.empty((len(x), 1), wide), np.empty((len(x), 1), wide)
+    count, epsilon = wide.type(max(x.shape[1], 1)), wide.type(attributes["epsilon"])
+
+    def block(rows: slice) -> None:
+        part = out[rows] if out.dtype == wide else np.empty(out[rows].shape, wide)
+        values = _wide_block(x[rows], part)
+        np.add.reduce(values, axis=1, keepdims=True, out=mean[rows])
+        mean[rows] /= count
+        np.subtract(values, mean[rows], out=part)
+        _deviation(part, rstd[rows], count, epsilon)
+        part *= rstd[rows]
+        part *= gain
+        part += bias
+        _put(out, rows, part)
+
+    share(block, blocks_of(x), worth=x.size >= _WORTH)
+    return out.reshape(outputs[0].shape), mean.reshape(outputs[1].shape), rstd.reshape(outputs[2].shape)
 
 
 def _layer_norm_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -58,24 +88,35 @@ def _layer_norm_backward_shape(specs: Sequence[Spec], attributes: Attributes) ->
 def _layer_norm_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    grad, x, gain, mean, rstd = (widen(array) for array in inputs)
-    columns = x.shape[-1]
-    normal = x - mean[..., None]
-    normal *= rstd[..., None]
-    rows = (-1, columns) if columns else (0, 0)
-    product = grad * normal
-    d_gain = accumulate(product.reshape(rows), (0,), x.dtype)
-    d_bias = accumulate(grad.reshape(rows), (0,), x.dtype)
-    weighted = grad * gain
-    # dx = rstd (w - mean(w) - normal mean(w normal)), w = grad * gain
-    count = x.dtype.type(max(columns, 1))
-    shift = weighted.sum(axis=-1, keepdims=True) / count
-    slope = np.einsum("...i,...i->...", weighted, normal)[..., None] / count
-    normal *= slope
-    weighted -= shift
-    weighted -= normal
-    weighted *= rstd[..., None]
-    return narrow(weighted, outputs[0]), narrow(d_gain, outputs[1]), narrow(d_bias, outputs[2])
+    grad, x = _matrix(inputs[0]), _matrix(inputs[1])
+    gain, mean, rstd = widen(inputs[2]), inputs[3].reshape(-1, 1), inputs[4].reshape(-1, 1)
+    wide = wide_dtype(outputs[0].dtype)
+    out = np.empty(x.shape, inputs[1].dtype)
+    pieces = blocks_of(x)
+    d_gain, d_bias = np.zeros((len(pieces), x.shape[1]), wide), np.zeros((len(pieces), x.shape[1]), wide)
+    count = wide.type(max(x.shape[1], 1))
+
+    def block(piece: tuple[int, slice]) -> None:
+        number, rows = piece
+        normal = np.empty(x[rows].shape, wide)
+        np.subtract(_wide_block(x[rows], normal), mean[rows], out=normal)
+        normal *= rstd[rows]
+        given = _wide_block(grad[rows], None)
+        np.add.reduce(given, axis=0, out=d_bias[number])
+        np.einsum("ri,ri->i", given, normal, out=d_gain[number])
+        weighted = given * gain
+        # dx = rstd (w - mean(w) - normal mean(w normal)), w = grad * gain
+        shift = np.add.reduce(weighted, axis=1, keepdims=True) / count
+        slope = np.einsum("ri,ri->r", weighted, normal)[:, None] / count
+        normal *= slope
+        weighted -= shift
+        weighted -= normal
+        weighted *= rstd[rows]
+        _put(out, rows, weighted)
+
+    share(block, list(enumerate(pieces)), worth=x.size >= _WORTH)
+    sums = (narrow(part.sum(axis=0), spec) for part, spec in zip((d_gain, d_bias), outputs[1:], strict=True))
+    return (out.reshape(outputs[0].shape), *sums)
 
 
 def _rms_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -86,10 +127,19 @@ def _rms_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
 
 
 def _rms_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    x, gain = (widen(array) for array in inputs)
-    square = np.einsum("...i,...i->...", x, x)[..., None] / x.dtype.type(max(x.shape[-1], 1))
-    rstd = 1 / np.sqrt(square + x.dtype.type(attributes["epsilon"]))
-    return narrow(x * rstd * gain, outputs[0]), narrow(rstd, outputs[1])
+    x, gain, wide = _matrix(inputs[0]), widen(inputs[1]), wide_dtype(outputs[0].dtype)
+    out, rstd = np.empty(x.shape, inputs[0].dtype), np.empty((len(x), 1), wide)
+    count, epsilon = wide.type(max(x.shape[1], 1)), wide.type(attributes["epsilon"])
+
+    def block(rows: slice) -> None:
+        values = _wide_block(x[rows], None)
+        _deviation(values, rstd[rows], count, epsilon)
+        part = values * rstd[rows]
+        part *= gain
+        _put(out, rows, part)
+
+    share(block, blocks_of(x), worth=x.size >= _WORTH)
+    return out.reshape(outputs[0].shape), rstd.reshape(outputs[1].shape)
 
 
 def _rms_norm_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -104,14 +154,82 @@ def _rms_norm_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> t
 def _rms_norm_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    grad, x, gain, rstd = (widen(array) for array in inputs)
-    columns = x.shape[-1]
-    normal = x * rstd[..., None]
-    d_gain = accumulate((grad * normal).reshape((-1, columns) if columns else (0, 0)), (0,), x.dtype)
-    weighted = grad * gain
-    slope = np.einsum("...i,...i->...", weighted, normal)[..., None] / x.dtype.type(max(columns, 1))
-    return narrow((weighted - normal * slope) * rstd[..., None], outputs[0]), narrow(d_gain, outputs[1])
+    grad, x, gain, rstd = _matrix(inputs[0]), _matrix(inputs[1]), widen(inputs[2]), inputs[3].reshape(-1, 1)
+    wide = wide_dtype(outputs[0].dtype)
+    out = np.empty(x.shape, inputs[1].dtype)
+    pieces = blocks_of(x)
+    d_gain = np.zeros((len(pieces), x.shape[1]), wide)
+    count = wide.type(max(x.shape[1], 1))
 
+    def block(piece: tuple[int, slice]) -> None:
+        number, rows = piece
+        normal = _wide_block(x[rows], None) * rstd[rows]
+        given = _wide_block(grad[rows], None)
+        np.einsum("ri,ri->i", given, normal, out=d_gain[number])
+        weighted = given * gain
+        normal *= np.einsum("ri,ri->r", weighted, normal)[:, None] / count
+        weighted -= normal
+        weighted *= rstd[rows]
+        _put(out, rows, weighted)
+
+    share(block, list(enumerate(pieces)), worth=x.size >= _WORTH)
+    return out.reshape(outputs[0].shape), narrow(d_gain.sum(axis=0), outputs[1])
+
+
+# --- blocks of rows ------------------------------------------------------------------------------------------------
+
+# Bytes of one block in the arithmetic's type, so that a block and its temporaries stay in a core's cache.
+_BLOCK_BYTES: Final = 1 << 18
+# Elements below which threads cost more than they bring.
+_WORTH: Final = 1 << 18
+
+
+def _matrix(array: AnyArray) -> AnyArray:
+    return array.reshape(rows_of(array.shape))
+
+
+def blocks_of(x: AnyArray) -> list[slice]:
+    """Rows of a matrix in blocks; the cut depends on the shape alone."""
+    step = max(1, _BLOCK_BYTES // max(1, x.shape[1] * (8 if x.dtype.itemsize == 8 else 4)))
+    return [slice(start, min(start + step, len(x))) for start in range(0, len(x), step)]
+
+
+def _wide_block(part: AnyArray, scratch: AnyArray | None) -> AnyArray:
+    """A block in the arithmetic's type; narrow floats are widened into `scratch`, if there is one."""
+    if part.dtype.itemsize > 2:
+        return part
+    out = np.empty(part.shape, np.float32) if scratch is None else scratch
+    widen_into(part, out)
+    return out
+
+
+def _deviation(part: AnyArray, rstd: AnyArray, count: Any, epsilon: Any) -> None:
+    """1 / sqrt(mean of squares per row + epsilon)."""
+    np.einsum("ri,ri->r", part, part, out=rstd[:, 0])
+    rstd /= count
+    rstd += epsilon
+    np.sqrt(rstd, out=rstd)
+    np.divide(1, rstd, out=rstd)
+
+
+def _put(out: AnyArray, rows: slice, part: AnyArray) -> None:
+    if part.base is not out and part is not out:
+        np.copyto(out[rows], part, casting="unsafe")
+
+
+def _normal_sizes(
+    inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]
+) -> Sequence[AnyArray]:
+    """Distances from the mean are as exact as the row's largest element, and then divided by the deviation."""
+    x, gain, bias = inputs
+    _, mean, rstd = results
+    largest = np.abs(x).max(axis=-1, initial=0)
+    spread = 1 + largest * rstd
+    normal = np.abs((x - mean[..., None]) * rstd[..., None])
+    return [spread[..., None] * (normal + 1) * np.abs(gain) + np.abs(bias), largest, spread * rstd]
+
+
+_SIGNS: Final = "sums of terms of both signs; held over finite numbers of ordinary size"
 
 KERNELS: Final = (
     Kernel(
@@ -124,6 +242,9 @@ KERNELS: Final = (
         "(x - mean) rstd gain + bias over the last axis; also gives mean and rstd = 1/sqrt(variance + epsilon)",
         {"epsilon": 1e-5},
         backward="layer_norm_backward",
+        outputs=("out", "mean", "rstd"),
+        bound=Bound(32, _normal_sizes, 2),
+        examples=(example((2, 3, 16), Draw((16,), "normal"), Draw((16,), "normal")),),
     ),
     Kernel(
         "layer_norm_backward",
@@ -134,6 +255,11 @@ KERNELS: Final = (
         _layer_norm_backward,
         "gradients of x, gain and bias; dtype is that of the last two",
         {"dtype": None},
+        outputs=("grad_x", "grad_gain", "grad_bias"),
+        bound=Bound(256, LARGEST, special=_SIGNS),
+        examples=(
+            example((2, 3, 16), (2, 3, 16), (16,), Draw((2, 3), "normal", "wide"), Draw((2, 3), "unit", "wide")),
+        ),
     ),
     Kernel(
         "rms_norm",
@@ -145,6 +271,9 @@ KERNELS: Final = (
         "x rstd gain over the last axis; also gives rstd = 1/sqrt(mean(x^2) + epsilon)",
         {"epsilon": 1e-5},
         backward="rms_norm_backward",
+        outputs=("out", "rstd"),
+        bound=Bound(32, degree=2),
+        examples=(example((4, 16), Draw((16,), "normal")),),
     ),
     Kernel(
         "rms_norm_backward",
@@ -155,5 +284,8 @@ KERNELS: Final = (
         _rms_norm_backward,
         "gradients of x and gain; dtype is that of the latter",
         {"dtype": None},
+        outputs=("grad_x", "grad_gain"),
+        bound=Bound(256, LARGEST, special=_SIGNS),
+        examples=(example((4, 16), (4, 16), (16,), Draw((4,), "unit", "wide")),),
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import ALL, INTEGERS, NUMBERS
 from supernode.emulator.kernels.rules import moved, narrow, need, normal_axis, same_dtype, streaming, widen
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Cost, Kernel, Spec
+from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
 
@@ -114,9 +114,35 @@ def _unique(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 _ORDER: Final = {"axis": -1, "descending": False}
 
 KERNELS: Final = (
-    Kernel("sort", ("x",), NUMBERS, _sort_shape, _passes, _sort, "elements in order along axis; stable", _ORDER),
     Kernel(
-        "argsort", ("x",), NUMBERS, _argsort_shape, _passes, _argsort, "places that sort along axis; stable", _ORDER
+        "sort",
+        ("x",),
+        NUMBERS,
+        _sort_shape,
+        _passes,
+        _sort,
+        "elements in order along axis; stable",
+        _ORDER,
+        bound=EXACT,
+        examples=(
+            example((5, 7), axis=0),
+            example((5, 7), axis=1, descending=True),
+        ),
+    ),
+    Kernel(
+        "argsort",
+        ("x",),
+        NUMBERS,
+        _argsort_shape,
+        _passes,
+        _argsort,
+        "places that sort along axis; stable",
+        _ORDER,
+        bound=EXACT,
+        examples=(
+            example((5, 7), axis=0),
+            example((5, 7), axis=1, descending=True),
+        ),
     ),
     Kernel(
         "searchsorted",
@@ -128,6 +154,8 @@ KERNELS: Final = (
         "where each value would have to go to keep the order",
         {"side": "left"},
         optional=1,
+        bound=EXACT,
+        examples=(example(Draw((7,), "rises 7"), (3, 4)),),
     ),
     Kernel(
         "nonzero",
@@ -138,8 +166,20 @@ KERNELS: Final = (
         _nonzero,
         "places of the elements that are not zero, one array per axis",
         {"count": REQUIRED},
+        bound=EXACT,
+        examples=(example(Draw((2, 3), "positive"), count=6),),
     ),
-    Kernel("count_unique", ("x",), ALL, _count_shape, _passes, _count, "number of different elements"),
+    Kernel(
+        "count_unique",
+        ("x",),
+        ALL,
+        _count_shape,
+        _passes,
+        _count,
+        "number of different elements",
+        bound=EXACT,
+        examples=(example((7,)),),
+    ),
     Kernel(
         "unique",
         ("x",),
@@ -149,5 +189,7 @@ KERNELS: Final = (
         _unique,
         "the different elements, their first places, the number of each element among them, and their counts",
         {"count": REQUIRED},
+        bound=EXACT,
+        examples=(example(Draw((7,), "permutation"), count=7),),
     ),
 )

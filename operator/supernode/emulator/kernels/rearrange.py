@@ -14,7 +14,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, INEXACT, STORED
 from supernode.emulator.kernels.rules import known_dtype, narrow, normal_axes, normal_axis, normal_shape, streaming
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import EXACT, REQUIRED, TERMS, AnyArray, Attributes, Bound, Kernel, Spec, example
 from supernode.errors import KernelError
 
 
@@ -92,7 +92,21 @@ def _linspace(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seque
 
 
 KERNELS: Final = (
-    Kernel("flip", ("x",), STORED, _flip_shape, streaming(0), _flip, "elements along axis in reverse", {"axis": None}),
+    Kernel(
+        "flip",
+        ("x",),
+        STORED,
+        _flip_shape,
+        streaming(0),
+        _flip,
+        "elements along axis in reverse",
+        {"axis": None},
+        bound=EXACT,
+        examples=(
+            example((3, 4)),
+            example((3, 4), axis=[1]),
+        ),
+    ),
     Kernel(
         "roll",
         ("x",),
@@ -102,6 +116,8 @@ KERNELS: Final = (
         _roll,
         "elements moved along each axis by its shift; what leaves at the end comes in at the front",
         {"shift": REQUIRED, "axis": REQUIRED},
+        bound=EXACT,
+        examples=(example((3, 4), shift=[1, -2], axis=[0, 1]),),
     ),
     Kernel(
         "tile",
@@ -112,6 +128,8 @@ KERNELS: Final = (
         _tile,
         "x side by side, as often as repetitions says per axis",
         {"repetitions": REQUIRED},
+        bound=EXACT,
+        examples=(example((3, 4), repetitions=[2, 3]),),
     ),
     Kernel(
         "triangle",
@@ -122,6 +140,11 @@ KERNELS: Final = (
         _triangle,
         "the part of each matrix on and below (upper: above) diagonal k, else 0",
         {"upper": False, "k": 0},
+        bound=EXACT,
+        examples=(
+            example((3, 4), k=-1),
+            example((3, 4), k=1, upper=True),
+        ),
     ),
     Kernel(
         "eye",
@@ -132,6 +155,8 @@ KERNELS: Final = (
         _eye,
         "1 on diagonal k, else 0",
         {"rows": REQUIRED, "columns": REQUIRED, "k": 0, "dtype": "f32"},
+        bound=EXACT,
+        examples=(example(rows=3, columns=4, k=1),),
     ),
     Kernel(
         "linspace",
@@ -142,5 +167,7 @@ KERNELS: Final = (
         _linspace,
         "num evenly spaced numbers from start to stop; computed in f64 and rounded once",
         {"num": REQUIRED, "endpoint": True},
+        bound=Bound(2, TERMS),
+        examples=(example((), (), num=7),),
     ),
 )

@@ -21,7 +21,17 @@ from supernode.emulator.kernels.rules import (
     streaming,
     widen,
 )
-from supernode.emulator.kernels.table import AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    MAGNITUDES,
+    AnyArray,
+    Attributes,
+    Bound,
+    Example,
+    Kernel,
+    Spec,
+    example,
+)
 from supernode.errors import KernelError
 
 # Rows that are added up at once when the reduced axis is not the last one: keeps the rounding error of long columns
@@ -93,13 +103,17 @@ def _squares(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
     return (narrow(accumulate(squares, normal_axes(attributes["axis"], x.ndim), squares.dtype), outputs[0]),)
 
 
-def _extreme(name: str, function: Callable[..., Any], summary: str) -> Kernel:
+def _extreme(
+    name: str, function: Callable[..., Any], summary: str, *, bound: Bound, examples: tuple[Example, ...]
+) -> Kernel:
     def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
         x = inputs[0]
         return (narrow(function(widen(x), axis=normal_axes(attributes["axis"], x.ndim)), outputs[0]),)
 
     attributes = {"axis": None, "keepdims": False}
-    return Kernel(name, ("x",), NUMBERS, _same_shape, streaming(1), run, summary, attributes)
+    return Kernel(
+        name, ("x",), NUMBERS, _same_shape, streaming(1), run, summary, attributes, bound=bound, examples=examples
+    )
 
 
 def _argument_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -114,14 +128,29 @@ def _argument_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     return (Spec("i64", shape[:axis] + shape[axis + 1 :]),)
 
 
-def _argument(name: str, function: Callable[..., Any], summary: str) -> Kernel:
+def _argument(
+    name: str, function: Callable[..., Any], summary: str, *, bound: Bound, examples: tuple[Example, ...]
+) -> Kernel:
     def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
         return (narrow(function(widen(inputs[0]), axis=attributes["axis"]), outputs[0]),)
 
-    return Kernel(name, ("x",), NUMBERS, _argument_shape, streaming(1), run, summary, {"axis": None})
+    return Kernel(
+        name,
+        ("x",),
+        NUMBERS,
+        _argument_shape,
+        streaming(1),
+        run,
+        summary,
+        {"axis": None},
+        bound=bound,
+        examples=examples,
+    )
 
 
-def _truth(name: str, function: Callable[..., Any], summary: str) -> Kernel:
+def _truth(
+    name: str, function: Callable[..., Any], summary: str, *, bound: Bound, examples: tuple[Example, ...]
+) -> Kernel:
     def shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
         return _reduced(specs[0], attributes, "bool")
 
@@ -129,7 +158,18 @@ def _truth(name: str, function: Callable[..., Any], summary: str) -> Kernel:
         x = inputs[0]
         return (narrow(function(x.astype(np.bool_), axis=normal_axes(attributes["axis"], x.ndim)), outputs[0]),)
 
-    return Kernel(name, ("x",), ALL, shape, streaming(1), run, summary, {"axis": None, "keepdims": False})
+    return Kernel(
+        name,
+        ("x",),
+        ALL,
+        shape,
+        streaming(1),
+        run,
+        summary,
+        {"axis": None, "keepdims": False},
+        bound=bound,
+        examples=examples,
+    )
 
 
 def _prod(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
@@ -140,9 +180,50 @@ def _prod(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 _SUMMING: Final = {"axis": None, "keepdims": False, "dtype": None}
 
 KERNELS: Final = (
-    Kernel("sum", ("x",), ALL, _sum_shape, streaming(1), _sum, "sum along axis; integers give 64 bits", _SUMMING),
-    Kernel("mean", ("x",), INEXACT, _mean_shape, streaming(1), _mean, "sum / number of elements, along axis", _SUMMING),
-    Kernel("prod", ("x",), FIELDS, _sum_shape, streaming(1), _prod, "product along axis", _SUMMING),
+    Kernel(
+        "sum",
+        ("x",),
+        ALL,
+        _sum_shape,
+        streaming(1),
+        _sum,
+        "sum along axis; integers give 64 bits",
+        _SUMMING,
+        bound=Bound(32, MAGNITUDES),
+        examples=(
+            example((7, 33)),
+            example((7, 33), axis=0),
+            example((3, 4, 5), axis=[0, -1], keepdims=True),
+        ),
+    ),
+    Kernel(
+        "mean",
+        ("x",),
+        INEXACT,
+        _mean_shape,
+        streaming(1),
+        _mean,
+        "sum / number of elements, along axis",
+        _SUMMING,
+        bound=Bound(32, MAGNITUDES),
+        examples=(
+            example((7, 33)),
+            example((7, 33), axis=0),
+            example((3, 4, 5), axis=[0, -1], keepdims=True),
+        ),
+    ),
+    Kernel(
+        "prod",
+        ("x",),
+        FIELDS,
+        _sum_shape,
+        streaming(1),
+        _prod,
+        "product along axis",
+        _SUMMING,
+        bound=Bound(8, degree=5),
+        examples=(example((5, 7), axis=0),),
+    ),
     Kernel(
         "sum_of_squares",
         ("x",),
@@ -152,11 +233,70 @@ KERNELS: Final = (
         _squares,
         "sum of x * x along axis, in f32 (f64 of f64)",
         {"axis": None, "keepdims": False},
+        bound=Bound(32, degree=2),
+        examples=(
+            example((7, 33)),
+            example((7, 33), axis=0),
+        ),
     ),
-    _extreme("max", np.max, "largest element along axis; NaN if one is there"),
-    _extreme("min", np.min, "smallest element along axis; NaN if one is there"),
-    _argument("argmax", np.argmax, "place of the (first) largest element along axis, or in the flat array"),
-    _argument("argmin", np.argmin, "place of the (first) smallest element along axis, or in the flat array"),
-    _truth("all", np.all, "every element along axis is not zero"),
-    _truth("any", np.any, "some element along axis is not zero"),
+    _extreme(
+        "max",
+        np.max,
+        "largest element along axis; NaN if one is there",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
+    _extreme(
+        "min",
+        np.min,
+        "smallest element along axis; NaN if one is there",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
+    _argument(
+        "argmax",
+        np.argmax,
+        "place of the (first) largest element along axis, or in the flat array",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
+    _argument(
+        "argmin",
+        np.argmin,
+        "place of the (first) smallest element along axis, or in the flat array",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
+    _truth(
+        "all",
+        np.all,
+        "every element along axis is not zero",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
+    _truth(
+        "any",
+        np.any,
+        "some element along axis is not zero",
+        bound=EXACT,
+        examples=(
+            example((5, 7)),
+            example((5, 7), axis=0),
+        ),
+    ),
 )

@@ -13,7 +13,18 @@ import numpy as np
 
 from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, UNSIGNED, WIDE
 from supernode.emulator.kernels.rules import known_dtype, narrow, normal_axes, normal_axis, streaming, widen
-from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Kernel, Spec
+from supernode.emulator.kernels.table import (
+    EXACT,
+    MAGNITUDES,
+    REQUIRED,
+    AnyArray,
+    Attributes,
+    Bound,
+    Example,
+    Kernel,
+    Spec,
+    example,
+)
 
 
 def _scan_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -25,7 +36,15 @@ def _scan_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     return (Spec(dtype if given is None else known_dtype(given), out),)
 
 
-def _scan(name: str, function: Callable[..., Any], neutral: int, summary: str) -> Kernel:
+def _scan(
+    name: str,
+    function: Callable[..., Any],
+    neutral: int,
+    summary: str,
+    *,
+    bound: Bound,
+    examples: tuple[Example, ...],
+) -> Kernel:
     def run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
         axis = normal_axis(attributes["axis"], inputs[0].ndim)
         wide = WIDE[outputs[0].dtype]
@@ -36,7 +55,9 @@ def _scan(name: str, function: Callable[..., Any], neutral: int, summary: str) -
         return (narrow(out, outputs[0]),)
 
     attributes = {"axis": REQUIRED, "dtype": None, "initial": False}
-    return Kernel(name, ("x",), FIELDS, _scan_shape, streaming(1), run, summary, attributes)
+    return Kernel(
+        name, ("x",), FIELDS, _scan_shape, streaming(1), run, summary, attributes, bound=bound, examples=examples
+    )
 
 
 def _reduced_shape(shape: tuple[int, ...], attributes: Attributes) -> tuple[int, ...]:
@@ -70,9 +91,29 @@ def _count(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
     return (narrow(np.count_nonzero(x.astype(np.bool_), axis=normal_axes(attributes["axis"], x.ndim)), outputs[0]),)
 
 
+def _squares(inputs: Sequence[AnyArray], attributes: Attributes, results: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """The distances from the mean are as exact as the largest element."""
+    axes = normal_axes(attributes["axis"], inputs[0].ndim)
+    return [np.square(np.abs(inputs[0]).max(axis=axes, keepdims=attributes["keepdims"], initial=0))]
+
+
 KERNELS: Final = (
-    _scan("cumulative_sum", np.cumsum, 0, "sum of the elements up to each; with initial, 0 comes first"),
-    _scan("cumulative_prod", np.cumprod, 1, "product of the elements up to each; with initial, 1 comes first"),
+    _scan(
+        "cumulative_sum",
+        np.cumsum,
+        0,
+        "sum of the elements up to each; with initial, 0 comes first",
+        bound=Bound(32, MAGNITUDES),
+        examples=(example((5, 7), axis=1),),
+    ),
+    _scan(
+        "cumulative_prod",
+        np.cumprod,
+        1,
+        "product of the elements up to each; with initial, 1 comes first",
+        bound=Bound(8, degree=5),
+        examples=(example((7, 5), axis=1, initial=True),),
+    ),
     Kernel(
         "variance",
         ("x",),
@@ -82,6 +123,11 @@ KERNELS: Final = (
         _variance,
         "mean squared distance from the mean, divided by number of elements - correction",
         {"axis": None, "keepdims": False, "correction": 0.0},
+        bound=Bound(64, _squares, degree=2),
+        examples=(
+            example((7, 9)),
+            example((7, 9), axis=[1], correction=1.0),
+        ),
     ),
     Kernel(
         "count_nonzero",
@@ -92,5 +138,7 @@ KERNELS: Final = (
         _count,
         "number of elements that are not zero",
         {"axis": None, "keepdims": False},
+        bound=EXACT,
+        examples=(example((7, 9)),),
     ),
 )

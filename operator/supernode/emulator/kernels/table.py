@@ -74,6 +74,77 @@ class Cost:
     dtype: str | None = None
 
 
+class Draw(NamedTuple):
+    """An input of an example.
+
+    Attributes:
+        shape: its sizes.
+        values: `any` (every kind of number, nasty ones included), `normal`, `positive`, `unit` (0 to 1), `truth`,
+            `below N` (whole numbers), `rises N` (whole numbers from 0 up to N), `permutation`, `regular` (matrices that
+            are far from singular), `definite`, or `constant V`.
+        dtype: empty: that of the launch; `wide`: the type its arithmetic runs in; or a dtype.
+    """
+
+    shape: tuple[int, ...]
+    values: str = "any"
+    dtype: str = ""
+
+
+class Example(NamedTuple):
+    """A launch that shows what a kernel is for, and on which every test of all kernels is run."""
+
+    inputs: tuple[Draw, ...] = ()
+    attributes: Mapping[str, Any] = {}
+
+
+def example(*inputs: Draw | tuple[int, ...], **attributes: Any) -> Example:
+    """An example; a bare shape stands for any numbers in the dtype of the launch."""
+    return Example(tuple(item if isinstance(item, Draw) else Draw(item) for item in inputs), attributes)
+
+
+Sizes = Callable[[Sequence[AnyArray], Attributes, Sequence[AnyArray]], Sequence[AnyArray]]
+#: Against what an error is held: the result itself; the sum of the inputs' magnitudes at its place; what the kernel
+#: makes of the inputs' magnitudes; the largest element of the result; the largest magnitude of all inputs.
+RESULT: Final = "the result"
+TERMS: Final = "the sum of |inputs|"
+MAGNITUDES: Final = "the result of |inputs|"
+LARGEST: Final = "the largest result"
+INPUTS: Final = "the largest input"
+
+
+class Bound(NamedTuple):
+    """How far a result may be from that of f64 arithmetic (and that of f64 from 80 bits) on the same inputs.
+
+    |error| <= steps * precision of the arithmetic's type (2^-23, f64: 2^-52) * size, and where the result's type is
+    narrower than the arithmetic's, half a unit in its last place besides. 0 steps: the result is exact.
+
+    Attributes:
+        steps: see above.
+        size: what the error is relative to: one of the words above, or a function of inputs, attributes and results in
+            f64 that gives one array per result.
+        degree: inputs beyond the largest number to the power 1/degree may overflow in between.
+        special: why the bound is not held where inputs are infinite, NaN, denormal or very large; empty: it is.
+    """
+
+    steps: float
+    size: str | Sizes = RESULT
+    degree: int = 1
+    special: str = ""
+
+
+EXACT: Final = Bound(0)
+#: One operation that IEEE 754 says how to round.
+ROUNDED: Final = Bound(0.5)
+
+
+def not_compared(reason: str) -> Bound:
+    """The entry of a kernel whose result in one type says nothing about that in another."""
+    return Bound(math.inf, special=reason)
+
+
+#: Nobody has said.
+UNKNOWN: Final = Bound(-1)
+
 ShapeRule = Callable[[Sequence[Spec], Attributes], tuple[Spec, ...]]
 CostRule = Callable[[Sequence[Spec], Attributes, Sequence[Spec]], Cost]
 Implementation = Callable[[Sequence[AnyArray], Attributes, Sequence[Spec]], tuple[AnyArray, ...]]
@@ -99,6 +170,10 @@ class Kernel:
         elementwise: each output element depends on the input elements at the same place only (may be fused).
         ufunc: the NumPy function that `run` applies to the inputs as they are, if it is one: for dtypes that compute in
             themselves, `run` is this function and nothing else.
+        outputs: names of the outputs. A backward kernel's say of which inputs they are the gradients (`grad_x`); its
+            own inputs are `grad` (or `grad_NAME` of one of several outputs), and inputs and outputs of the forward one.
+        bound: error against f64; a test refuses a kernel without one.
+        examples: launches on which all kernels are tested.
     """
 
     name: str
@@ -115,6 +190,9 @@ class Kernel:
     lazy: bool = False
     elementwise: bool = False
     ufunc: np.ufunc | None = None
+    outputs: tuple[str, ...] = ("out",)
+    bound: Bound = UNKNOWN
+    examples: tuple[Example, ...] = ()
 
     @property
     def variadic(self) -> bool:

@@ -1,0 +1,79 @@
+"""Work of one kernel shared out over the host's cores.
+
+Flows in: a function and the pieces of its work, cut the same however many cores there are. Flows out: nothing; each
+piece writes its own part of the results, so that they do not depend on the number of threads. NumPy lets go of the
+interpreter inside its loops, which is why threads help. Not here: streams and devices (`runtime`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+Piece = TypeVar("Piece")
+
+#: Threads that work on one kernel at most: beyond the memory's speed more do not help.
+_MOST: Final = 4
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def cores() -> int:
+    """Threads that a kernel may use: the cores that this process may run on, up to four."""
+    return min(len(os.sched_getaffinity(0)), _MOST)
+
+
+def share(work: Callable[[Piece], Any], pieces: Iterable[Piece], *, worth: bool = True) -> None:
+    """Do every piece, in any order, on this thread and some more.
+
+    Args:
+        work: must write to places that no other piece writes or reads.
+        pieces: as many as one likes.
+        worth: False: too little work for threads; it is done here, in order.
+    """
+    todo = list(pieces)
+    threads = min(cores(), len(todo)) if worth else 1
+    if threads <= 1:
+        for piece in todo:
+            work(piece)
+        return
+    left = iter(todo)
+    guard = threading.Lock()
+
+    def loop() -> None:
+        # NaN and infinity are results; the setting of the calling thread does not reach this one.
+        with np.errstate(all="ignore"):
+            while True:
+                with guard:
+                    piece = next(left, _END)
+                if piece is _END:
+                    return
+                work(piece)  # type: ignore[arg-type]
+
+    others = [_pool().submit(loop) for _ in range(threads - 1)]
+    try:
+        loop()
+    finally:
+        # Whatever happened here, nobody may still be writing when this returns.
+        wait(others)
+    for other in others:
+        other.result()
+
+
+_END: Final = object()
+
+
+def _pool() -> ThreadPoolExecutor:
+    with _lock:
+        process = os.getpid()
+        pool = _pools.get(process)
+        if pool is None:
+            # A forked child has none of its parent's threads.
+            _pools.clear()
+            pool = _pools[process] = ThreadPoolExecutor(_MOST, thread_name_prefix="kernel")
+        return pool
