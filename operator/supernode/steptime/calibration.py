@@ -11,72 +11,11 @@ job, not for promising a date.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from supernode.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Constants of one chip family.
-
-    GEMM efficiency is a smooth curve: ``gemm_peak / ((1 + m0/m) (1 + n0/n) (1 + k0/k))``. The three small sizes stand
-    for partly filled tiles and waves (m, n) and for filling and draining the pipeline of a tile (k).
-
-    Attributes:
-        name: of the family.
-        chips: catalogue names that belong to it.
-        gemm_peak: share of the peak FLOP/s that a very large matrix product reaches.
-        gemm_small: (m0, n0, k0), the sizes at which one dimension alone halves the efficiency.
-        memory: share of the peak memory bandwidth that a streaming kernel reaches.
-        launch: seconds from one kernel to the next in a busy stream.
-        node_links: share of the nominal link bandwidth that a large collective inside a node reaches.
-        network_links: the same between nodes, at any level.
-        collective_launch: seconds before the first byte of a collective moves.
-        overlap: share of the data-parallel traffic that hides behind the backward pass, if the pass is long enough.
-        tensor_overlap: share of the traffic between tensor ranks that hides behind the matrix products it feeds, with
-            sequence parallelism (whose gathers and scatters can be cut into pieces).
-        score_passes: how often the attention scores cross the memory forward (softmax, mask, dropout) in software that
-            recomputes activations; 0 = a fused kernel keeps them on the chip and leaves the masked half out.
-        attention: share of the peak FLOP/s that a fused attention kernel reaches on long sequences
-            (`ATTENTION_SHORT`); None = there is no such
-            kernel. Where there is one, jobs without recomputation use it whatever `score_passes` says: without it
-            the scores would have to be kept, which is what recomputation was for.
-        reserved: bytes of device memory that the model can't have: runtime, communication buffers.
-        network_thin: share of the network bandwidth where fewer than `THIN_LANES` devices of a node take part; None =
-            no difference known.
-        switch_reduce: share of the link bandwidth at which the switch inside a node sums an all-reduce; 0 = it can't.
-        mesh: the devices of a node have one link to each other device, so a small group can't use all of them.
-        pair_tree: its library reduces over two nodes by a tree where that is faster (`collectives.LinkLevel`).
-        node_latency, network_latency: seconds per hop where neither pool nor group says.
-        calibrated: False where the constants are defaults, not measurements of this family.
-        sources: constant -> where it comes from.
-    """
-
-    name: str
-    chips: tuple[str, ...]
-    gemm_peak: float
-    gemm_small: tuple[float, float, float]
-    memory: float
-    launch: float
-    node_links: float
-    network_links: float
-    collective_launch: float
-    overlap: float
-    score_passes: float
-    reserved: int
-    calibrated: bool
-    sources: Mapping[str, str]
-    attention: float | None = None
-    tensor_overlap: float = 0.0
-    network_thin: float | None = None
-    switch_reduce: float = 0.0
-    mesh: bool = False
-    pair_tree: bool = False
-    node_latency: float = 1e-6
-    network_latency: float = 5e-6
+from supernode.steptime.family import Family
 
 
 DEFAULT: Final = Family(
@@ -209,12 +148,12 @@ _HOPPER: Final = Family(
             "node_links": "ring all-reduce 363 to 366 of 450 GB/s on 4 to 8 H200 (stas00/ml-engineering, network)",
             "switch_reduce": "all-reduce of 8 GiB summed in the switch, 5 to 8 H200: 259 to 270 of 450 GB/s; "
             "2 nodes of H100: 250",
-            "network_links": "between 366 and 325 (4 nodes of two clusters), 391 and 320 (8 nodes, tuned and not) of 400 "
-            "GB/s a node (nccl-tests issue 309)",
+            "network_links": "between 366 and 325 (4 nodes of two clusters), 391 and 320 (8 nodes, tuned and not) of "
+            "400 GB/s a node (nccl-tests issue 309)",
             "network_latency": "with node_latency, fitted on the 1 MiB rows of 2, 4 and 8 nodes of H100 (nccl-tests "
             "issue 309): 72 and 93, 82, 117 and 127 us; below 64 KiB a hop takes 5 us",
             "node_latency": "see network_latency",
-            "pair_tree": "2 nodes of 2: 98 of 100 GB/s sent and summed, where a ring would sum 67 (DGX H100 log); NVIDIA's "
+            "pair_tree": "2 nodes of 2: 98 of 100 GB/s summed, where a ring would sum 67 (DGX H100 log); NVIDIA's "
             "engineers say that NCCL reduces over two nodes by a tree (nccl-tests issue 196)",
             "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
             "overlap": "gradient reduction and weight gathering run behind the passes by default; not all of it",
@@ -338,8 +277,8 @@ _BOWEN: Final = Family(
             "node_links": "all-reduce of 1 GiB, one node: 115.6 to 120.1 of 224 GB/s (same repository, bw1000_1.txt)",
             "network_links": "all-reduce of 1 GiB, two nodes of 4 cards: 23.4 of 50 GB/s per card (bw1000_2.txt; the "
             "meaning of its columns is our reading)",
-            "network_latency": "with node_latency, fitted on the 1 MiB rows (bw1000_1.txt, bw1000_2.txt): 34 to 73 us for 2 "
-            "to 8 cards of a node, 103 to 156 us for 2 to 16 cards of two",
+            "network_latency": "with node_latency, fitted on the 1 MiB rows (bw1000_1.txt, bw1000_2.txt): 34 to 73 us "
+            "for 2 to 8 cards of a node, 103 to 156 us for 2 to 16 cards of two",
             "node_latency": "see network_latency",
             "network_thin": "the same with 1 and 2 cards a node: 17.8 of 50 GB/s per card",
             "collective_launch": "all-reduce of 8 KiB on 2 cards takes 20 us (bw1000_1.txt)",

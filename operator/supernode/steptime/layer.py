@@ -112,7 +112,7 @@ def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
 
 
 def plain_core(chip: Chip, cuts: Cuts) -> Num:
-    """Whether the scores cross the memory, because no fused kernel is used (`calibration.Family.score_passes`)."""
+    """Whether the scores cross the memory, because no fused kernel is used (`family.Family.score_passes`)."""
     family = family_of(chip.name)
     if family.score_passes == 0:
         return False

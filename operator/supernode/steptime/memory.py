@@ -36,7 +36,7 @@ class Memory(NamedTuple):
         optimizer: Adam's state.
         activations: kept between forward and backward, of all micro batches in flight.
         workspace: what exists for a moment: a layer that is recomputed, the logits.
-        reserved: what the runtime and communication buffers take (`calibration.Family.reserved`).
+        reserved: what the runtime and communication buffers take (`family.Family.reserved`).
     """
 
     weights: Num

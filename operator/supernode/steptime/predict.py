@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, choose, largest, smallest
-from supernode.steptime.calibration import DEFAULT, SHARDED_OVERLAP, Family, family_of
+from supernode.steptime.calibration import DEFAULT, SHARDED_OVERLAP, family_of
 from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
+from supernode.steptime.family import Family
 from supernode.steptime.memory import Memory, memory_of, stage_layers, stage_weights
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
 from supernode.steptime.stage import data_seconds, layer_cost, optimizer_seconds, output_cost, send_seconds

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from supernode.chips import Chip
 from supernode.errors import ModelError
 from supernode.steptime.arithmetic import Num, largest
-from supernode.steptime.calibration import Family, family_of
+from supernode.steptime.calibration import family_of
+from supernode.steptime.family import Family
 
 #: Bytes per element; tf32 is stored as f32.
 DTYPE_BYTES: Final[dict[str, int]] = {
@@ -86,7 +87,7 @@ class Rates(NamedTuple):
         arithmetic: FLOP/s of a very large matrix product.
         memory: bytes/s of a streaming kernel.
         launch: seconds.
-        small: sizes that halve the efficiency of a product (`calibration.Family.gemm_small`).
+        small: sizes that halve the efficiency of a product (`family.Family.gemm_small`).
         width: bytes per element.
         attention: FLOP/s of a fused attention kernel.
     """

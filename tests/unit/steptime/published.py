@@ -20,6 +20,9 @@ A100 = find_chip("nvidia-a100-80g-sxm")
 V100 = find_chip("nvidia-v100-32g-sxm")
 H100 = find_chip("nvidia-h100-80g-sxm")
 BW1000 = find_chip("hygon-bw1000")
+#: Seconds between nodes of p5en and p6-b200, as AWS's plugin for NCCL tells it (aws/aws-ofi-nccl 2daf7d30,
+#: src/platform-aws.cpp): a figure of the network, as users give one per level.
+EFA_LATENCY = 35e-6
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -145,12 +148,40 @@ def all_reduces() -> list[tuple[dict[str, str], float, float]]:
         family = family_of(chip.name)
         nodes, devices, nbytes = int(row["nodes"]), int(row["gpus"]), int(row["size_bytes"])
         node = chip.link_bandwidth or 448e9  # MI300X: 7 links of 64 GB/s
-        levels = levels_for(chip, [("network", 50e9, family.network_latency), ("node", node, family.node_latency)])
+        latency = EFA_LATENCY if row["system"] == "aws" else family.network_latency
+        levels = levels_for(chip, [("network", 50e9, latency), ("node", node, family.node_latency)])
         if row["switch"] == "off":
             levels = tuple(replace(level, switch=0.0) for level in levels)
         links = regular_links(levels, (nodes, devices // nodes))
         result.append((row, bus_bandwidth("all_reduce", nbytes, links, devices), float(row["busbw_GBps"])))
     return result
+
+
+def odd(row: dict[str, str]) -> str:
+    """Why no model of bytes, ranks and links can tell this all-reduce; empty for the others.
+
+    Each reason is read from the other rows of the same system (an algorithm or a setting was changed by hand or by
+    the library between two sizes), or of the same devices with other settings.
+    """
+    table = {
+        (one["system"], one["chip"], one["nodes"], one["switch"], int(one["size_bytes"])): float(one["busbw_GBps"])
+        for one in rows("allreduce_busbw.csv")
+    }
+    *series, _ = key = (row["system"], row["chip"], row["nodes"], row["switch"], int(row["size_bytes"]))
+    size, bus = key[-1], table[key]
+    half, twice = (table.get((*series, at)) for at in (size // 2, size * 2))
+    if twice is not None and bus * 2.1 < twice:
+        return "takes longer than twice as many bytes"
+    if half is not None and bus * 1.03 < half:
+        return "slower than half as many bytes"
+    if size >= 2**26 and twice is not None and bus * 1.4 < twice:
+        return "half as fast again at twice as many bytes: the library changes its algorithm there"
+    other = table.get((row["system"].removesuffix(" tuned"), *key[1:]))
+    if row["system"].endswith(" tuned") and other is not None and bus * 1.09 < other:
+        return "settings that make the same devices slower than the defaults do"
+    if table.get((*series, size * 4), 0) > 3.4 * bus:
+        return "takes as long as four times as many bytes: a floor that is not in the figures of the links"
+    return ""
 
 
 def large_runs(use: str | None = None) -> list[tuple[dict[str, str], float, StepTime]]:

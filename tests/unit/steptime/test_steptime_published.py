@@ -20,6 +20,7 @@ from tests.unit.steptime.published import (
     korthikanti_layers,
     large_runs,
     megatron,
+    odd,
     rows,
     step,
 )
@@ -194,35 +195,30 @@ def test_bw1000_collectives_of_1_gib_within_ten_percent() -> None:
 
 def test_bw1000_all_reduce_of_1_mib_within_25_percent() -> None:
     for kind, where, predicted, measured in bw1000_bus(2**20):
-        # 16 cards take 156 us where 8 take 113; the model says 125.
-        bound = 0.27 if where == (2, 8) else 0.25
-        assert predicted == pytest.approx(measured, rel=bound), (kind, where)
+        assert predicted == pytest.approx(measured, rel=0.25), (kind, where)
 
 
-def test_all_reduces_from_64_mib_within_ten_percent() -> None:
-    # Left out, each for its reason: `pairs` (2 devices a node borrow other devices' network ports, and reach 1.5 times
-    # what two ports carry), `second tuned` (settings that lose a third up to 512 MiB and win above), `aws` (timed from
-    # Python, on a network of another kind).
-    errors: dict[str, list[float]] = {}
+def test_all_reduces_of_all_systems() -> None:
+    # Every row of every system; those that contradict other rows of their own system are named, and count in the mean.
+    large, small, named = [], [], []
     for row, predicted, measured in all_reduces():
-        if int(row["size_bytes"]) >= 2**26 and row["system"] not in ("pairs", "second tuned", "aws"):
-            errors.setdefault(f"{row['chip']} {row['system']} {row['nodes']}", []).append(predicted / measured - 1)
-    assert len(errors) >= 8
-    for system, found in errors.items():
-        assert sum(map(abs, found)) / len(found) <= 0.10, (system, found)
-    every = [abs(error) for found in errors.values() for error in found]
-    assert sum(error <= 0.12 for error in every) / len(every) > 0.9
-
-
-def test_all_reduces_of_1_mib_within_25_percent() -> None:
-    # One cluster, which NVIDIA's engineers call good, and 8 nodes of another; the other's 2 and 4 nodes take 1.3
-    # and 3.9 times as long at this size for no reason that bytes and ranks could tell.
-    checked = 0
-    for row, predicted, measured in all_reduces():
-        if int(row["size_bytes"]) == 2**20 and (row["system"] == "first" or row["nodes"] == "8"):
-            assert predicted == pytest.approx(measured, rel=0.25), row
-            checked += 1
-    assert checked == 4
+        size, error = int(row["size_bytes"]), predicted / measured - 1
+        where = f"{row['system']} {row['chip']}, {row['nodes']} nodes, {size >> 20} MiB: {error:+.1%}"
+        if size >= 2**26:
+            large.append(abs(error))
+        elif size == 2**20:
+            small.append(abs(error))
+        else:
+            continue
+        if odd(row):
+            named.append(where)
+        else:
+            # 391 and 321 GB/s on the same 64 devices, by settings: 0.11 is what lies between them.
+            assert abs(error) <= (0.115 if size >= 2**26 else 0.25), where
+    assert len(large) >= 100 and len(small) == 9
+    assert sum(large) / len(large) <= 0.07
+    assert sum(error <= 0.105 for error in large) / len(large) > 0.88
+    assert len(named) <= 12, named
 
 
 def test_bw1000_matrix_products() -> None:
