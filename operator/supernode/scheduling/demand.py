@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -42,21 +42,20 @@ class Slice:
 
 
 class Key:
-    """A key of a dictionary that knows its hash: the parts are large, and asked for many times a decision."""
+    """Stands for some parts in the keys of dictionaries: made once for equal parts, so identity is enough to compare.
 
-    __slots__ = ("_hash", "_parts")
+    (One that has been forgotten is made anew: what was kept under it is worked out again.)
+    """
+
+    __slots__ = ("parts",)
 
     def __init__(self, parts: tuple[object, ...]) -> None:
-        self._parts = parts
-        self._hash = hash(parts)
+        self.parts = parts
 
-    def __hash__(self) -> int:
-        return self._hash
 
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, Key) and self._hash == other._hash and self._parts == other._parts
+@lru_cache(maxsize=65536)
+def _key(*parts: object) -> Key:
+    return Key(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,12 +169,12 @@ class GangDemand:
     @cached_property
     def kind(self) -> Key:
         """What decides how many workers fit where; gangs of one kind share their counts."""
-        return Key((self.devices, tuple(sorted(self.request.items())), self.slices, self.constraints))
+        return _key(self.devices, tuple(sorted(self.request.items())), self.slices, self.constraints)
 
     @cached_property
     def question(self) -> Key:
         """All that the answer depends on but pools, node masks and the namespace's quota."""
-        return Key((self.kind, self.workers, self.fewest, self.model, self.parallelism))
+        return _key(self.kind, self.workers, self.fewest, self.model, self.parallelism)
 
     def with_eligible(self, eligible: Mapping[str, Mask | None], pools: tuple[str, ...] | None = None) -> GangDemand:
         """The same demand with other node masks (they belong to one snapshot's rows), and on fewer pools if given."""

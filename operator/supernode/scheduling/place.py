@@ -322,18 +322,23 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
     best = ranked[0]
     group, level, path = _domain(snapshot, best)
     others: dict[tuple[str, str, tuple[str, ...]], RunnerUp] = {}
+    here = (best.pool.name, level, path)
     for option in ranked[1:]:
-        _, other_level, other_path = _domain(snapshot, option)
-        place_of = (option.pool.name, other_level, other_path)
-        if place_of != (best.pool.name, level, path) and place_of not in others:
+        rival = option.rival
+        if not rival:  # options are kept as long as nothing changes in their domain
             step = option.template.predicted
-            others[place_of] = RunnerUp(*place_of, None if step is None else step.seconds)
+            where = _domain(snapshot, option)[1:]
+            rival.append(RunnerUp(option.pool.name, *where, None if step is None else step.seconds))
+        other = rival[0]
+        place_of = (other.pool, other.level, other.domain)
+        if place_of != here and place_of not in others:
+            others[place_of] = other
             if len(others) == RUNNERS_UP:
                 break
     template = best.template
     rows, takes = best.rows(), template.takes
     node_of = np.repeat(np.arange(rows.size, dtype=np.int32), takes)
-    devices = pick_devices(snapshot.device_free[rows], takes, demand.devices, link_group(best.pool))
+    devices, masks = _devices(snapshot.device_free[rows], takes, demand.devices, link_group(best.pool))
     node_of.setflags(write=False)
     devices.setflags(write=False)
     names = snapshot.node_names
@@ -352,6 +357,7 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
         note=template.note,
         rows=rows,
         names=names,
+        taken=None if masks is None else (takes, masks),
     )
 
 
@@ -376,21 +382,28 @@ def pick_devices(free: UInt64, takes: Int64, devices: int, linked: int = 64) -> 
     Returns:
         uint8 (workers, devices) indices, ascending in each row, workers in rank order.
     """
+    return _devices(free, takes, devices, linked)[0]
+
+
+def _devices(free: UInt64, takes: Int64, devices: int, linked: int) -> tuple[NDArray[np.uint8], UInt64 | None]:
+    """`pick_devices`, and what that takes of each node where that is known without counting: uint64 (k,)."""
     alike = free.size > 4 and bool((free == free[0]).all() and (takes == takes[0]).all())
     if alike:  # many nodes, all the same: work out one
-        return np.tile(_picked(int(free[0]), int(takes[0]), devices, linked), (free.size, 1))
+        one, mask = _picked(int(free[0]), int(takes[0]), devices, linked)
+        return np.tile(one, (free.size, 1)), np.full(free.size, mask, dtype=np.uint64)
     if free.size > 64 and linked >= 64:
         bits = (free[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1) != 0
         first = np.cumsum(bits, axis=1) <= (takes * devices)[:, None]
         indices: NDArray[np.uint8] = np.nonzero(bits & first)[1].astype(np.uint8).reshape(-1, devices)
-        return indices
+        return indices, None
     parts = [_picked(mask, count, devices, linked) for mask, count in zip(free.tolist(), takes.tolist(), strict=True)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    masks = np.asarray([mask for _, mask in parts], dtype=np.uint64)
+    return parts[0][0] if len(parts) == 1 else np.concatenate([chosen for chosen, _ in parts]), masks
 
 
 @lru_cache(maxsize=4096)
-def _picked(mask: int, workers: int, devices: int, linked: int) -> NDArray[np.uint8]:
-    """uint8 (workers, devices) of one node, read-only."""
+def _picked(mask: int, workers: int, devices: int, linked: int) -> tuple[NDArray[np.uint8], int]:
+    """uint8 (workers, devices) of one node, read-only, and the same as a mask."""
     free = [index for index in range(mask.bit_length()) if mask >> index & 1]
     chosen: list[int] = []
     if linked >= mask.bit_length():
@@ -402,7 +415,7 @@ def _picked(mask: int, workers: int, devices: int, linked: int) -> NDArray[np.ui
             free = [index for index in free if index not in mine]
     result = np.asarray(chosen, dtype=np.uint8).reshape(workers, devices)
     result.setflags(write=False)
-    return result
+    return result, sum(1 << index for index in chosen)
 
 
 def _linked(free: list[int], devices: int, linked: int) -> list[int]:

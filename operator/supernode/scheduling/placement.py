@@ -82,6 +82,7 @@ class Placement:
         node_pools: pool of each of `nodes`, of a gang over several pools; empty = all in `pool`.
         stages: of a gang over several pools, what each pipeline stage got, first to last; empty otherwise. The ranks of
             a stage are neighbours then.
+        taken: `loads`, where whoever made the placement knows them already.
     """
 
     key: str
@@ -99,6 +100,7 @@ class Placement:
     names: tuple[str, ...] = field(default=(), repr=False)
     node_pools: tuple[str, ...] = ()
     stages: tuple[StageShare, ...] = ()
+    taken: tuple[NDArray[np.int64], NDArray[np.uint64]] | None = field(default=None, repr=False)
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -120,6 +122,8 @@ class Placement:
 
     def loads(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """int64 (nodes,) workers and uint64 (nodes,) devices taken on each of `nodes`."""
+        if self.taken is not None:
+            return self.taken
         counts = np.bincount(self.node_of, minlength=len(self.nodes))
         bits = np.bitwise_or.reduce(_BITS[self.devices], axis=1)
         if self.rows is not None:  # ranks of a node are neighbours

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +20,7 @@ import numpy as np
 from supernode.errors import ChipError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import Tree
+from supernode.scheduling.placement import RunnerUp
 from supernode.scheduling.snapshot import Int64, PoolInfo
 from supernode.scheduling.spread import Spread, spread_domain
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Level
@@ -45,6 +46,7 @@ class Template:
     Attributes:
         index: int64 (k,) its nodes in rank order, counted from the domain's first (after ordering, see `Option`).
         takes: int64 (k,) workers on each.
+        workers: on all of them.
         seconds: predicted step time, or the stand-in without a prediction.
         predicted: the prediction, if there is one.
         note: why there is none although the model is known.
@@ -58,6 +60,7 @@ class Template:
 
     index: Int64
     takes: Int64
+    workers: int
     seconds: float
     predicted: StepTime | None
     note: str
@@ -81,6 +84,7 @@ class Option:
         domain: index on that level.
         start: first node of the domain in wiring order.
         ordering: int64, the domain's nodes by room; None = the template counts in wiring order.
+        rival: what it looks like as a runner-up, once that has been asked.
     """
 
     pool: PoolInfo
@@ -91,6 +95,7 @@ class Option:
     domain: int = 0
     start: int = 0
     ordering: Int64 | None = None
+    rival: list[RunnerUp] = field(default_factory=list, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -100,7 +105,7 @@ class Option:
     @property
     def workers(self) -> int:
         """How many it places."""
-        return int(self.template.takes.sum())
+        return self.template.workers
 
     def positions(self) -> Int64:
         """int64 (k,) its nodes in the tree's wiring order, in rank order; rows without a tree."""
@@ -237,7 +242,8 @@ def tree_template(
         back = np.empty_like(ordering)
         back[ordering] = np.arange(ordering.size)
         index = back[index]
-    return Template(index, spread.takes, seconds, predicted, note, missed, whole, tidy, tuple(inside), spare)
+    workers = int(spread.takes.sum())
+    return Template(index, spread.takes, workers, seconds, predicted, note, missed, whole, tidy, tuple(inside), spare)
 
 
 def ideal_seconds(pool: PoolInfo, levels: Sequence[Level], demand: GangDemand, workers: int, share: int) -> float:
@@ -278,7 +284,9 @@ def loose_option(pool: PoolInfo, order: int, demand: GangDemand, rows: Int64, ta
     seconds, predicted, note = _seconds(pool, (network,), domains, takes, demand)
     one_node = rows.size == 1
     missed = sum(1 for c in demand.constraints if not c.required and not (one_node and c.level == NODE_LEVEL))
-    return Option(pool, order, None, Template(rows, takes, seconds, predicted, note, missed, -1, False, (), 0))
+    workers = int(takes.sum())
+    template = Template(rows, takes, workers, seconds, predicted, note, missed, -1, False, (), 0)
+    return Option(pool, order, None, template)
 
 
 def innermost(domains: Int64 | Int32) -> int:

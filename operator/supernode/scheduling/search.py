@@ -126,7 +126,10 @@ class Search:
         """Ways with this room on nodes and domains; none if it is too little."""
         options: list[Option] = []
         for tree in trees:
-            anchor = anchor_level(tree.topology, self.demand)
+            asked = ("anchor", self.demand.kind)
+            if asked not in tree.memo:
+                tree.memo[asked] = anchor_level(tree.topology, self.demand)
+            anchor = tree.memo[asked]
             if anchor is not None:
                 options += tree_options(tree, self.pool, self.order, self.demand, self.workers, anchor)
         caps = loose_caps(per_row, self.loose, self.demand)

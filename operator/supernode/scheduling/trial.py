@@ -135,7 +135,7 @@ class Trial:
         self.placed = first if isinstance(first, Placement) else None
         closed = {r.pool for r in first.pools if r.code in _NEVER} if isinstance(first, Unplaceable) else set()
         # A gang over several pools is asked about whole.
-        self._mixed = demand.mix != "None" and len(demand.pools) > 1
+        self._mixed = demand.mixable
         self._rooms = [self._room(name) for name in demand.pools if name not in closed and snapshot.pool(name)]
         self._used = {room.pool.name: snapshot.held(room.pool.name, demand.namespace) for room in self._rooms}
 
