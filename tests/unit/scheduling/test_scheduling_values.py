@@ -299,7 +299,7 @@ def test_order_of_keys() -> None:
     rows = np.asarray([0], dtype=np.int64)
 
     def option(name: str, seconds: float, missed: int) -> Option:
-        template = Template(rows, rows + 1, seconds, None, "", missed, -1, False, (), 0)
+        template = Template(rows, rows + 1, 1, seconds, None, "", missed, -1, False, (), 0)
         return Option(pool, 0, None, template, start="ab".index(name))
 
     first = option("a", 1.0, 1)
