@@ -17,7 +17,6 @@ from typing import Final
 from supernode.errors import ModelError
 from supernode.steptime.family import Family
 
-
 DEFAULT: Final = Family(
     name="default",
     chips=(),

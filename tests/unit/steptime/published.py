@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from supernode.chips import Chip, find_chip
@@ -25,6 +26,7 @@ BW1000 = find_chip("hygon-bw1000")
 EFA_LATENCY = 35e-6
 
 
+@cache
 def rows(name: str) -> list[dict[str, str]]:
     """Rows of a data file; lines that begin with # are its source."""
     text = (Path(__file__).parent / "data" / name).read_text(encoding="utf-8")
@@ -157,16 +159,22 @@ def all_reduces() -> list[tuple[dict[str, str], float, float]]:
     return result
 
 
+@cache
+def _all_reduce_table() -> dict[tuple[str | int, ...], float]:
+    """(system, chip, nodes, switch, bytes) -> bus bandwidth."""
+    return {
+        (one["system"], one["chip"], one["nodes"], one["switch"], int(one["size_bytes"])): float(one["busbw_GBps"])
+        for one in rows("allreduce_busbw.csv")
+    }
+
+
 def odd(row: dict[str, str]) -> str:
     """Why no model of bytes, ranks and links can tell this all-reduce; empty for the others.
 
     Each reason is read from the other rows of the same system (an algorithm or a setting was changed by hand or by
     the library between two sizes), or of the same devices with other settings.
     """
-    table = {
-        (one["system"], one["chip"], one["nodes"], one["switch"], int(one["size_bytes"])): float(one["busbw_GBps"])
-        for one in rows("allreduce_busbw.csv")
-    }
+    table = _all_reduce_table()
     *series, _ = key = (row["system"], row["chip"], row["nodes"], row["switch"], int(row["size_bytes"]))
     size, bus = key[-1], table[key]
     half, twice = (table.get((*series, at)) for at in (size // 2, size * 2))
