@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from supernode.cli import main
 from supernode.commands.predict_rows import COLUMNS, Job, RowError, jobs
+from supernode.steptime.memory import Memory
 from supernode.steptime.predict import PARTS, predict
 
 ISSUED = (
@@ -60,12 +61,22 @@ def test_published_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows
         assert {"line", "step_s", "mfu", "memory_gib", "fits", "parts", "calibrated", "measured_s", "error_pct"} <= set(
             one
         )
+        assert set(one["memory_parts_gib"]) == set(Memory._fields)  # type: ignore[call-overload]
+        assert sum(one["memory_parts_gib"].values()) == pytest.approx(one["memory_gib"])  # type: ignore[attr-defined]
         assert set(one["parts"]) == set(PARTS)  # type: ignore[call-overload]
         assert one["step_s"] == pytest.approx(sum(one["parts"].values()))  # type: ignore[attr-defined]
         assert one["error_pct"] == pytest.approx((one["step_s"] / one["measured_s"] - 1) * 100)  # type: ignore[operator]
         assert one["fits"] is True
         assert one["calibrated"] is True
     assert sum(abs(one["error_pct"]) for one in found) / len(found) <= bound  # type: ignore[arg-type, misc]
+
+
+def test_json_may_be_asked_for_as_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, KORTHIKANTI)
+    assert main(["predict", "--csv", path, "--json"]) == 0
+    one = capsys.readouterr().out
+    assert main(["predict", "--csv", path, "-o", "json"]) == 0
+    assert capsys.readouterr().out == one
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +87,10 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split()[:5] == ["LINE", "MODEL", "CHIP", "DEVICES", "STEP_S"]
     assert "mean absolute error of 9 measured rows: " in out
     assert "huawei-ascend-910b2*" in out
+    memory = lines[lines.index("memory of the fullest device") + 1 :]
+    assert memory[0].split() == ["LINE", "MODEL", *(f"{name.upper()}_GIB" for name in Memory._fields), "SUM", "LIMIT"]
+    assert len(memory[1].split()) == len(memory[0].split())
+    assert sum(map(float, memory[1].split()[2:-2])) == pytest.approx(float(memory[1].split()[-2]), abs=0.3)
     assert "not fitted to its own step times" in out
     assert "200 GB/s a device assumed" in out
 

@@ -1,8 +1,8 @@
 """`supernode predict`: step time, parts, memory and MFU of the jobs in a CSV file, or the best way to cut them.
 
-In: a CSV file, one job a row (columns: `predict_rows.COLUMNS`). Out: a table, or with `--json` one object a line; rows
-that are wrong are named on standard error by line and column, and the others are still done. Exit status 0 if every row
-was done, 1 if not.
+In: a CSV file, one job a row (columns: `predict_rows.COLUMNS`). Out: a table of seconds and one of memory, or with
+`--json` (or `-o json`) one object a line; rows that are wrong are named on standard error by line and column, and the
+others are still done. Exit status 0 if every row was done, 1 if not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final
 from supernode.commands.chips import table
 from supernode.commands.predict_rows import Job, RowError, Unknown, jobs
 from supernode.errors import InputError
+from supernode.steptime.memory import Memory
 from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import PARTS, StepTime, predict
 from supernode.steptime.search import Found, search
@@ -31,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
     parser.add_argument("--csv", required=True, metavar="FILE", help="one job a row; - reads standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="json: the same as --json")
     parser.add_argument(
         "--search", action="store_true", help="find the best parallelism of each row's model and devices"
     )
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: the file can't be read, or has no header.
     """
     bad = 0
+    as_json = args.json or args.output == "json"
     done: list[tuple[Job, StepTime]] = []
     for row in jobs(_read(args.csv), args.csv):
         try:
@@ -52,16 +55,16 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(row, RowError):
                 raise row
             if args.search:
-                _print_search(row, row.guard(_searched), as_json=args.json)
+                _print_search(row, row.guard(_searched), as_json=as_json)
             else:
                 step = row.guard(_predicted)
                 done.append((row, step))
-                if args.json:
+                if as_json:
                     print(json.dumps(_object(row, step)))
         except RowError as exc:
             bad += 1
             print(f"supernode predict: {exc}", file=sys.stderr)
-    if not args.search and not args.json:
+    if not args.search and not as_json:
         _print_table(done)
     return 1 if bad else 0
 
@@ -102,6 +105,7 @@ def _object(job: Job, step: StepTime) -> dict[str, Any]:
         "parts": asdict(step.parts),
         "mfu": step.mfu,
         "memory_gib": step.memory_bytes / _GIB,
+        "memory_parts_gib": {name: part / _GIB for name, part in step.memory._asdict().items()},
         "memory_limit_gib": None if step.memory_limit is None else step.memory_limit / _GIB,
         "fits": step.fits,
         "calibrated": step.calibrated and not job.notes,
@@ -143,10 +147,22 @@ def _print_table(done: Sequence[tuple[Job, StepTime]]) -> None:
             errors.append(abs(error))
         notes += [f"{job.chip.name}: {note}" for note in (*step.notes, *job.notes)]
     print(table(rows))
+    _print_memory(done)
     if errors:
         print(f"\nmean absolute error of {len(errors)} measured rows: {sum(errors) / len(errors):.2f} %")
     for note in dict.fromkeys(notes):
         print(f"* {note}")
+
+
+def _print_memory(done: Sequence[tuple[Job, StepTime]]) -> None:
+    """What the fullest device of each row holds."""
+    rows: list[Sequence[str]] = [("LINE", "MODEL", *(f"{name.upper()}_GIB" for name in Memory._fields), "SUM", "LIMIT")]
+    for job, step in done:
+        limit = "unknown" if step.memory_limit is None else f"{step.memory_limit / _GIB:.1f}"
+        parts = (f"{part / _GIB:.1f}" for part in step.memory)
+        rows.append((str(job.line), job.name, *parts, f"{step.memory_bytes / _GIB:.1f}", limit))
+    print("\nmemory of the fullest device")
+    print(table(rows))
 
 
 def _print_search(job: Job, found: Sequence[Found], *, as_json: bool) -> None:
