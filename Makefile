@@ -6,7 +6,7 @@ UV     ?= uv
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate bench lock clean
+.PHONY: help demo test test-frameworks check format generate bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,15 @@ demo: $(VENV)/runtime.stamp  ## train a small GPT on emulated DCUs in a local cl
 test: check  ## all checks, then every test this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
+.venv-frameworks/stamp: requirements/frameworks.txt
+	@test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	@echo "installing the training frameworks (requirements/frameworks.txt, several gigabytes)"
+	@.venv-frameworks/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/frameworks.txt
+	@touch $@
+
+test-frameworks: $(VENV)/dev.stamp .venv-frameworks/stamp  ## jobs really started by torchrun, JAX, TensorFlow and OpenMPI (gigabytes)
+	@SUPERNODE_FRAMEWORKS_PYTHON=$(CURDIR)/.venv-frameworks/bin/python $(BIN)/pytest -m frameworks $(PYTEST_ARGS)
+
 check: $(VENV)/dev.stamp  ## format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -49,7 +58,8 @@ bench: $(VENV)/dev.stamp  ## benchmarks: one JSON object a line, also in build/b
 
 lock:  ## resolve the newest allowed dependency versions and lock them (needs uv)
 	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --extra operator --extra local pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade requirements/frameworks.in -o requirements/frameworks.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade --extra operator --extra local --extra onnx pyproject.toml requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
 
 clean:  ## remove what was built (the environment too)
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-frameworks build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

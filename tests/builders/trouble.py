@@ -87,7 +87,7 @@ class Trouble:
                 "pools": ["dcu"],
                 "workers": workers,
                 "acceleratorsPerWorker": devices,
-                "framework": "None",
+                "framework": spec.pop("framework", "None"),
                 "template": template,
                 **spec,
             },
@@ -218,12 +218,17 @@ def _of_a_pod(pid: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def trouble(root: Path) -> AsyncIterator[Trouble]:
-    """A cluster of four nodes with two devices each, up and with its pool ready; down afterwards."""
+async def trouble(root: Path, *options: str) -> AsyncIterator[Trouble]:
+    """A cluster of four nodes with two devices each, up and with its pool ready; down afterwards.
+
+    Args:
+        root: short, for the paths of its sockets.
+        options: more words for `supernode local up`.
+    """
     lab = Trouble(root)
     file = root / "cluster.yaml"
     file.write_text(CLUSTER)
-    lab.local("up", "--detach", "--cluster", str(file))
+    lab.local("up", "--detach", "--cluster", str(file), *options)
     try:
         async with KubeClient(Connection.from_kubeconfig(lab.kubeconfig)) as client:
             lab.client = client

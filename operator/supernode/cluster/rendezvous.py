@@ -104,7 +104,8 @@ def _mpi(gang: Gang, rank: int) -> Variables:
 
 
 def _jax(gang: Gang, rank: int) -> Variables:
-    # jax.distributed.initialize() reads the JAX_ ones; Kubeflow's JAXJob sets the others.
+    # jax.distributed.initialize() reads the address; programs hand it the other two. Kubeflow's JAXJob sets the names
+    # without JAX_.
     master = gang.address(0)
     return (
         ("JAX_COORDINATOR_ADDRESS", f"{master}:{PORT_MASTER}"),
