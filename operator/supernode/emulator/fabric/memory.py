@@ -28,7 +28,7 @@ import numpy as np
 from supernode.errors import PeerLostError, ProtocolError
 
 #: Bytes of one of the two halves in which collectives of all pods work; they should stay in a core's cache.
-BLOCK: Final = 1 << 20
+BLOCK: Final = 2 << 20
 #: Bytes of one slot, and slots, through which a pod sends to one other.
 SLOT: Final = 512 << 10
 SLOTS: Final = 2

@@ -44,8 +44,11 @@ def over(order: Order, replace: Callable[[int], Order]) -> Order:
     return over(order[0], replace), over(order[1], replace)
 
 
-def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat) -> None:
-    """Reduce `values` (by pod) into `out`, which is none of them."""
+def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat, spare: Flat | None = None) -> None:
+    """Reduce `values` (by pod) into `out`, which is none of them.
+
+    `spare`: memory of at least `out`'s length for a sum that waits for another; without it some is taken.
+    """
     if isinstance(order, int):
         np.copyto(out, values[order])
         return
@@ -53,13 +56,14 @@ def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat) -> None:
     if isinstance(left, int) and isinstance(right, int):
         combine(op, values[left], values[right], out)
     elif isinstance(left, int):
-        evaluate(right, op, values, out)
+        evaluate(right, op, values, out, spare)
         combine(op, values[left], out, out)
     elif isinstance(right, int):
-        evaluate(left, op, values, out)
+        evaluate(left, op, values, out, spare)
         combine(op, out, values[right], out)
     else:
-        other = np.empty_like(out)
-        evaluate(left, op, values, out)
+        other = np.empty_like(out) if spare is None else spare[: out.size]
+        evaluate(left, op, values, out, spare)
+        # A sum of sums of sums needs one more place for each.
         evaluate(right, op, values, other)
         combine(op, out, other, out)

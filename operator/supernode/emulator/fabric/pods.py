@@ -91,12 +91,12 @@ class Pods:
         transfers += [self.connect(self.numbers[index]).incoming(target) for index, target in receives if target.size]
         move(transfers, self.waker, self.patience)
 
-    def pass_on(self, to: int, values: Flat, source: int, taken: Flat, take: Take) -> None:
-        """Send `values` to one pod while `take` reduces what comes from another; `taken` says how much and its type."""
-        transfers: list[Transfer] = []
-        if values.size:
-            transfers.append(self.connect(self.numbers[to]).outgoing(values))
+    def take(self, source: int, taken: Flat, take: Take, sends: Sequence[Sending] = ()) -> None:
+        """Let `take` reduce what comes from a pod, while others are sent to; `taken` says how much and its type."""
+        transfers: list[Transfer] = [
+            self.connect(self.numbers[index]).outgoing(values) for index, values in sends if values.size
+        ]
         if taken.size:
-            landing = self.scratch.take("landing", max(1, LANDING // taken.itemsize), taken.dtype)
+            landing = self.scratch.take("landing", LANDING // taken.itemsize, taken.dtype)
             transfers.append(self.connect(self.numbers[source]).taking(taken.size, landing, take))
         move(transfers, self.waker, self.patience)

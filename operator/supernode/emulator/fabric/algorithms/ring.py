@@ -25,7 +25,7 @@ def reduce_scatter(pods: Pods, total: Flat, sections: Sequence[slice], op: str) 
         def add(start: int, values: Flat, mine: Flat = mine) -> None:
             fold(op, mine[start : start + values.size], values)
 
-        pods.pass_on((me + 1) % size, out, (me - 1) % size, mine, add)
+        pods.take((me - 1) % size, mine, add, [((me + 1) % size, out)])
 
 
 def all_gather(pods: Pods, values: Flat, sections: Sequence[slice]) -> None:

@@ -69,7 +69,8 @@ def reduce_scatter(
     width = BLOCK // (count * total.itemsize)
     longest = max(section.stop - section.start for section in sections)
     board = next(iter(links.values())).board
-    complete = np.empty(width, dtype=total.dtype)
+    complete = pods.scratch.take("complete", width, total.dtype)
+    spare = pods.scratch.take("spare", width, total.dtype)
     for number, start in enumerate(range(0, longest, width)):
         pieces = [slice(min(s.start + start, s.stop), min(s.start + start + width, s.stop)) for s in sections]
         mine = _rows(half(board, number), count, width, total.dtype)
@@ -84,16 +85,16 @@ def reduce_scatter(
             link.wait_ring(pods.waker, pods.patience)
             values[index] = _rows(half(link.theirs, number), count, width, total.dtype)[me, :size]
         if share is None:
-            evaluate(orders[me], op, values, complete[:size])
+            evaluate(orders[me], op, values, complete[:size], spare)
             total[own] = complete[:size]
             continue
         result, finish = share
         shown = mine[me, :size].view(np.uint8)[: size * result.itemsize].view(result.dtype)
         if result.dtype == total.dtype:
-            evaluate(orders[me], op, values, shown)
+            evaluate(orders[me], op, values, shown, spare)
             finish(shown, shown)
         else:
-            evaluate(orders[me], op, values, complete[:size])
+            evaluate(orders[me], op, values, complete[:size], spare)
             finish(complete[:size], shown)
         _ring_all(links)
         result[own] = shown

@@ -14,15 +14,17 @@ def reduce(pods: Pods, total: Flat, root: int, op: str) -> None:
     """Reduce `total` over all pods into that of `root`; the others' hold partial sums afterwards."""
     size = pods.count
     place = (pods.me - root) % size
-    incoming = pods.scratch.take("tree", total.size, total.dtype)
     step = 1
+
+    def add(start: int, values: Flat) -> None:
+        fold(op, total[start : start + values.size], values)
+
     while step < size:
         if place & step:
             pods.exchange([((place - step + root) % size, total)])
             return
         if place + step < size:
-            pods.exchange([], [((place + step + root) % size, incoming)])
-            fold(op, total, incoming)
+            pods.take((place + step + root) % size, total, add)
         step *= 2
 
 
