@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 from supernode.chips import Chip
@@ -74,15 +73,21 @@ class NodeInfo:
     unhealthy: int = 0
 
 
-def booked(request: Mapping[str, int], obj: str) -> Mapping[str, int]:
-    """What is booked for a pod: its request, one pod, and nothing so large that sums could overflow."""
+def booked(request: Mapping[str, int], obj: str) -> dict[str, int]:
+    """What is booked for a pod: its request, one pod, and nothing so large that sums could overflow.
+
+    Raises:
+        InputError: an amount that is not a whole number of 0 or more; names the object and the resource.
+    """
     amounts = {"pods": 1, **request}
-    for name, amount in request.items():
-        if amount < 0:
-            raise InputError(f"must be 0 or more, found {amount}", field=f"request {name}", obj=obj)
-        if amount > _MOST_BOOKED:
-            amounts[name] = _MOST_BOOKED
-    return MappingProxyType(amounts)
+    for name, amount in amounts.items():
+        if type(amount) is not int or not 0 <= amount <= _MOST_BOOKED:
+            if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:
+                raise InputError(
+                    f"must be a whole number of 0 or more, found {amount!r}", field=f"request {name}", obj=obj
+                )
+            amounts[name] = min(amount, _MOST_BOOKED)
+    return amounts
 
 
 def check_devices(count: int, obj: str, field: str) -> None:

@@ -9,6 +9,7 @@ Not here: deciding, and knowing which pods are whose: pods of a gang that has a 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from supernode.scheduling.placement import Placement
 from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec, booked, check_devices, check_node, check_pool
 from supernode.scheduling.snapshot import (
     FIXED_RESOURCES,
+    Bool,
     Holding,
     Int64,
     PoolInfo,
@@ -52,8 +54,10 @@ class State:
         self._capacity: Int64 = np.zeros((0, len(FIXED_RESOURCES)), dtype=np.int64)
         self._used = self._capacity.copy()
         self._column: dict[str, int] = {}
-        self._pending: list[tuple[int, int, int]] = []  # (row, column, amount) to add to `_used`
+        self._pending = array("q")  # row, column, amount, row, column, ... to add to `_used`
         self._usable = np.zeros(0, dtype=np.bool_)
+        self._device_resource: list[str] = []  # per row, what its pool's devices are called; empty = in no pool
+        self._shared: tuple[Int64, Bool, UInt64] | None = None  # capacity, usable, device_all as handed out
         self._device_all: UInt64 = np.zeros(0, dtype=np.uint64)
         self._device_gang: UInt64 = np.zeros(0, dtype=np.uint64)  # held by gangs
         self._device_other = np.zeros(0, dtype=np.int64)  # how many are held by foreign pods
@@ -191,14 +195,14 @@ class State:
         """
         entry = (node, booked(request, f"Pod {key}"))
         old = self._foreign.get(key)
-        if old == entry:
-            return
         if old is not None:
+            if old == entry:
+                return
             self.remove_foreign(key)
         self._foreign[key] = entry
         if not self._stale:
             self._use(entry, 1)
-        self._changed()
+        self._generation += 1
 
     def remove_foreign(self, key: str) -> None:
         """That pod is gone, or has ended."""
@@ -206,7 +210,7 @@ class State:
         if entry is not None:
             if not self._stale:
                 self._use(entry, -1)
-            self._changed()
+            self._generation += 1
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot:
@@ -220,17 +224,19 @@ class State:
         device_free = self._device_all & ~self._device_gang
         for row in np.flatnonzero(self._device_other).tolist():
             device_free[row] &= ~np.uint64(_highest(int(device_free[row]), int(self._device_other[row])))
-        arrays = (self._capacity.copy(), free, self._usable.copy(), device_free, self._device_all.copy())
-        for array in arrays:
-            array.setflags(write=False)
+        if self._shared is None:
+            self._shared = (self._capacity.copy(), self._usable.copy(), self._device_all.copy())
+        capacity, usable, device_all = self._shared
+        for shared in (capacity, free, usable, device_free, device_all):
+            shared.setflags(write=False)
         self._snapshot = Snapshot(
             node_names=self._names,
             resources=self._resources,
-            capacity=arrays[0],
-            free=arrays[1],
-            usable=arrays[2],
-            device_free=arrays[3],
-            device_all=arrays[4],
+            capacity=capacity,
+            free=free,
+            usable=usable,
+            device_free=device_free,
+            device_all=device_all,
             pools=self._pool_infos,
             topologies=self._topologies,
             holders=MappingProxyType(dict(self._holdings)),
@@ -252,6 +258,7 @@ class State:
 
     def _fill(self, row: int, node: NodeInfo) -> None:
         """Write what a node offers into its row."""
+        self._shared = None
         self._capacity[row], _ = resource_vector(self._resources, node.capacity)
         spec = self._pools.get(node.pool)
         count = self._devices(node)
@@ -275,7 +282,10 @@ class State:
         self._capacity = np.zeros((count, len(self._resources)), dtype=np.int64)
         self._used = np.zeros_like(self._capacity)
         self._column = {name: column for column, name in enumerate(self._resources)}
-        self._pending.clear()
+        specs = [self._pools.get(self._nodes[name].pool) for name in self._names]
+        self._device_resource = ["" if spec is None else spec.resource for spec in specs]
+        self._shared = None
+        self._pending = array("q")
         self._usable = np.zeros(count, dtype=np.bool_)
         self._device_all = np.zeros(count, dtype=np.uint64)
         self._device_gang = np.zeros(count, dtype=np.uint64)
@@ -350,22 +360,23 @@ class State:
         row = self._row.get(node)
         if row is None:
             return
+        columns, pending = self._column, self._pending
         for name, amount in request.items():
-            column = self._column.get(name)
+            column = columns.get(name)
             if column is None:
                 self._stale = True  # no column yet: the next snapshot makes one
             else:
-                self._pending.append((row, column, sign * amount))
-        spec = self._pools.get(self._nodes[node].pool)
-        if spec is not None and spec.resource in request:
-            self._device_other[row] += sign * request[spec.resource]
+                pending.extend((row, column, sign * amount))
+        resource = self._device_resource[row]
+        if resource in request:
+            self._device_other[row] += sign * request[resource]
 
     def _settle(self) -> None:
         """Book what foreign pods have changed since the last snapshot: many at once is far cheaper than each alone."""
         if self._pending:
-            rows, columns, amounts = np.asarray(self._pending, dtype=np.int64).T
+            rows, columns, amounts = np.asarray(self._pending, dtype=np.int64).reshape(-1, 3).T
             np.add.at(self._used, (rows, columns), amounts)
-            self._pending.clear()
+            self._pending = array("q")
 
     def _raise_taken(self, key: str, holding: Holding) -> None:
         for other in self._holdings.values():
