@@ -31,8 +31,7 @@ from supernode.scheduling.snapshot import Int64
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import MixRefusal, Reason
 from supernode.scheduling.work import Room, Work
-from supernode.steptime.mixed import MixedStepTime, Shortage
-from supernode.steptime.model import check
+from supernode.steptime.mixed import MixedStepTime, Shortage, check_stages
 
 #: Pools of one mix at most, and pools that are looked at: those with the fastest stages.
 MOST_POOLS: Final = 3
@@ -110,15 +109,10 @@ class Mixer:
         if cut is None or demand.model is None:
             return MixRefusal(Reason.MISCONFIGURED, 0)
         try:
-            check(demand.model, cut)
+            check_stages(demand.model, cut)
         except ModelError as exc:
             return MixRefusal(Reason.MISCONFIGURED, cut.pipeline, detail=str(exc))
         unit = stage_unit(demand)
-        if not unit:
-            detail = (
-                f"a pool would have to end inside a worker or a slice: {cut.pipeline} stages can't be cut into runs"
-            )
-            return MixRefusal(Reason.MISCONFIGURED, cut.pipeline, detail=detail)
         rooms = self._rooms()
         clock = Clock(self.work.live, demand)
         found: list[Mix] = []
@@ -335,12 +329,12 @@ def stage_devices(demand: GangDemand) -> int:
 
 
 def stage_unit(demand: GangDemand) -> int:
-    """Stages after which both a worker and a slice end; 0 = only all of them do."""
+    """Stages after which both a worker and a slice end; all of them, if no fewer do."""
     cut = demand.parallelism
     each = stage_devices(demand)
     whole = demand.devices * (demand.slices[0].size if demand.slices else 1)
     unit = whole // math.gcd(each, whole)
-    return unit if cut is not None and unit < cut.pipeline else 0
+    return unit if cut is None else min(unit, cut.pipeline)
 
 
 def group_sizes(demand: GangDemand, workers: int) -> list[int]:

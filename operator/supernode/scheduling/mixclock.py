@@ -85,7 +85,8 @@ class Clock:
         if key not in self._known:
             stages = [self._compact(pool, share) for pool, count, share in split for _ in range(count)]
             levels = self._near(split[0][0])
-            borders = _border(levels, 0)
+            one_node = len(split) == 1 and split[0][2] >= self.demand.workers
+            borders = _border(levels, 1 if one_node else 0)
             self._known[key] = predict_mixed(stages, self._model, self._cut, borders)
         return self._known[key]
 

@@ -244,6 +244,15 @@ def _check(stages: Sequence[Stage], model: ModelShape, parallelism: Parallelism)
             f"{len(stages)} stages for a pipeline of {parallelism.pipeline}; a mix needs at least 2, one each",
             field="parallelism.pipeline",
         )
+    check_stages(model, parallelism)
+
+
+def check_stages(model: ModelShape, parallelism: Parallelism) -> None:
+    """Refuse a cut that leaves a stage or a chunk without a layer, or that the model does not allow.
+
+    Raises:
+        ModelError: names the field.
+    """
     check(model, parallelism)
     if model.layers < parallelism.pipeline * parallelism.interleave:
         raise ModelError(

@@ -15,8 +15,11 @@ from supernode.steptime.model import ModelShape, Parallelism
 
 BW1000 = find_chip("hygon-bw1000")
 ASCEND = find_chip("huawei-ascend-910c")
+A100 = find_chip("nvidia-a100-80g-sxm")
 HCU = "hygon.com/hcu"
 MODEL = ModelShape(8, 1024, 16, 32000, 512)
+#: So large that a stage of it is short of memory on some chips.
+HEAVY = ModelShape(24, 8192, 64, 51200, 2048)
 SPINE = Level("spine", 50e9, 10e-6)
 SUPERNODE = Level("supernode", 224e9, 2e-6)
 
@@ -148,3 +151,62 @@ def a_random_gang(dice: random.Random, levels: tuple[Level, ...]) -> GangDemand:
         parallelism=cut,
         min_count=dice.choice([None, None, 1]) if not slices else None,
     )
+
+
+def a_random_mix(dice: random.Random, most_nodes: int = 6) -> tuple[State, GangDemand]:
+    """A small cluster of two or three pools, partly held, and a gang whose stages may be spread over them."""
+    depth = dice.randint(1, 2)
+    levels = (SPINE, SUPERNODE)[:depth]
+    per_node = dice.choice([2, 4])
+    chips = [("dcu", BW1000), ("npu", ASCEND), ("gpu", A100)][: dice.choice([2, 2, 3])]
+    pools = [a_pool(name, chip, per_node) for name, chip in chips]
+    nodes = []
+    for index in range(dice.randint(2, most_nodes)):
+        domains = [f"{level.name}-{dice.randint(0, 1)}" for level in levels]
+        capacity = {"cpu": dice.choice([3000, 64_000, 64_000]), "memory": 2**39, "pods": 110}
+        labelled = dice.random() < 0.9
+        name = chips[index % len(chips)][0]
+        nodes.append(a_node(f"n{index}", *(domains if labelled else []), pool=name, capacity=capacity))
+    state = a_state(nodes, pools, [a_group(levels=levels)])
+    for index, node in enumerate(nodes):
+        count = dice.randint(0, per_node - 1)
+        if count and dice.random() < 0.3:
+            devices = tuple(sorted(dice.sample(range(per_node), count)))
+            state.claim(f"o/{index}", held(f"o/{index}", (node.name, devices), pool=node.pool), {"cpu": 500})
+    devices = dice.choice([1, 2, per_node])
+    pipeline, tensor = dice.choice([2, 3, 4]), dice.choice([1, 2])
+    data = dice.choice([1, 1, 2])
+    while pipeline * tensor * data % devices:
+        data += 1
+    workers = pipeline * tensor * data // devices
+    wishes: tuple[LevelConstraint, ...] = ()
+    if dice.random() < 0.3:
+        wishes += required(dice.choice(levels).name)
+    if dice.random() < 0.3:
+        wishes += preferred(dice.choice(levels).name)
+    sizes = [size for size in (2, 3) if workers % size == 0]
+    slices: tuple[Slice, ...] = ()
+    if sizes and dice.random() < 0.3:
+        slices = (Slice(dice.choice([*(level.name for level in levels), "node"]), dice.choice(sizes)),)
+    cut = Parallelism(
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        micro_batch_size=dice.choice([1, 4]),
+        global_batch_size=data * 4 * dice.choice([1, 8]),
+        interleave=dice.choice([1, 1, 2]),
+        sequence_parallel=dice.random() < 0.5,
+    )
+    model = dice.choice([MODEL, ModelShape(24, 2048, 16, 51200, 2048), HEAVY])
+    demand = a_gang(
+        workers=workers,
+        devices=devices,
+        pools=tuple(dice.sample([name for name, _ in chips], len(chips))),
+        mix="Stages",
+        request={"cpu": dice.choice([100, 1500])},
+        constraints=wishes,
+        slices=slices,
+        model=model,
+        parallelism=cut,
+    )
+    return state, demand

@@ -48,6 +48,7 @@ def check_placement(snapshot: Snapshot, demand: GangDemand, placement: Placement
     assert demand.fewest <= len(workers) <= demand.workers
     assert [worker.rank for worker in workers] == list(range(len(workers)))
     used: dict[str, set[int]] = {}
+    pool_of = {worker.node: worker.pool for worker in workers}
     for worker in workers:
         assert len(worker.devices) == demand.devices == len(set(worker.devices))
         assert list(worker.devices) == sorted(worker.devices)
@@ -57,7 +58,7 @@ def check_placement(snapshot: Snapshot, demand: GangDemand, placement: Placement
     for name, devices in used.items():
         row = rows[name]
         assert snapshot.usable[row]
-        assert row in snapshot.pool(placement.pool).rows.tolist()  # type: ignore[union-attr]
+        assert row in snapshot.pool(pool_of[name]).rows.tolist()  # type: ignore[union-attr]
         free = int(snapshot.device_free[row])
         assert all(free >> device & 1 for device in devices), "a device that is not free"
         pods = sum(worker.node == name for worker in workers)
