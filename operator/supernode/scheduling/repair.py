@@ -19,7 +19,8 @@ import numpy as np
 
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.place import link_group, pick_devices, place_in
+from supernode.scheduling.devices import link_group, pick_devices
+from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.rescore import common_topology, step_on
 from supernode.scheduling.score import innermost

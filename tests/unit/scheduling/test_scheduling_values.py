@@ -24,9 +24,11 @@ from supernode.chips import find_chip
 from supernode.errors import InputError
 from supernode.scheduling.cycle import Reservations
 from supernode.scheduling.demand import GangDemand, Slice
-from supernode.scheduling.place import pick_devices, place
+from supernode.scheduling.devices import pick_devices
+from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement, WorkerPlacement
-from supernode.scheduling.score import Option, Template, rank_options
+from supernode.scheduling.rank import rank_options
+from supernode.scheduling.score import Option, Template
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.topology import Level, build_topology
