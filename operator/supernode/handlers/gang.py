@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from supernode.api.conditions import timestamp
 from supernode.api.job import TrainingJob
@@ -22,6 +23,8 @@ from supernode.handlers.context import Context
 from supernode.handlers.life import PodRef
 from supernode.names import ANNOTATION_CHECKPOINT, LABEL_JOB, LABEL_JOB_UID
 
+# Times that an object is made before the name counts as taken by somebody else.
+TRIES: Final = 3
 # Errors that a repeat would only repeat.
 _FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
 
@@ -147,16 +150,19 @@ async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Re
     """Service, Secret and ConfigMap. `fresh`: no pod of this attempt has been made, so none has read an old one."""
 
     async def one(kind: Kind, obj: Json, replace: bool) -> None:
-        try:
-            await context.client.create(kind, obj, plan.namespace)
-        except ConflictError as exc:
-            if exc.reason != "AlreadyExists":
-                raise
-            if not replace:
+        for tries in range(TRIES):
+            try:
+                await context.client.create(kind, obj, plan.namespace)
+            except ConflictError as exc:
+                if exc.reason != "AlreadyExists" or tries + 1 == TRIES:
+                    raise
+                if not replace:
+                    return
+            else:
                 return
-            # An earlier attempt's, or an earlier job's of this name: by label, so never somebody else's.
+            # An earlier attempt's, an earlier job's of this name, or our own whose answer was lost: by label, so
+            # never somebody else's.
             await _delete_labelled(context, kind, plan.namespace, f"{LABEL_JOB}={manifests.label_value(plan.job)}")
-            await context.client.create(kind, obj, plan.namespace)
 
     try:
         await asyncio.gather(
