@@ -13,11 +13,11 @@ import numpy as np
 
 from supernode.scheduling.alternatives import Alternative
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.placement import Placement
+from supernode.scheduling.placement import Placement, RunnerUp
 from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.topology import NODE_LEVEL
-from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
+from supernode.scheduling.unplaceable import MixRefusal, PoolRefusal, Reason, Unplaceable
 
 _LISTED: Final = 6  # domains or holders that a sentence names
 _GIB: Final = 2**30
@@ -36,7 +36,10 @@ def explain(result: Placement | Unplaceable, snapshot: Snapshot, demand: GangDem
 
 def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str:
     nearest = result.nearest
-    sentence = _WRITERS[result.code](nearest, snapshot, demand)
+    whole = result.mix is None or bool(result.mix.detail) or result.code is Reason.WAITING_FOR_QUOTA
+    sentence = _WRITERS[result.code](nearest, snapshot, demand) if whole else ""
+    if result.mix is not None and not whole:
+        sentence = _mixed(result.mix, snapshot, demand)
     if result.reserved_for:
         pool = snapshot.pool(nearest.pool)
         free = 0 if pool is None else int(np.bitwise_count(snapshot.device_free[pool.rows]).sum())
@@ -44,7 +47,7 @@ def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str
             f"{_asked(demand, snapshot)}; pool {nearest.pool} has {free} devices free, but they are kept for "
             f"{result.reserved_for}, which comes first and waits for more to end"
         )
-    others = [refusal for refusal in result.pools if refusal is not nearest]
+    others = [refusal for refusal in result.pools if refusal is not nearest or not whole]
     if others:
         sentence += "; " + ", ".join(f"pool {refusal.pool}: {_brief(refusal, demand)}" for refusal in others)
     return sentence
@@ -93,19 +96,54 @@ def _span(seconds: float) -> str:
 def _placed(placement: Placement) -> str:
     workers = len(placement.node_of)
     where = f"{placement.level} {'/'.join(placement.domain)}" if placement.level else f"{len(placement.nodes)} nodes"
-    text = f"{_count(workers, 'worker')} on {_count(len(placement.nodes), 'node')} of pool {placement.pool}, {where}"
+    text = f"{_count(workers, 'worker')} on {_count(len(placement.nodes), 'node')} of {_pools(placement)}, {where}"
     if placement.predicted is not None:
         step = placement.predicted
         text += f"; predicted {_seconds(step.seconds)} a step at {step.mfu:.1%} MFU"
         text += "" if step.calibrated else " (with default constants)"
     elif placement.note:
         text += f"; step time not predicted: {placement.note}"
-    rivals = [
-        f"{rival.level} {'/'.join(rival.domain)}".strip()
-        or f"pool {rival.pool}" + (f" {_seconds(rival.seconds)}" if rival.seconds is not None else "")
-        for rival in placement.runners_up[:2]
-    ]
+    rivals = [_rival(rival, placement.pool) for rival in placement.runners_up[:2]]
     return f"{text}; next best: {', '.join(rivals)}" if rivals else text
+
+
+def _rival(rival: RunnerUp, pool: str) -> str:
+    """`supernode spine-0/sn-1 (12.3 ms)`, with the pool where it is another one."""
+    where = f"{rival.level} {'/'.join(rival.domain)}".strip()
+    if rival.pool != pool or not where:
+        where = f"pool {rival.pool.replace(',', ' and ')} {where}".strip()
+    return where if rival.seconds is None else f"{where} ({_seconds(rival.seconds)})"
+
+
+def _pools(placement: Placement) -> str:
+    """`pool dcu`, or `pools dcu (2 stages, 30 layers) and npu (2 stages, 66 layers)`."""
+    if len(placement.pools) == 1:
+        return f"pool {placement.pool}"
+    parts: list[str] = []
+    for name in placement.pools:
+        mine = [stage.layers for stage in placement.stages if stage.pool == name]
+        parts.append(f"{name} ({_count(len(mine), 'stage')}, {_count(sum(mine), 'layer')})" if mine else name)
+    return f"pools {' and '.join(parts)}"
+
+
+def _mixed(mix: MixRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
+    """Why its stages can't be spread over the pools: how many each takes, and how many are missing."""
+    text = f"{_asked(demand, snapshot)} as {_count(mix.stages, 'pipeline stage')}"
+    taken = sum(count for _, count in mix.fits)
+    each = ", ".join(f"{name} {count}" for name, count in mix.fits)
+    if mix.code is Reason.OUT_OF_DEVICE_MEMORY:
+        return (
+            f"{text}; the devices of the stages hold {mix.held} of {_count(mix.layers, 'layer')}; more tensor or "
+            "pipeline parallelism, recompute or a smaller micro batch helps"
+        )
+    where = f"at most {taken} fit in one {mix.level}" if mix.level else f"{taken} fit over its pools now"
+    text += f"; {where}{f' ({each})' if each else ''}"
+    if taken < mix.stages:
+        missing = mix.stages - taken
+        text += f", {missing} more {'is' if missing == 1 else 'are'} missing"
+    if mix.empty < mix.stages:
+        text += f"; waiting won't help: even empty pools would take only {_count(mix.empty, 'stage')}"
+    return text
 
 
 def _asked(demand: GangDemand, snapshot: Snapshot) -> str:

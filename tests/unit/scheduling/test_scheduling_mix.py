@@ -14,6 +14,7 @@ from tests.unit.scheduling.test_scheduling_invariants import check_placement, sa
 
 from supernode.scheduling.cycle import with_claim
 from supernode.scheduling.demand import GangDemand, Slice
+from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.snapshot import Quota
@@ -118,6 +119,8 @@ def test_layers_follow_the_chips_effective_speed() -> None:
         layers.setdefault(stage.pool, []).append(stage.layers)
     assert {name: len(counts) for name, counts in layers.items()} == {"dcu": 2, "npu": 2}
     assert min(layers["npu"]) > max(layers["dcu"])
+    said = explain(result, two_pools(4, 4).snapshot(), a_mix())
+    assert f"dcu (2 stages, {sum(layers['dcu'])} layers)" in said
     step = result.predicted
     assert isinstance(step, MixedStepTime)
     seconds = [one.seconds for one in step.stages]
@@ -149,6 +152,11 @@ def test_why_there_is_no_mix() -> None:
     assert isinstance(few, Unplaceable)
     assert few.mix is not None
     assert (few.mix.stages, few.mix.fits, few.mix.empty) == (4, (("dcu", 1), ("npu", 1)), 2)
+    assert explain(few, two_pools(2, 3).snapshot(), a_mix()) == (
+        "needs 8 workers x 2 hygon.com/hcu (16 devices) as 4 pipeline stages; 2 fit over its pools now (dcu 1, npu 1), "
+        "2 more are missing; waiting won't help: even empty pools would take only 2 stages; pool dcu: 4 of 4 devices "
+        "free, 2 of 8 workers fit, pool npu: 6 of 6 devices free, 3 of 8 workers fit"
+    )
     assert not few.possible
     state = two_pools(4, 4)
     state.claim("o/x", place(state.snapshot(), replace(a_mix(), key="o/x")), {})  # type: ignore[arg-type]
@@ -167,6 +175,8 @@ def test_why_there_is_no_mix() -> None:
     assert heavy.mix is not None
     assert heavy.code is Reason.OUT_OF_DEVICE_MEMORY
     assert 0 < heavy.mix.held < 400
+    said = explain(heavy, two_pools(4, 4).snapshot(), a_mix(model=replace(HEAVY, layers=400)))
+    assert f"the devices of the stages hold {heavy.mix.held} of 400 layers" in said
     # Slices of 4 workers end only every second stage.
     sliced = place(two_pools(4, 4).snapshot(), a_mix(slices=(Slice("spine", 4),)))
     assert isinstance(sliced, Placement)
