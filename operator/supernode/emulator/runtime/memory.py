@@ -176,7 +176,7 @@ class Pool:
         room = memory.limit
         self._small_segment = max(GRANULE, min(_SMALL_SEGMENT, room // 64 // GRANULE * GRANULE))
         self._large_segment = max(GRANULE, min(_LARGE_SEGMENT, room // 16 // GRANULE * GRANULE))
-        self._round = min(_ROUND, self._large_segment)
+        self._round = max(GRANULE, min(_ROUND, room // 256 // GRANULE * GRANULE))
         self._small_limit = min(SMALL, self._small_segment // 2)
 
     def take(self, nbytes: int, label: object) -> Block:

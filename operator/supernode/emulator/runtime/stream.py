@@ -11,14 +11,13 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from supernode.emulator.runtime.device import Device
-
-if TYPE_CHECKING:
-    from supernode.emulator.runtime.launch import Signature
+from supernode.emulator.runtime.fuse import Fused, collect
+from supernode.emulator.runtime.launch import Launch, Signature
 
 #: Work items that may wait in a stream before the session that puts them is held back.
 DEPTH: Final = 4096
@@ -140,11 +139,22 @@ class Stream:
         # NaN and infinity are results like any other here.
         with np.errstate(all="ignore"):
             while (items := self._queue.get()) is not None:
-                for item in items:
+                place = 0
+                while place < len(items):
+                    item = items[place]
+                    count = 1
+                    if type(item) is Launch and item.signature.fusable:
+                        group = collect(items, place)
+                        if len(group) > 1:
+                            count = len(group)
+                            item = Fused(group)
                     item.run(self)
-                    self.completed += 1
+                    place += count
+                    self.completed += count
                     # A waiter raises the number before it looks at `completed`, so none is missed.
                     if self._waiters:
                         with self._moved:
                             self._moved.notify_all()
+                # What is done must not be kept until the next batch comes.
+                del items, item
                 self.publish()
