@@ -10,6 +10,7 @@ constant, is wrong.
     nvidia-volta    Megatron-LM 2020, V100: the rows of 1, 2 and 8 devices    gemm_peak
     nvidia-hopper   all-reduces of 64 MiB and more, and of 1 MiB              switch_reduce, network_*
     nvidia-hopper   the rows of large_runs.csv marked `fitted`                gemm_peak, memory, tensor_overlap
+    huawei-ascend   the same                                                  gemm_peak
     hygon-gfx936    3 matrix products; all-reduces of 1 GiB                   gemm_peak; node_links
     (all)           530B with and without data parallelism                    CROWD
 """
@@ -95,9 +96,10 @@ def hopper_links() -> Iterable[tuple[float, float]]:
             yield found, measured
 
 
-def hopper_steps() -> Iterable[tuple[float, float]]:
-    """Steps of large runs on H100, those marked so."""
-    return [(predicted.seconds, measured) for _, measured, predicted in published.large_runs("fitted")]
+def steps(chip: str) -> Iterable[tuple[float, float]]:
+    """Steps of large runs on a chip, those marked so."""
+    runs = published.large_runs("fitted")
+    return [(predicted.seconds, measured) for row, measured, predicted in runs if row["chip"] == chip]
 
 
 def crowd() -> None:
@@ -122,9 +124,10 @@ def main() -> None:
     )
     fit(
         "nvidia-hopper",
-        hopper_steps,
+        lambda: steps("nvidia-h100-80g-sxm"),
         {"gemm_peak": (0.60, 0.73, 0.02), "memory": (0.60, 0.90, 0.05), "tensor_overlap": (0.3, 0.8, 0.1)},
     )
+    fit("huawei-ascend", lambda: steps("huawei-ascend-910b2"), {"gemm_peak": (0.66, 0.86, 0.02)})
     fit("nvidia-ampere", ampere, {"gemm_peak": (0.70, 0.90, 0.01), "memory": (0.75, 0.95, 0.025)})
     fit("nvidia-volta", volta, {"gemm_peak": (0.70, 0.95, 0.01)})
     fit("hygon-gfx936", bowen_products, {"gemm_peak": (0.50, 0.75, 0.01)})

@@ -81,6 +81,7 @@ def test_json_may_be_asked_for_as_elsewhere(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "big,94,12288,96,8,28672,,,,1,153376,4096,8,8,64,,,,1,none,1,1,4096,bf16,huawei-ascend-910b2,,8,25,\n"
+    rows += rows.replace("huawei-ascend-910b2", "nvidia-b200-sxm")
     assert main(["predict", "--csv", write(tmp_path, KORTHIKANTI + rows)]) == 0
     out = capsys.readouterr().out
     lines = out.splitlines()

@@ -222,7 +222,7 @@ _CDNA3: Final = Family(
 _ASCEND: Final = Family(
     name="huawei-ascend",
     chips=("huawei-ascend-910b2", "huawei-ascend-910b3", "huawei-ascend-910c"),
-    gemm_peak=0.72,
+    gemm_peak=0.74,
     gemm_small=(64.0, 64.0, 256.0),
     memory=0.75,
     launch=6e-6,
@@ -232,15 +232,16 @@ _ASCEND: Final = Family(
     overlap=0.8,
     score_passes=0.0,
     reserved=2 * 2**30,
-    calibrated=False,
+    calibrated=True,
     attention=0.55,
     tensor_overlap=0.6,
     sources=MappingProxyType(
         {
-            "gemm_peak": "no product was measured; chosen so that Pangu Ultra (arXiv 2504.07866, section 4), 135B on "
-            "8,192 devices, lies between its two figures: 43 % of the peak, and 52 % with fused kernels",
-            "overlap": "the same report describes hidden gradient, weight and pipeline traffic",
-            "tensor_overlap": "its 4.3.1: products fused with gathers and scatters (MC2); the share is our reading",
+            "gemm_peak": "fitted on the rows of Llama 2 7B and 70B and of 175B on 128 devices (Ascend/MindSpeed-LLM, "
+            "README at 5b913a1c; large_runs.csv), with a figure for links that is assumed; Pangu Ultra was in view",
+            "overlap": "Pangu Ultra (arXiv 2504.07866, section 4) hides gradient, weight and pipeline traffic",
+            "tensor_overlap": "its 4.3.1: products fused with gathers and scatters (MC2), as in those runs; the share "
+            "is our reading",
             "attention": "as Hopper, a little less",
             "node_links": "as default",
             "network_links": "as default",

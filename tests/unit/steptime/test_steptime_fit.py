@@ -18,7 +18,7 @@ def test_fitting_again_finds_little_better(capsys: pytest.CaptureFixture[str]) -
     fit_steptime.main()
     out = capsys.readouterr().out
     pairs = re.findall(r"([\d.]+)% with the table, ([\d.]+)% at best", out)
-    assert len(pairs) == 6
+    assert len(pairs) == 7
     for table, best in pairs:
         assert float(table) <= float(best) + 2.5, out
     assert "CROWD: 0.4" in out

@@ -86,7 +86,8 @@ def test_older_software_on_a100() -> None:
         ("mpt-h100", 0.07, 0.14),
         ("mpt-a100", 0.10, 0.19),
         ("moe-folding", 0.10, 0.26),
-        ("pangu-ultra", 0.12, 0.12),
+        ("pangu-ultra", 0.10, 0.14),
+        ("mindspeed", 0.07, 0.11),
     ],
 )
 def test_large_runs(source: str, mean: float, most: float) -> None:
@@ -101,7 +102,7 @@ def test_large_runs(source: str, mean: float, most: float) -> None:
 
 def test_rows_that_were_held_out_are_as_good_as_those_fitted() -> None:
     def mean(use: str) -> float:
-        errors = [abs(found.seconds / measured - 1) for row, measured, found in large_runs(use) if "100" in row["chip"]]
+        errors = [abs(found.seconds / measured - 1) for _, measured, found in large_runs(use)]
         assert len(errors) > 12
         return sum(errors) / len(errors)
 
