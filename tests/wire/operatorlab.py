@@ -57,12 +57,16 @@ async def install_definitions(client: Client) -> None:
 
 @dataclass
 class Kubelet:
-    """Plays the kubelet of the test's nodes. `hold`: pods stay pending. `stuck`: deleted pods stay."""
+    """Plays the kubelet of the test's nodes.
+
+    `hold`: pods stay pending; `held`: those of these names do. `stuck`: deleted pods stay.
+    """
 
     client: Client
     nodes: set[str]
     hold: bool = False
     stuck: bool = False
+    held: set[str] = field(default_factory=set)
     endings: dict[str, int] = field(default_factory=dict)
     seen_devices: list[str] = field(default_factory=list)
     stopped: bool = False
@@ -101,7 +105,7 @@ class Kubelet:
         if name in self.endings and phase in ("Pending", "Running"):
             code = self.endings.pop(name)
             await self.status(pod, "Failed" if code else "Succeeded", code)
-        elif phase == "Pending" and not self.hold:
+        elif phase == "Pending" and not self.hold and name not in self.held:
             await self.status(pod, "Running")
 
     async def status(self, pod: Json, phase: str, code: int | None = None) -> None:

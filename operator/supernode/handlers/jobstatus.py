@@ -168,7 +168,8 @@ def _message(status: Json, decision: Decision, known: Known) -> str:
         return known.placed.sentence
     if known.wait is not None:
         return known.wait.sentence
-    if decision.reason and not decision.release:
+    # Why it stops is worth more than that its pods are still ending, which the counts tell.
+    if decision.reason and not decision.release and (decision.reason != "Draining" or not status.get("message")):
         return decision.message
     # Why it was released was said before, and still holds.
     return str(status.get("message") or "")
@@ -204,7 +205,8 @@ def _conditions(obj: Json, state: State, decision: Decision, known: Known, now: 
     for kind, own in _STATES:
         if state is own:
             found = find_condition(conditions, str(kind))
-            if decision.reason or found is None or found.get("status") != "True":
+            said = found is not None and found.get("status") == "True"
+            if not said or decision.reason not in ("", "Draining"):
                 put(kind, True, words, decision.message)
         else:
             clear(kind, words, decision.message or f"the job is {str(state).lower()}")

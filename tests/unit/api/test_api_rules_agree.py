@@ -20,11 +20,12 @@ from supernode.api.group import SuperNodeGroupSpec
 from supernode.api.job import TrainingJob, TrainingJobSpec
 from supernode.api.pool import AcceleratorPoolSpec
 from supernode.api.rules import Rule
+from supernode.api.run_policy import FailureRule
 from supernode.api.template import PodSpec
 from supernode.api.training import ModelSpec
 
 MODELS: tuple[type[Any], ...] = (
-    TrainingJob, TrainingJobSpec, ModelSpec, PodSpec, AcceleratorPoolSpec, SuperNodeGroupSpec,
+    TrainingJob, TrainingJobSpec, ModelSpec, PodSpec, AcceleratorPoolSpec, SuperNodeGroupSpec, FailureRule,
 )  # fmt: skip
 SMALL = st.integers(1, 6)
 LEVEL = st.sampled_from(["a", "b", "node"])
@@ -104,6 +105,14 @@ GROUP_SPECS = st.fixed_dictionaries(
         )
     },
 ).map(lambda changes: merged(a_group()["spec"], changes))
+FAILURE_RULES = st.fixed_dictionaries(
+    {"action": st.sampled_from(["FailJob", "Ignore", "Count"])},
+    optional={
+        "onExitCodes": st.just({"operator": "In", "values": [1]}),
+        "onReasons": st.just(["OOMKilled"]),
+        "onPodConditions": st.just([{"type": "DisruptionTarget"}]),
+    },
+)
 
 
 @functools.cache
@@ -152,6 +161,7 @@ def _rules(model: type[Any]) -> list[Rule[Any]]:
         (PodSpec, POD_SPECS),
         (AcceleratorPoolSpec, POOL_SPECS),
         (SuperNodeGroupSpec, GROUP_SPECS),
+        (FailureRule, FAILURE_RULES),
     ],
 )
 def test_cel_and_python_agree(model: type[Any], values: st.SearchStrategy[Json]) -> None:
