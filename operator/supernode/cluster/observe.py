@@ -21,6 +21,7 @@ from supernode.api.validate import validate_group, validate_pool
 from supernode.cluster import nodes, pods, translate
 from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import Json
+from supernode.cluster.storage import stores_of
 from supernode.errors import InputError
 from supernode.names import LABEL_JOB
 from supernode.scheduling.placement import Placement, WorkerPlacement
@@ -172,7 +173,7 @@ class Observer:
             InputError: somebody else holds a part of it.
         """
         name = f"{key[0]}/{key[1]}"
-        self._state.claim(name, placement, request)
+        self._state.claim(name, placement, request, stores_of(self._stores.jobs.get(key) or {}))
         self._claims[name] = (uid, status)
         self._held.add(name)
 
@@ -319,7 +320,7 @@ class Observer:
             self._recount.add(node)
         try:
             placement = translate.placement_of(name, status)
-            self._state.claim(name, placement, self._request(obj, placement))
+            self._state.claim(name, placement, self._request(obj, placement), stores_of(obj))
         except InputError as exc:
             # Two hands on one device, or a status written by somebody else: count its pods one by one instead.
             logger.error("the placement in the status of job %s can't be held: %s", name, exc)

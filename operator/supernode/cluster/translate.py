@@ -23,6 +23,7 @@ from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods
 from supernode.cluster.kinds import Json
 from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
+from supernode.cluster.storage import storage_use, stores_in
 from supernode.cluster.template import check_template
 from supernode.errors import InputError
 from supernode.names import MANAGER
@@ -69,7 +70,7 @@ def group_spec(group: SuperNodeGroup) -> GroupSpec:
     levels = tuple(
         Level(level.name, level.bandwidth_gbps * 1e9, level.latency_microseconds * 1e-6) for level in group.spec.levels
     )
-    return GroupSpec(group.metadata.name, levels)
+    return GroupSpec(group.metadata.name, levels, stores_in(group))
 
 
 def by_age(pools: Sequence[AcceleratorPool]) -> list[AcceleratorPool]:
@@ -186,6 +187,7 @@ def demand(
         created=seconds_of(created) if created else 0.0,
         seconds=spec.run_policy.active_deadline_seconds,
         disruption=spec.scheduling.disruption_mode,
+        storage=storage_use(spec),
     )
 
 

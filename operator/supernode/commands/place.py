@@ -22,6 +22,7 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.read import group_from, job_from, pool_from
 from supernode.api.validate import validate_job
 from supernode.cluster import pods, translate
+from supernode.cluster.storage import stores_of
 from supernode.commands.place_answer import EMPTY, human, placed
 from supernode.errors import InputError
 from supernode.local.cluster_file import ClusterFile, parse_cluster_file
@@ -219,7 +220,7 @@ class Cluster:
         key = f"{obj['metadata'].get('namespace', 'default')}/{obj['metadata']['name']}"
         held = translate.placement_of(key, placement)
         specs = [self._specs[name] for name in held.pools if name in self._specs]
-        self._state.claim(key, held, translate.request_in(translate.template_of(obj), specs))
+        self._state.claim(key, held, translate.request_in(translate.template_of(obj), specs), stores_of(obj))
         self._running.append((obj, _lost(obj)))
         return key
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernode.errors import InputError
+from supernode.scheduling.stores import StorageUse
 from supernode.steptime.model import ModelShape, Parallelism
 
 #: Largest number of devices that one node can have: they are bits of a 64-bit mask.
@@ -84,6 +85,7 @@ class GangDemand:
         created: seconds since the epoch; older goes first.
         seconds: that it runs at most; None = not known. A gang that is sure to be over in time may use devices that are
             kept for another one.
+        storage: what it reads and writes; None = nothing that is waited for.
         disruption: what stops when the gang has to yield: ``All`` (all of it) or ``Single`` (one worker, and no other).
 
     Raises:
@@ -106,6 +108,7 @@ class GangDemand:
     created: float = 0.0
     seconds: float | None = None
     disruption: str = "All"
+    storage: StorageUse | None = None
 
     def __post_init__(self) -> None:
         obj = f"TrainingJob {self.key}"
@@ -174,13 +177,23 @@ class GangDemand:
     @cached_property
     def question(self) -> Key:
         """All that the answer depends on but pools, node masks and the namespace's quota."""
-        return _key(self.kind, self.workers, self.fewest, self.model, self.parallelism)
+        return _key(self.kind, self.workers, self.fewest, self.model, self.parallelism, self.mix, self.storage)
 
-    def with_eligible(self, eligible: Mapping[str, Mask | None], pools: tuple[str, ...] | None = None) -> GangDemand:
-        """The same demand with other node masks (they belong to one snapshot's rows), and on fewer pools if given."""
+    def with_storage(self, storage: StorageUse) -> GangDemand:
+        """The same demand with the figures of its stores."""
+        copy = self._copy()
+        object.__setattr__(copy, "storage", storage)
+        return copy
+
+    def _copy(self) -> GangDemand:
         copy = object.__new__(GangDemand)
         for name in self.__dataclass_fields__:
             object.__setattr__(copy, name, getattr(self, name))
+        return copy
+
+    def with_eligible(self, eligible: Mapping[str, Mask | None], pools: tuple[str, ...] | None = None) -> GangDemand:
+        """The same demand with other node masks (they belong to one snapshot's rows), and on fewer pools if given."""
+        copy = self._copy()
         object.__setattr__(copy, "eligible", MappingProxyType(dict(eligible)))
         object.__setattr__(copy, "pools", self.pools if pools is None else pools)
         return copy

@@ -81,3 +81,14 @@ def _linked(free: list[int], devices: int, linked: int) -> list[int]:
 def link_group(pool: PoolInfo) -> int:
     """How many neighbouring devices of a node the chip's links join; 64 = all."""
     return pool.chip.link_domain or 64
+
+
+def highest(mask: int, count: int) -> int:
+    """The `count` highest bits of a mask (all, if it has no more)."""
+    result = 0
+    while mask and count > 0:
+        bit = 1 << (mask.bit_length() - 1)
+        result |= bit
+        mask ^= bit
+        count -= 1
+    return result

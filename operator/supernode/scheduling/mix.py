@@ -54,7 +54,7 @@ class Mix:
     Attributes:
         runs: in the order of the pipeline.
         predicted: step time on these links.
-        missed: preferred levels whose one domain does not hold it.
+        missed: preferred levels whose one domain does not hold it, and stores that it is not close to.
         place: group, name and path of the innermost level of which one domain holds all of it; empty = none.
     """
 
@@ -279,7 +279,7 @@ class Mixer:
             return None
         rows = np.concatenate([run.rows for run in runs])
         group, whole, path, topology = clock.common(rows)
-        missed = 0
+        missed = clock.far(runs)
         for wish in self.demand.constraints:
             index = -1 if topology is None else topology.level_index(wish.level)
             missed += not wish.required and not 0 <= index <= whole

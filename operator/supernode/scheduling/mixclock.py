@@ -15,6 +15,7 @@ from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.score import innermost, link_levels
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
+from supernode.scheduling.stores import NO_STORAGE, StorageUse, far_from, storage_at
 from supernode.scheduling.topology import Level, Topology
 from supernode.scheduling.work import positions_of
 from supernode.steptime.calibration import ASSUMED_NETWORK_BANDWIDTH, ASSUMED_NETWORK_LATENCY
@@ -22,6 +23,7 @@ from supernode.steptime.collectives import LinkLevel, Links
 from supernode.steptime.cuts import cuts_of
 from supernode.steptime.mixed import MixedStepTime, Shortage, Stage, pace, predict_mixed
 from supernode.steptime.stage import send_seconds
+from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring, wiring_of
 
 
@@ -98,7 +100,25 @@ class Clock:
         pools = [run.pool for run in runs for _ in range(run.stages)]
         parts = [ranks[stage * each : (stage + 1) * each] for stage in range(self._cut.pipeline)]
         stages = [Stage(pool.chip, self._wiring(pool, part)) for pool, part in zip(pools, parts, strict=True)]
-        return predict_mixed(stages, self._model, self._cut, self._borders(pools, parts))
+        storage = NO_STORAGE if self.demand.storage is None else self._storage(self.demand.storage, pools, rows)[0]
+        return predict_mixed(stages, self._model, self._cut, self._borders(pools, parts), storage)
+
+    def far(self, runs: Sequence[Run]) -> int:
+        """Stores of the gang that these nodes are not all close to."""
+        use = self.demand.storage
+        rows = np.concatenate([run.rows for run in runs])
+        return 0 if use is None else self._storage(use, [run.pool for run in runs], rows)[1]
+
+    def _storage(self, use: StorageUse, pools: Sequence[PoolInfo], rows: Int64) -> tuple[Storage, int]:
+        """What the gang gets of its stores on these rows, and how many of them are far."""
+        network = min((pool.chip.scale_out_bandwidth or ASSUMED_NETWORK_BANDWIDTH for pool in pools), default=None)
+        for topology in self._snapshot.topologies:
+            positions = self._positions(topology, rows)
+            if (positions >= 0).all():
+                domains = topology.node_domain[positions].T
+                return storage_at(use, topology, domains, network), far_from(use, topology, domains)
+        domains = rows.reshape(1, -1).astype(np.int32)
+        return storage_at(use, None, domains, network), far_from(use, None, domains)
 
     def common(self, rows: Int64) -> tuple[str, int, tuple[str, ...], Topology | None]:
         """Group, index of the innermost level of which one domain holds all rows (-1: none), its path, the tree."""

@@ -24,6 +24,7 @@ from supernode.scheduling.rank import rank_options
 from supernode.scheduling.score import EQUAL, Option
 from supernode.scheduling.search import Search, anchor_level
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.stores import resolved
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import MixRefusal, PoolRefusal, Reason, Unplaceable
 from supernode.scheduling.work import Room, Work
@@ -63,6 +64,9 @@ def place_in(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unp
     Raises:
         InputError: a node mask that does not belong to this cluster.
     """
+    if demand.storage is not None and demand.storage.names:
+        use = resolved(demand.storage, work.live.stores, work.live.holders, demand.key)
+        demand = demand.with_storage(use)
     if demand.mixable:
         return _place_mixable(work, demand, closed=closed)
     ranked, refusals = _in_one_pool(work, demand, closed=closed)

@@ -10,7 +10,7 @@ from typing import Final
 from supernode.chips import Chip
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
-from supernode.scheduling.snapshot import Quota
+from supernode.scheduling.snapshot import Quota, Store
 from supernode.scheduling.topology import Level
 
 #: Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
@@ -46,10 +46,11 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """A SuperNodeGroup as the scheduler sees it: levels outermost first, without the node."""
+    """A SuperNodeGroup as the scheduler sees it: levels outermost first, without the node; and its storage."""
 
     name: str
     levels: tuple[Level, ...]
+    stores: tuple[Store, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ from supernode.scheduling.fit import Tree
 from supernode.scheduling.placement import RunnerUp
 from supernode.scheduling.snapshot import Int64, PoolInfo
 from supernode.scheduling.spread import Spread, spread_domain
+from supernode.scheduling.stores import NO_STORAGE, far_from, near_domains, storage_at, storage_near
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Level
 from supernode.steptime.calibration import ASSUMED_NETWORK_BANDWIDTH, ASSUMED_NETWORK_LATENCY
 from supernode.steptime.collectives import LinkLevel, collective_seconds, levels_for
 from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import StepTime, predict
+from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import runs, wiring_of
 
 #: Domains that are scored on the innermost level where the gang fits, and on the next one outwards; the rest are worse
@@ -49,7 +51,7 @@ class Template:
         seconds: predicted step time, or the stand-in without a prediction.
         predicted: the prediction, if there is one.
         note: why there is none although the model is known.
-        missed: preferred levels whose one domain does not hold it.
+        missed: preferred levels whose one domain does not hold it, and stores that it is not close to.
         whole: innermost level of which one domain holds all; -1 = none.
         tidy: every node takes the same, as many as the fullest can, and so does every domain that is used.
         inside: per level further in than the domain, out of the domains used: the most room any had, how many had as
@@ -154,15 +156,20 @@ def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, wor
     for level in range(tree.depth, max(anchor, 0) - 1, -1):
         if tree.most(level) < workers:
             continue
-        for domain in _most_promising(tree, level, workers, PER_LEVEL[found]):
+        promising = _most_promising(tree, level, workers, PER_LEVEL[found])
+        if demand.storage is not None:  # those close to its storage, however full
+            near = near_domains(demand.storage, tree.topology, level)
+            promising += [d for d in near if d not in promising and tree.caps[level][d] >= workers][: PER_LEVEL[0]]
+        for domain in promising:
             known = tree.options.setdefault((level, domain), {})
             here: list[Option] | None = known.get(asked)
             if here is None:
                 start, ordering, shape = _shape(tree, level, domain)
-                templates = memo.get((level, shape))
+                alike = (level, shape) if demand.storage is None else (level, shape, domain)
+                templates = memo.get(alike)
                 if templates is None:
                     templates = _templates(tree, pool, demand, (level, domain, workers), start, ordering)
-                    memo[(level, shape)] = templates
+                    memo[alike] = templates
                 here = [Option(pool, order, tree, t, level, domain, start, ordering) for t in templates]
                 known[asked] = here
             options += here
@@ -220,9 +227,14 @@ def tree_template(
     domains = np.empty((tree.depth + 1, spread.nodes.size), dtype=np.int64)
     domains[:-1] = topology.node_domain[spread.nodes].T
     domains[-1] = spread.nodes
-    seconds, predicted, note = _seconds(pool, topology.levels, domains, spread.takes, demand)
+    storage = NO_STORAGE
+    if demand.storage is not None:
+        storage = storage_at(demand.storage, topology, domains, pool.chip.scale_out_bandwidth)
+    seconds, predicted, note = _seconds(pool, topology.levels, domains, spread.takes, demand, storage)
     whole = innermost(domains)
     missed = sum(1 for c in demand.constraints if not c.required and topology.level_index(c.level) > whole)
+    if demand.storage is not None:
+        missed += far_from(demand.storage, topology, domains)
     inside: list[tuple[int, int, int]] = []
     spare = 0
     tidy = bool((spread.takes == spread.takes[0]).all())
@@ -254,7 +266,8 @@ def ideal_seconds(pool: PoolInfo, levels: Sequence[Level], demand: GangDemand, w
     filled[-1] = workers - share * (nodes - 1)
     even = (workers + np.arange(nodes, dtype=np.int64)) // nodes
     ways = (filled, filled[::-1], even, even[::-1])
-    return min(_seconds(pool, levels, domains, takes, demand)[0] for takes in ways)
+    storage = NO_STORAGE if demand.storage is None else storage_near(demand.storage)
+    return min(_seconds(pool, levels, domains, takes, demand, storage)[0] for takes in ways)
 
 
 def neighbour_groups(demand: GangDemand, workers: int) -> list[int]:
@@ -280,9 +293,14 @@ def loose_option(pool: PoolInfo, order: int, demand: GangDemand, rows: Int64, ta
     domains = np.stack((np.zeros_like(rows), rows))
     bandwidth = pool.chip.scale_out_bandwidth or ASSUMED_NETWORK_BANDWIDTH
     network = Level("network", bandwidth, ASSUMED_NETWORK_LATENCY)
-    seconds, predicted, note = _seconds(pool, (network,), domains, takes, demand)
+    storage = NO_STORAGE
+    if demand.storage is not None:
+        storage = storage_at(demand.storage, None, domains, bandwidth)
+    seconds, predicted, note = _seconds(pool, (network,), domains, takes, demand, storage)
     one_node = rows.size == 1
     missed = sum(1 for c in demand.constraints if not c.required and not (one_node and c.level == NODE_LEVEL))
+    if demand.storage is not None:
+        missed += far_from(demand.storage, None, domains)
     workers = int(takes.sum())
     template = Template(rows, takes, workers, seconds, predicted, note, missed, -1, False, (), 0)
     return Option(pool, order, None, template)
@@ -320,7 +338,7 @@ def _most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int
 
 
 def _seconds(
-    pool: PoolInfo, levels: Sequence[Level], domains: Int64, takes: Int64, demand: GangDemand
+    pool: PoolInfo, levels: Sequence[Level], domains: Int64, takes: Int64, demand: GangDemand, storage: Storage
 ) -> tuple[float, StepTime | None, str]:
     """Predicted step time of workers on these domains (levels + 1, nodes), or the stand-in and why."""
     wired = link_levels(pool, tuple(levels))
@@ -331,7 +349,7 @@ def _seconds(
     if demand.model is not None:
         cut = demand.parallelism or plain
         try:
-            step = predict(pool.chip, demand.model, cut, wiring_of(wired, per_worker, cut, demand.devices))
+            step = predict(pool.chip, demand.model, cut, wiring_of(wired, per_worker, cut, demand.devices), storage)
             return step.seconds, step, ""
         except ChipError as exc:
             note = str(exc)

@@ -44,6 +44,27 @@ class Quota:
     limit: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Storage that is close to one domain of a group.
+
+    Attributes:
+        name: by which jobs ask for it.
+        group: SuperNodeGroup that describes it.
+        level: of the domain.
+        domain: label value of the domain.
+        read: bytes/s that the domain can read from it.
+        write: bytes/s that the domain can write to it.
+    """
+
+    name: str
+    group: str
+    level: str
+    domain: str
+    read: float
+    write: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class PoolInfo:
     """One AcceleratorPool.
@@ -86,6 +107,7 @@ class Holding:
         request: per worker, resource name -> amount, without the accelerators.
         devices: held on all nodes together.
         node_pools: pool of each of `nodes`; empty = all in `pool`.
+        stores: names of the storage that it reads or writes.
     """
 
     key: str
@@ -96,6 +118,7 @@ class Holding:
     request: Mapping[str, int]
     devices: int
     node_pools: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -144,6 +167,7 @@ class Snapshot:
         topologies: by name of the group, ascending.
         holders: key of the gang -> what it holds.
         generation: counts the changes of the state; equal generations = equal snapshots.
+        stores: storage of all groups.
         memo: what functions of this snapshot alone have worked out; never part of the value.
     """
 
@@ -158,6 +182,7 @@ class Snapshot:
     topologies: tuple[Topology, ...]
     holders: Mapping[str, Holding]
     generation: int
+    stores: tuple[Store, ...] = ()
     memo: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def pool(self, name: str) -> PoolInfo | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
+from supernode.scheduling.devices import highest
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec, booked, check_devices, check_node, check_pool
 from supernode.scheduling.snapshot import (
@@ -30,6 +31,7 @@ from supernode.scheduling.snapshot import (
     UInt64,
     resource_vector,
 )
+from supernode.scheduling.stores import check_stores
 from supernode.scheduling.topology import NODE_LEVEL, Level, Topology, build_topology, check_levels
 
 __all__ = ["GroupSpec", "NodeInfo", "PoolSpec", "State"]
@@ -89,9 +91,10 @@ class State:
         """Add or replace a group. Apply its nodes again if its selector or labels changed.
 
         Raises:
-            InputError: levels that can't be.
+            InputError: levels or storage that can't be.
         """
         check_levels(spec.name, spec.levels)
+        check_stores(spec.stores, spec.levels)
         if self._groups.get(spec.name) != spec:
             self._groups[spec.name] = spec
             self._changed(rows=True)
@@ -129,13 +132,14 @@ class State:
             self._changed(rows=True)
 
     # --- gangs -----------------------------------------------------------------------------------------------------
-    def claim(self, key: str, placement: Placement, request: Mapping[str, int]) -> None:
+    def claim(self, key: str, placement: Placement, request: Mapping[str, int], stores: tuple[str, ...] = ()) -> None:
         """A gang holds its placement from now on.
 
         Args:
             key: ``namespace/name`` of the job.
             placement: where its workers are.
             request: per worker, as in `GangDemand.request`.
+            stores: names of the storage that it uses.
 
         Raises:
             InputError: an amount below 0, the key holds something already, or another gang holds one of the devices;
@@ -148,8 +152,8 @@ class State:
         amounts = booked(request, f"TrainingJob {key}")
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
         holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, amounts)
-        if placement.node_pools:
-            holding = replace(holding, node_pools=placement.node_pools)
+        if placement.node_pools or stores:
+            holding = replace(holding, node_pools=placement.node_pools, stores=stores)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
@@ -223,7 +227,7 @@ class State:
         free = self._capacity - self._used
         device_free = self._device_all & ~self._device_gang
         for row in np.flatnonzero(self._device_other).tolist():
-            device_free[row] &= ~np.uint64(_highest(int(device_free[row]), int(self._device_other[row])))
+            device_free[row] &= ~np.uint64(highest(int(device_free[row]), int(self._device_other[row])))
         if self._shared is None:
             self._shared = (self._capacity.copy(), self._usable.copy(), self._device_all.copy())
         capacity, usable, device_all = self._shared
@@ -241,6 +245,7 @@ class State:
             topologies=self._topologies,
             holders=MappingProxyType(dict(self._holdings)),
             generation=self._generation,
+            stores=tuple(store for name in sorted(self._groups) for store in self._groups[name].stores),
         )
         return self._snapshot
 
@@ -389,14 +394,3 @@ def _overlap(one: Holding, two: Holding) -> str:
     """Name of a node on which both hold the same device; empty if there is none."""
     masks = dict(zip(two.nodes, two.masks.tolist(), strict=True))
     return next((n for n, m in zip(one.nodes, one.masks.tolist(), strict=True) if m & masks.get(n, 0)), "")
-
-
-def _highest(mask: int, count: int) -> int:
-    """The `count` highest bits of a mask (all, if it has no more)."""
-    result = 0
-    while mask and count > 0:
-        bit = 1 << (mask.bit_length() - 1)
-        result |= bit
-        mask ^= bit
-        count -= 1
-    return result

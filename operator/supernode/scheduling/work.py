@@ -126,7 +126,10 @@ class Work:
         counts = workers.astype(np.int32)
         size = int(placement.devices.size)
         mixed = placement.node_pools
-        holding = Holding(demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size, mixed)
+        stores = () if demand.storage is None else demand.storage.names
+        holding = Holding(
+            demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size, mixed, stores
+        )
         if mixed:
             for pool in holding.pools:
                 at = holding.at(pool)
@@ -208,7 +211,7 @@ class Work:
             rest = Holding.of(key, holding.pool, names, kept_masks[still], counts, holding.request)
             if holding.node_pools:
                 rest = replace(rest, node_pools=tuple(holding.node_pools[i] for i in still.tolist()))
-            self._holders[key] = rest
+            self._holders[key] = replace(rest, stores=holding.stores)
         self._held.clear()
         self._rooms.clear()  # trees without any room are left out of a room: they may have some again
         self._frozen = None
