@@ -143,6 +143,7 @@ def levels_for(chip: Chip, figures: Sequence[tuple[str, float, float]]) -> tuple
                     family.collective_launch,
                     switch=family.switch_reduce if inside else 0.0,
                     mesh=mesh if inside else 0,
+                    pair_tree=family.pair_tree,
                 )
             )
         else:

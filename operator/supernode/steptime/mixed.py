@@ -348,7 +348,9 @@ def _update(
     data = float(data_seconds(model, cuts, stage.wiring, weights, layers))
     # As in `predict`: behind the last micro batch, and with chunks also behind those of other chunks.
     compute = layers * pace.layer.compute + edge * pace.around.compute
-    window = compute * min(cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave))
+    window = (compute - layers * pace.layer.hidden) * min(
+        cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave)
+    )
     data -= min(data * family_of(stage.chip.name).overlap, window)
     optimizer = float(optimizer_seconds(stage.chip, model, cuts, weights))
     return data + optimizer, data, optimizer

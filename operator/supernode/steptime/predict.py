@@ -202,9 +202,10 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     alone = (cuts.zero_stage >= 2) & (cuts.pipeline == 1)
     weights = stage_weights(model, cuts, layers, edge=True)
     data = data_seconds(model, cuts, wiring, weights, layers, alone)
-    # Time to hide behind: the last micro batch, and with chunks also those that other chunks still work on.
+    # Time to hide behind, as far as traffic between tensor ranks leaves it: the last micro batch, and with chunks also
+    # those that other chunks still work on.
     chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
-    window = compute * choose(alone, micro_batches, smallest(micro_batches, chunks))
+    window = (compute - stage.hidden) * choose(alone, micro_batches, smallest(micro_batches, chunks))
     overlap = choose(alone, SHARDED_OVERLAP, family_of(chip.name).overlap)
     hidden = smallest(data * overlap, window)
     values = (

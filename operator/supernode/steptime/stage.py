@@ -22,12 +22,16 @@ from supernode.steptime.wiring import Wiring
 
 
 class Cost(NamedTuple):
-    """Seconds that one micro batch takes, forward, backward and recomputation together; names as in `predict.Parts`."""
+    """Seconds that one micro batch takes, forward, backward and recomputation together; names as in `predict.Parts`.
+
+    `hidden`: of traffic that runs behind `compute`; it takes no time of its own, but nothing else can hide there.
+    """
 
     compute: Num
     tensor: Num = 0.0
     context: Num = 0.0
     expert: Num = 0.0
+    hidden: Num = 0.0
 
     @property
     def seconds(self) -> Num:
@@ -36,7 +40,7 @@ class Cost(NamedTuple):
 
     def times(self, layers: Num) -> Cost:
         """The same for so many layers."""
-        return Cost(layers * self.compute, layers * self.tensor, layers * self.context, layers * self.expert)
+        return Cost(*(layers * part for part in self))
 
 
 def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cost:
@@ -58,7 +62,7 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     parts = 1 + choose(cuts.sequence_parallel > 0, model.experts_per_token, 1)
     tensor = passes * parts * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
     overlap = family_of(chip.name).tensor_overlap * cuts.sequence_parallel
-    tensor = tensor - smallest(overlap * tensor, compute)
+    hidden = smallest(overlap * tensor, compute)
     key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
     gather = transfer_seconds("all_gather", key_value, wiring.context)
     context = passes * gather + transfer_seconds("reduce_scatter", key_value, wiring.context)
@@ -66,7 +70,7 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     if model.experts > 1:
         visits = activations * model.experts_per_token / (1 + (cuts.tensor - 1) * cuts.sequence_parallel)
         expert = passes * 2 * transfer_seconds("all_to_all", visits, wiring.expert)
-    return Cost(compute, tensor, context, expert)
+    return Cost(compute, tensor - hidden, context, expert, hidden)
 
 
 def output_cost(chip: Chip, model: ModelShape, cuts: Cuts) -> Cost:
