@@ -16,7 +16,7 @@ from supernode.steptime.arithmetic import Num, choose, largest, split
 from supernode.steptime.calibration import ATTENTION_BACKWARD, ATTENTION_SHORT, family_of
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.model import ModelShape
-from supernode.steptime.roofline import Rates, rates_of
+from supernode.steptime.roofline import Rates, rates_of, training_rates
 
 
 class Passes(NamedTuple):
@@ -44,7 +44,7 @@ def layer_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     shared = split(tokens, sharing)
     query = split(model.attention_heads, tensor) * model.head
     key_value = split(model.key_value_heads, tensor) * model.head
-    timer = _Timer(rates_of(chip, model.dtype))
+    timer = _Timer(training_rates(chip, model.dtype))
     width = timer.rates.width
     hidden = model.hidden_size
 
@@ -79,7 +79,7 @@ def output_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     """
     tokens = tokens_per_device(model, cuts)
     vocabulary = split(model.vocabulary_size, cuts.tensor)
-    timer = _Timer(rates_of(chip, model.dtype))
+    timer = _Timer(rates_of(chip, "bf16" if model.dtype == "fp8" else model.dtype))
     width = timer.rates.width
     timer.moved(2 * tokens * model.hidden_size * width, times=2)
     timer.product(tokens, vocabulary, model.hidden_size)
@@ -95,7 +95,7 @@ def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     heads = split(model.attention_heads, cuts.tensor) * cuts.micro_batch_size
     length = model.sequence_length
     rows = split(length, cuts.context)
-    rates = rates_of(chip, model.dtype)
+    rates = training_rates(chip, model.dtype)
     # Two products of 2 x rows x length x head, half of it masked; five products backward.
     flops = 2.0 * heads * rows * length * model.head
     moved = 4 * heads * rows * model.head * rates.width / rates.memory

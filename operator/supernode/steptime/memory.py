@@ -15,7 +15,7 @@ from supernode.steptime.calibration import family_of
 from supernode.steptime.cuts import Cuts, cuts_of
 from supernode.steptime.layer import plain_core, tokens_per_device
 from supernode.steptime.model import ModelShape, Parallelism
-from supernode.steptime.roofline import dtype_bytes
+from supernode.steptime.roofline import kept_bytes
 
 GRADIENT_BYTES = 4  # gradients are summed in f32
 
@@ -99,7 +99,7 @@ def stage_memory(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weights, la
         weights: of the stage (`stage_weights`).
         layer_batches: its layers, times the micro batches it holds of each (`in_flight`).
     """
-    width = dtype_bytes(model.dtype)
+    width = kept_bytes(model.dtype)
     stage, replicas = cuts.zero_stage, cuts.replicas
     # Behind a pipeline the gathered weights are kept for the whole step (`predict`), so only stage 3 alone saves them.
     unsplit = (stage < 3) | (cuts.pipeline > 1)
@@ -119,7 +119,7 @@ def stage_memory(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weights, la
 
 def optimizer_bytes(model: ModelShape) -> int:
     """Bytes of Adam's state per weight: two moments in f32, and a master copy where the weights are narrower."""
-    return 8 + (4 if dtype_bytes(model.dtype) < 4 else 0)
+    return 8 + (4 if kept_bytes(model.dtype) < 4 else 0)
 
 
 def _layer_activations(chip: Chip, model: ModelShape, cuts: Cuts) -> tuple[Num, Num]:
@@ -127,7 +127,7 @@ def _layer_activations(chip: Chip, model: ModelShape, cuts: Cuts) -> tuple[Num, 
     tokens = tokens_per_device(model, cuts)
     tensor = cuts.tensor
     shared = 1 + (tensor - 1) * cuts.sequence_parallel
-    width = dtype_bytes(model.dtype)
+    width = kept_bytes(model.dtype)
     hidden = model.hidden_size
     query = model.attention_heads * model.head
     key_value = model.key_value_heads * model.head

@@ -134,3 +134,25 @@ def rates_of(chip: Chip, dtype: str) -> Rates:
         width=width,
         attention=peak * (family.gemm_peak if family.attention is None else family.attention),
     )
+
+
+def kept_bytes(dtype: str) -> int:
+    """Bytes per element of what training keeps, sends and adds: fp8 is a format of products only, beside 16 bits.
+
+    Raises:
+        ModelError: an unknown dtype.
+    """
+    return 2 if dtype == "fp8" else dtype_bytes(dtype)
+
+
+def training_rates(chip: Chip, dtype: str) -> Rates:
+    """`rates_of`, but in fp8 only the products of the layers run at its peak.
+
+    Raises:
+        ChipError: the catalogue lacks the peak of that dtype (in fp8 also of bf16) or the memory bandwidth.
+        ModelError: an unknown dtype.
+    """
+    rates = rates_of(chip, dtype)
+    if dtype != "fp8":
+        return rates
+    return rates._replace(width=kept_bytes(dtype), attention=rates_of(chip, "bf16").attention)

@@ -17,7 +17,7 @@ from supernode.steptime.cuts import Cuts
 from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
 from supernode.steptime.memory import GRADIENT_BYTES, Weights, optimizer_bytes
 from supernode.steptime.model import ModelShape
-from supernode.steptime.roofline import dtype_bytes, rates_of
+from supernode.steptime.roofline import kept_bytes, rates_of
 from supernode.steptime.wiring import Wiring
 
 
@@ -51,7 +51,7 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     """
     layer = layer_passes(chip, model, cuts)
     compute = layer.forward + layer.backward + cuts.selective * layer.again + cuts.full * layer.forward
-    width = dtype_bytes(model.dtype)
+    width = kept_bytes(model.dtype)
     tokens = tokens_per_device(model, cuts)
     activations = tokens * (model.hidden_size * float(width))
     passes = 2 + cuts.full  # forward, backward, and forward again
@@ -85,7 +85,7 @@ def output_cost(chip: Chip, model: ModelShape, cuts: Cuts) -> Cost:
 
 def send_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:
     """One micro batch's activations from a stage to the next (or its gradients back); tensor ranks send a part each."""
-    nbytes = tokens_per_device(model, cuts) * (model.hidden_size * dtype_bytes(model.dtype)) / cuts.tensor
+    nbytes = tokens_per_device(model, cuts) * (model.hidden_size * kept_bytes(model.dtype)) / cuts.tensor
     return transfer_seconds("send_recv", nbytes, wiring.pipeline)
 
 
@@ -110,7 +110,7 @@ def data_seconds(
     reduce = transfer_seconds("all_reduce", count * GRADIENT_BYTES, links)
     pieces = choose(alone, layers, 1.0)
     scatter = pieces * transfer_seconds("reduce_scatter", count * GRADIENT_BYTES / pieces, links)
-    gather = pieces * transfer_seconds("all_gather", count * dtype_bytes(model.dtype) / pieces, links)
+    gather = pieces * transfer_seconds("all_gather", count * kept_bytes(model.dtype) / pieces, links)
     split = choose(alone, cuts.micro_batches, 1) * scatter
     split = split + choose(alone & (cuts.zero_stage == 3), 2 * cuts.micro_batches, 1) * gather
     return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
@@ -124,5 +124,5 @@ def optimizer_seconds(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weight
     """
     replicas, cut = cuts.replicas, cuts.zero_stage > 0
     count = weights.dense / choose(cut, replicas, 1) + weights.experts / choose(cut, replicas // cuts.expert, 1)
-    per_weight = GRADIENT_BYTES + dtype_bytes(model.dtype) + 2 * optimizer_bytes(model)
+    per_weight = GRADIENT_BYTES + kept_bytes(model.dtype) + 2 * optimizer_bytes(model)
     return rates_of(chip, model.dtype).moved(per_weight * count)

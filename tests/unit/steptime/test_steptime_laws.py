@@ -228,3 +228,12 @@ def test_every_constant_has_a_source() -> None:
         missing = given - set(family.sources)
         assert not missing or not family.calibrated, (family.name, missing)
         assert set(family.sources) <= set(type(family).__slots__), family.name
+
+
+def test_fp8_is_a_format_of_products_only() -> None:
+    # What is kept, sent and added has 16 bits, and attention and the output layer run at the 16-bit rate.
+    chip, cut = CHIPS[2], Parallelism(tensor=8, sequence_parallel=True)
+    wide, narrow = (run(chip, replace(DENSE, dtype=dtype), cut) for dtype in ("bf16", "fp8"))
+    assert narrow.memory == wide.memory
+    assert narrow.parts.tensor == wide.parts.tensor
+    assert 0.5 * wide.parts.compute < narrow.parts.compute < 0.9 * wide.parts.compute

@@ -88,6 +88,7 @@ def test_older_software_on_a100() -> None:
         ("moe-folding", 0.10, 0.26),
         ("pangu-ultra", 0.10, 0.14),
         ("mindspeed", 0.07, 0.11),
+        ("bridge-fp8", 0.07, 0.10),
     ],
 )
 def test_large_runs(source: str, mean: float, most: float) -> None:
