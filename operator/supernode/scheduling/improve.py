@@ -26,8 +26,8 @@ from supernode.scheduling.spread import Spread
 MOST_NODES: Final = 16
 #: Nodes that workers may move to, beside those in use.
 MOST_OTHERS: Final = 16
-#: Arrangements that are timed at most, per gang.
-MOST_TIMED: Final = 300
+#: Arrangements that are timed at most, per start.
+MOST_TIMED: Final = 100
 #: A step must be faster by this share to be taken.
 FASTER: Final = 1e-6
 
@@ -60,15 +60,16 @@ class Descent:
         paths = self._paths()
         timed: dict[Arrangement, Option] = {}
         found: list[Option] = []
-        workers = starts[0].workers
-        for scattered in self._scattered(paths, workers) if len(paths) > MOST_NODES or self.loose.size else ():
+        begin: list[tuple[Arrangement, Option]] = []
+        for scattered in self._scattered(paths, starts[0].workers):
             timed[scattered] = self._option(scattered, paths)
-            found.append(self._descend(scattered, timed[scattered], paths, timed))
+            found.append(timed[scattered])
+            begin.append((scattered, timed[scattered]))
         for start in starts:
             rows = start.rows().tolist()
-            if len(rows) > MOST_NODES or any(row not in paths for row in rows):
-                continue
-            here: Arrangement = tuple(zip(rows, start.template.takes.tolist(), strict=True))
+            if len(rows) <= MOST_NODES and all(row in paths for row in rows):
+                begin.append((tuple(zip(rows, start.template.takes.tolist(), strict=True)), start))
+        for here, start in sorted(begin, key=lambda item: item[1].seconds):
             best = self._descend(here, start, paths, timed)
             if best is not start:
                 found.append(best)
@@ -83,10 +84,11 @@ class Descent:
     ) -> Option:
         """The best of all arrangements that faster and faster steps lead to."""
         improved = True
+        most = len(timed) + MOST_TIMED
         while improved:
             improved = False
             for step in self._one_or_two(here, paths):
-                if len(timed) >= MOST_TIMED:
+                if len(timed) >= most:
                     break
                 if step in timed:
                     continue

@@ -84,7 +84,9 @@ class Search:
     def options(self) -> list[Option]:
         """All ways that are worth comparing; at least one."""
         options = self.ways(self.trees, self.per_row, 1)
-        if min(options, key=lambda option: option.seconds).template.tidy:
+        first = min(options, key=lambda option: option.seconds)
+        inside = first.tree is not None and first.template.whole >= first.tree.depth - 1
+        if first.template.tidy and (inside or first.template.takes.size > MOST_NODES):
             return options  # no border is crossed more often than it must be
         for quantum in neighbour_groups(self.demand, self.workers):
             options += self.ways(
@@ -97,6 +99,7 @@ class Search:
             equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
             options += self.ways(equal, capped, share)
         if best.template.takes.size <= MOST_NODES and not self._ideal(min(options, key=lambda o: o.seconds).seconds):
+            options += self._balanced()
             anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
             descent = Descent(
                 self.pool,
@@ -110,17 +113,44 @@ class Search:
         return options
 
     def _ideal(self, seconds: float) -> bool:
-        """Whether this is as fast as if all nodes were as empty as the emptiest, side by side in one domain."""
+        """Whether this is as fast as if nodes as empty as the emptiest stood side by side in one domain, as many as
+        help most."""
         if not self.trees:
             return False
-        tree = max(self.trees, key=lambda tree: tree.most(tree.depth))
-        share = min(self.workers, tree.most(tree.depth))
-        if not share:
+        most = min(self.workers, int(self.per_row.max()))
+        if not most:
             return False  # the gangs before it in this cycle have filled the groups
-        key = ("ideal", self.demand.question, self.workers, share)
+        tree = max(self.trees, key=lambda tree: tree.most(tree.depth))
+        key = ("ideal", self.demand.question, self.workers, most)
         if key not in tree.memo:
-            tree.memo[key] = ideal_seconds(self.pool, tree.topology.levels, self.demand, self.workers, share)
+            few = self.workers <= MOST_NODES
+            shares = [share for share in range(1, most + 1) if few or share == most or self.workers % share == 0]
+            tree.memo[key] = min(
+                ideal_seconds(self.pool, tree.topology.levels, self.demand, self.workers, share) for share in shares
+            )
         return bool(seconds <= tree.memo[key] * (1 + NEARLY))
+
+    def _balanced(self) -> list[Option]:
+        """Ways in which every domain of a level that is used takes the same, for each level and each number."""
+        options: list[Option] = []
+        for tree in self.trees:
+            slices = self._slices(tree)
+            for level in range(tree.depth):
+                for share in range(2, self.workers):
+                    sizes = [self.workers, *slices.values()]
+                    if any(size % share and share % size for size in sizes) or self.workers % share:
+                        continue
+                    if np.count_nonzero(tree.caps[level] >= share) * share < self.workers:
+                        continue
+                    quanta = {**slices, level: max(slices.get(level, 1), share)}
+                    memo = tree.memo.setdefault(("balanced", level, share), {})
+                    same = roll_up(tree.topology, self.per_row, quanta, memo)
+                    np.minimum(same.caps[level], share, out=same.caps[level])
+                    for outer in range(level - 1, -1, -1):
+                        sums = np.add.reduceat(same.caps[outer + 1], same.children[outer][:-1])
+                        same.caps[outer][:] = sums - sums % quanta.get(outer, 1)
+                    options += self.ways([same], self.per_row, share)
+        return options
 
     def ways(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
         """Ways with this room on nodes and domains; none if it is too little."""

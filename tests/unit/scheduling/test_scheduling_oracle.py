@@ -41,7 +41,7 @@ from supernode.steptime.model import Parallelism
 from supernode.steptime.predict import predict
 from supernode.steptime.wiring import wiring_of
 
-CASES = int(os.environ.get("SUPERNODE_ORACLE_CASES", "500"))
+CASES = int(os.environ.get("SUPERNODE_ORACLE_CASES", "400"))
 PARTS = 4  # so that a failure names a part, and runners can share
 # Within 2 % of the best in this share of the cases, and never worse than this ratio.
 SHARE = 0.99
