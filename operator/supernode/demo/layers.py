@@ -69,8 +69,7 @@ class Linear:
     def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of y."""
         (x,) = tape.take()
-        self.parameters.add_gradient(self.weight, "matmul", x, grad, transpose_a=True)
-        self.parameters.add_gradient(self.bias, "sum", grad, axis=0)
+        self.parameters.add_gradients((self.weight, self.bias), "linear_gradient", x, grad)
         dx: Array = self.parameters.device.launch(
             "matmul", grad, self.parameters.weights[self.weight], transpose_b=True
         )
@@ -98,9 +97,12 @@ class RowLinear(Linear):
         if self.border.ranks is None:
             return super().backward(grad, tape)
         (x,) = tape.take()
-        self.parameters.add_gradient(self.bias, "sum", grad, axis=0)
-        grad = self.border.enter(grad)
-        self.parameters.add_gradient(self.weight, "matmul", x, grad, transpose_a=True)
+        if not self.border.rows:
+            self.parameters.add_gradients((self.weight, self.bias), "linear_gradient", x, grad)
+        else:
+            self.parameters.add_gradients((self.bias,), "sum", grad, axis=0)
+            grad = self.border.enter(grad)
+            self.parameters.add_gradients((self.weight,), "matmul", x, grad, transpose_a=True)
         dx: Array = self.parameters.device.launch(
             "matmul", grad, self.parameters.weights[self.weight], transpose_b=True
         )
@@ -126,10 +128,9 @@ class LayerNorm:
         """Gradient of x from the gradient of y."""
         x, mean, rstd = tape.take()
         gain = self.parameters.weights[self.gain]
-        dx: Array
-        dx, dgain, dbias = self.parameters.device.launch("layer_norm_backward", grad, x, gain, mean, rstd, dtype="f32")
-        self.parameters.add(self.gain, dgain)
-        self.parameters.add(self.bias, dbias)
+        dx = self.parameters.device.empty(x.shape, x.dtype)
+        names = self.gain, self.bias
+        self.parameters.add_gradients(names, "layer_norm_backward", grad, x, gain, mean, rstd, also=(dx,))
         return dx
 
 
@@ -145,30 +146,21 @@ class Attention:
 
     def forward(self, x: Array, tape: Tape) -> Array:
         """Each position mixes what it may see: itself and those before it."""
-        launch = self.parameters.device.launch
         qkv = self.qkv.forward(self.border.enter(x), tape)
         rows, width = qkv.shape
-        batch, size = rows // self.sequence, width // (3 * self.heads)
-        # (batch, sequence, 3, heads, size) -> three times (batch, heads, sequence, size)
-        qkv = launch("transpose", qkv.reshape((batch, self.sequence, 3, self.heads, size)), axes=(2, 0, 3, 1, 4))
-        shape = (batch, self.heads, self.sequence, size)
-        count = rows * self.heads * size
-        q, k, v = (qkv.part(i * count, shape) for i in range(3))
-        y, logsumexp = launch("attention", q, k, v, causal=True)
-        tape.keep(q, k, v, y, logsumexp)
-        return self.out.forward(launch("transpose", y, axes=(0, 2, 1, 3)).reshape((rows, self.heads * size)), tape)
+        size = width // (3 * self.heads)
+        qkv = qkv.reshape((rows // self.sequence, self.sequence, 3, self.heads, size))
+        y, logsumexp = self.parameters.device.launch("attention_qkv", qkv, causal=True)
+        tape.keep(qkv, y, logsumexp)
+        return self.out.forward(y.reshape((rows, self.heads * size)), tape)
 
     def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of x from the gradient of the result."""
-        launch = self.parameters.device.launch
         dy = self.out.backward(grad, tape)
-        q, k, v, y, logsumexp = tape.take()
-        batch, heads, sequence, size = q.shape
-        dy = launch("transpose", dy.reshape((batch, sequence, heads, size)), axes=(0, 2, 1, 3))
-        parts = launch("attention_backward", dy, q, k, v, y, logsumexp, causal=True)
-        stacked = launch("concatenate", *(part.reshape((1, *q.shape)) for part in parts))
-        dqkv = launch("transpose", stacked, axes=(1, 3, 0, 2, 4))
-        return self.border.leave(self.qkv.backward(dqkv.reshape((batch * sequence, 3 * heads * size)), tape))
+        qkv, y, logsumexp = tape.take()
+        launch = self.parameters.device.launch
+        dqkv = launch("attention_qkv_backward", dy.reshape(y.shape), qkv, y, logsumexp, causal=True)
+        return self.border.leave(self.qkv.backward(dqkv.reshape((dy.shape[0], -1)), tape))
 
 
 class MLP:

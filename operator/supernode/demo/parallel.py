@@ -35,7 +35,9 @@ class Rank:
         self.device = device
         self.cut = cut
         self.place = place = cut.place(device.rank)
-        self.world = emulator.group().member(device)
+        # Batches arrive and losses leave beside the work: nobody waits for what the step does not need.
+        self._arrivals, self._losses = device.stream(), device.stream()
+        self.world = emulator.group(channel=1).member(device)
 
         def among(ranks: tuple[int, ...]) -> Member | None:
             return emulator.group(ranks).member(device) if len(ranks) > 1 else None
@@ -78,26 +80,29 @@ class Rank:
             else:
                 self._backward(batches[number], tapes.pop(number), share=1 / len(batches))
             yield None
+        if loss is None:
+            loss = self.device.zeros((), dtype="f32")
+        # Only the last of the stages had a loss, and it is a sum over the micro batches.
+        factor = stages / len(batches)
+        if factor != 1:
+            loss = self.device.launch("scale", loss, factor=factor)
+        self.world.all_reduce(loss, op="average", stream=self._losses)
         model.reduce_shared_rows()
         if self.ends is not None:
             self.ends.all_reduce(model.parameters.gradients["token"])
         gradient = self.optimizer.reduce(model.parameters.gradient, self.replicas)
-        if loss is None:
-            loss = self.device.zeros((), dtype="f32")
-        self.world.all_reduce(loss, op="average")
         self.optimizer.step(gradient, step=step, learning_rate=learning_rate)
-        # Only the last of the stages had a loss, and it is a sum over the micro batches.
-        factor = stages / len(batches)
-        yield loss if factor == 1 else self.device.launch("scale", loss, factor=factor)
+        yield loss
 
     def _forward(self, batch: Batch, tape: Tape) -> Array:
         model, stage = self.model, self.place.pipeline
         tokens, targets = batch
         if model.first:
-            x = self.device.array(tokens)
+            x = self.device.array(tokens, stream=self._arrivals)
         else:
             x = self._from(stage - 1, len(tokens))
-        y = model.forward(x, self.device.array(targets) if model.last else None, tape)
+        aims = self.device.array(targets, stream=self._arrivals) if model.last else None
+        y = model.forward(x, aims, tape)
         if not model.last:
             self._to(stage + 1, y, self._forwards)
         return y

@@ -8,7 +8,7 @@ alone, not on how the model is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -123,21 +123,21 @@ class Parameters:
         """Start a new sum over micro batches."""
         self._fresh = set(self.table)
 
-    def add_gradient(self, name: str, kernel: str, *inputs: Array, **attributes: Any) -> None:
-        """Add what a kernel gives to the gradient of a weight; the first time it is written in place."""
-        gradient = self.gradients[name]
-        if name in self._fresh:
-            self._fresh.remove(name)
-            self.device.launch(kernel, *inputs, out=gradient, dtype="f32", **attributes)
-        else:
-            more = self.device.launch(kernel, *inputs, dtype="f32", **attributes)
-            self.device.launch("add", gradient, more, out=gradient)
+    def add_gradients(
+        self, names: Sequence[str], kernel: str, *inputs: Array, also: Sequence[Array] = (), **attributes: Any
+    ) -> None:
+        """Add what a kernel gives to the gradients of weights; the first time it is written in place.
 
-    def add(self, name: str, more: Array) -> None:
-        """Add an array, f32, to the gradient of a weight."""
-        gradient = self.gradients[name]
-        if name in self._fresh:
-            self._fresh.remove(name)
-            self.device.launch("copy", more, out=gradient)
-        else:
-            self.device.launch("add", gradient, more, out=gradient)
+        Args:
+            names: of the weights, in the order of the kernel's results.
+            kernel: with `inputs` and `attributes`.
+            also: arrays for the results that come before those of the weights.
+        """
+        gradients = [self.gradients[name] for name in names]
+        fresh = self._fresh.issuperset(names)
+        targets = gradients if fresh else [self.device.empty(gradient.shape) for gradient in gradients]
+        self.device.launch(kernel, *inputs, out=(*also, *targets), dtype="f32", **attributes)
+        self._fresh.difference_update(names)
+        if not fresh:
+            for gradient, more in zip(gradients, targets, strict=True):
+                self.device.launch("add", gradient, more, out=gradient)

@@ -62,10 +62,10 @@ class Embedding:
         launch = self.parameters.device.launch
         tokens, here = tape.take()
         grad = self.border.enter(grad).reshape((*tokens.shape, grad.shape[-1]))
-        self.parameters.add_gradient("position", "sum", grad, axis=0)
+        self.parameters.add_gradients(("position",), "sum", grad, axis=0)
         if here is not None:
             grad = launch("where", here, grad, self.parameters.device.zeros((), grad.dtype))
-        self.parameters.add_gradient("token", "embedding_backward", grad, tokens, rows=self.rows.count)
+        self.parameters.add_gradients(("token",), "embedding_backward", grad, tokens, rows=self.rows.count)
 
 
 class Head:
@@ -115,5 +115,5 @@ class Head:
             share = launch("exp", launch("subtract", scores, logsumexp))
             dlogits = launch("subtract", share, launch("cast", hit, dtype="f32"))
             dlogits = launch("cast", launch("scale", dlogits, factor=scale / scores.shape[0]), dtype=table.dtype)
-        self.parameters.add_gradient("token", "matmul", dlogits, x, transpose_a=True)
+        self.parameters.add_gradients(("token",), "matmul", dlogits, x, transpose_a=True)
         return self.border.leave(launch("matmul", dlogits, table))

@@ -104,13 +104,16 @@ class EagerDevice:
             pass
         assert not any(stream.queue for stream in streams), "a collective waits for a call that nobody makes"
 
-    def launch(self, name: str, *inputs: Any, out: EagerArray | None = None, **attributes: Any) -> Any:
+    def launch(self, name: str, *inputs: Any, out: Any = None, **attributes: Any) -> Any:
         if inputs and not isinstance(inputs[-1], EagerArray):
             *inputs, attributes["value"] = inputs
         plan = TABLE.plan(name, tuple(array.spec for array in inputs), attributes)
         full = {**plan.kernel.attributes, **attributes}
         self.launches[name] = self.launches.get(name, 0) + 1
-        arrays = (out,) if out is not None else tuple(EagerArray(self, spec) for spec in plan.outputs)
+        if out is None:
+            arrays = tuple(EagerArray(self, spec) for spec in plan.outputs)
+        else:
+            arrays = (out,) if isinstance(out, EagerArray) else tuple(out)
         assert tuple(array.spec for array in arrays) == plan.outputs
 
         def compute() -> bool:
@@ -129,12 +132,15 @@ class EagerDevice:
         self.put(compute)
         return arrays[0] if len(arrays) == 1 else arrays
 
-    def array(self, data: np.ndarray[Any, Any], dtype: str | None = None) -> EagerArray:
+    def array(self, data: np.ndarray[Any, Any], dtype: str | None = None, stream: Any = None) -> EagerArray:
         held = np.array(data, dtype=DTYPES[dtype] if dtype else None)
         return EagerArray(self, Spec(dtype_name(held.dtype), held.shape), held)
 
     def full(self, shape: Sequence[int], value: float, dtype: str = "f32") -> EagerArray:
         return self.array(np.full(shape, value, DTYPES[dtype]))
+
+    def empty(self, shape: Sequence[int], dtype: str = "f32") -> EagerArray:
+        return self.full(shape, math.nan, dtype)
 
     def zeros(self, shape: Sequence[int], dtype: str = "f32") -> EagerArray:
         return self.full(shape, 0, dtype)
@@ -187,7 +193,7 @@ class EagerMember:
         total: np.ndarray[Any, Any] = reduce(wide, axis=0)
         return total.astype(stack.dtype)
 
-    def all_reduce(self, array: EagerArray, op: str = "sum") -> None:
+    def all_reduce(self, array: EagerArray, op: str = "sum", stream: Any = None) -> None:
         def finish(parts: list[np.ndarray[Any, Any]]) -> None:
             array.data[...] = self._reduced(parts, op)  # type: ignore[index]
 
@@ -248,12 +254,12 @@ class EagerEmulator:
         self.devices = [EagerDevice(rank, broken, self) for rank in range(devices)]
         self.rank, self.workers, self.world_size = 0, 1, devices
         self.reports: list[dict[str, Any]] = []
-        self.groups: dict[tuple[int, ...], EagerGroup] = {}
+        self.groups: dict[tuple[tuple[int, ...], int], EagerGroup] = {}
         self.members: dict[tuple[int, int], EagerMember] = {}
 
-    def group(self, ranks: Sequence[int] | None = None) -> EagerGroup:
+    def group(self, ranks: Sequence[int] | None = None, *, channel: int = 0) -> EagerGroup:
         members = tuple(range(self.world_size)) if ranks is None else tuple(ranks)
-        return self.groups.setdefault(members, EagerGroup([self.devices[rank] for rank in members], self))
+        return self.groups.setdefault((members, channel), EagerGroup([self.devices[rank] for rank in members], self))
 
     def synchronize(self) -> None:
         self.devices[0].run()

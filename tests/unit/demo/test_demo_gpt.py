@@ -117,7 +117,7 @@ def test_each_gradient_agrees_with_the_reference():
     [
         ("embedding_backward", zeros),
         ("layer_norm_backward", second_zero),
-        ("attention_backward", second_zero),
+        ("attention_qkv_backward", lambda results: (results[0] * np.asarray(0.5, results[0].dtype),)),
         ("gelu_backward", lambda results: (results[0] * np.asarray(1.05, results[0].dtype),)),
         ("softmax_cross_entropy_backward", lambda results: (results[0] * np.asarray(0.5, results[0].dtype),)),
     ],
@@ -129,13 +129,13 @@ def test_a_planted_bug_in_a_backward_kernel_is_noticed(kernel, breaker):
 def test_a_gradient_that_is_dropped_is_noticed(monkeypatch):
     from supernode.demo import layers
 
-    kept = layers.Parameters.add_gradient
+    kept = layers.Parameters.add_gradients
 
-    def forgetful(self: Any, name: str, *args: Any, **attributes: Any) -> None:
-        if name != "1.mlp.up.weight":
-            kept(self, name, *args, **attributes)
+    def forgetful(self: Any, names: tuple[str, ...], *args: Any, **attributes: Any) -> None:
+        if "1.mlp.up.weight" not in names:
+            kept(self, names, *args, **attributes)
 
-    monkeypatch.setattr(layers.Parameters, "add_gradient", forgetful)
+    monkeypatch.setattr(layers.Parameters, "add_gradients", forgetful)
     _, _, master, expected, _ = train_both("bf16")
     assert apart(master, expected) > 0.01
 
@@ -143,7 +143,7 @@ def test_a_gradient_that_is_dropped_is_noticed(monkeypatch):
 def test_gradients_that_are_not_averaged_over_the_ranks_are_noticed(monkeypatch):
     from tests.unit.demo.eager import EagerMember
 
-    monkeypatch.setattr(EagerMember, "all_reduce", lambda self, array, op="sum": None)
+    monkeypatch.setattr(EagerMember, "all_reduce", lambda self, array, op="sum", stream=None: None)
     *_, ranks = train_both("bf16", steps=2)
     monkeypatch.undo()
     with pytest.raises(EmulatorError, match="the replicas of device rank 0 do not hold the same weights"):

@@ -83,7 +83,7 @@ def differs(cut: Cut) -> bool:
     return not np.allclose(losses(cut), ONE, rtol=20 * CLOSE)
 
 
-def drop(self: Any, array: Any, op: str = "sum") -> None:
+def drop(self: Any, array: Any, op: str = "sum", stream: Any = None) -> None:
     """A collective that does nothing."""
 
 

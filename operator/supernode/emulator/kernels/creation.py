@@ -20,6 +20,7 @@ from supernode.emulator.kernels.table import (
     REQUIRED,
     AnyArray,
     Attributes,
+    Cost,
     Kernel,
     Spec,
     example,
@@ -107,6 +108,11 @@ def _uniform(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
     return (narrow(out, outputs[0]),)
 
 
+def _nothing(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
+    """Memory is set aside; the device does nothing."""
+    return Cost(0.0, 0.0)
+
+
 KERNELS: Final = (
     Kernel(
         "full",
@@ -125,7 +131,7 @@ KERNELS: Final = (
         (),
         STORED,
         _shape,
-        streaming(0),
+        _nothing,
         _zeros,
         "an array to be written; it holds zeros, never another's data",
         {"shape": REQUIRED, "dtype": "f32"},

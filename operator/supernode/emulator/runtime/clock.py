@@ -46,6 +46,8 @@ class CostModel:
         if cost.gemm is not None:
             m, n, k, batch, dtype = cost.gemm
             return gemm_seconds(self.chip, m, n, k, dtype, batch)
+        if cost.flops == 0.0 and cost.bytes_moved == 0.0:
+            return 0.0  # nothing to do, nothing is launched
         # Without matrix arithmetic, memory is the limit on every chip of the catalogue: no vector peak is needed.
         flops = cost.flops if cost.dtype is not None else 0.0
         return kernel_seconds(self.chip, flops=flops, bytes_moved=cost.bytes_moved, dtype=cost.dtype or "f32")
