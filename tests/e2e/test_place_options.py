@@ -80,3 +80,86 @@ def test_wrong_uses_are_named(tmp_path: Path) -> None:
         assert expected in done.stderr, arguments
     kept.write_text("[]", encoding="utf-8")
     assert "is not what --dump writes" in call("--replay", str(kept)).stderr
+
+
+def test_output_for_programs_has_two_names(tmp_path: Path) -> None:
+    one = run(tmp_path, a_job(), "--json")
+    two = run(tmp_path, a_job(), "-o", "json")
+    assert one.stdout == two.stdout
+    assert json.loads(two.stdout)["placed"] is True
+    broken = run(tmp_path, a_job(workers=0), "--output", "json")
+    assert json.loads(broken.stdout)["reason"] == "Misconfigured"
+
+
+MIXED = {
+    "pools": ["dcu-bw1000", "npu"],
+    "mix": "Stages",
+    "workers": 5,
+    "acceleratorsPerWorker": 2,
+    "parallelism": {"tensor": 2, "pipeline": 5, "globalBatchSize": 20},
+    "scheduling": {},
+}
+
+
+def test_a_gang_over_two_pools(tmp_path: Path) -> None:
+    """Four nodes of one chip and one of the other: five stages need them all."""
+    model = {**a_job()["spec"]["model"], "layers": 20}
+    job = a_job(**MIXED, model=model)
+    found = answer(tmp_path, job, CLUSTER)
+    assert found["placed"] is True, found["message"]
+    workers, stages = found["workers"], found["stages"]
+    assert isinstance(workers, list)
+    assert isinstance(stages, list)
+    assert [worker["pool"] for worker in workers] == [stage["pool"] for stage in stages]
+    assert sorted(worker["node"] for worker in workers) == ["dcu-0", "dcu-1", "dcu-2", "dcu-3", "npu-0"]
+    assert sum(stage["layers"] for stage in stages) == 20
+    assert [stage["device_ranks"] for stage in stages] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    shown = run(tmp_path, job, "--svg", str(tmp_path / "gang.svg")).stdout
+    assert "RANKS  NODE   POOL        DEVICES" in shown
+    assert "STAGE  POOL        LAYERS  DEVICE RANKS  MICRO BATCH  MEMORY" in shown
+    titles = [e.text or "" for e in ET.parse(tmp_path / "gang.svg").iter("{http://www.w3.org/2000/svg}title")]
+    assert sum(title.endswith("mine") for title in titles) == 10
+
+
+def test_a_running_mix_holds_both_pools(tmp_path: Path) -> None:
+    """Its status is what the operator writes; another job finds both pools full."""
+    job = a_job(**MIXED, model={**a_job()["spec"]["model"], "layers": 20})
+    found = answer(tmp_path, job, CLUSTER)
+    held = {
+        **job,
+        "metadata": {"name": "first", "namespace": "default"},
+        "status": {"state": "Running", "placement": {"pool": "both", "workers": found["workers"]}},
+    }
+    cluster = CLUSTER + "---\n" + json.dumps(held) + "\n"
+    for pool in MIXED["pools"]:  # type: ignore[attr-defined]
+        later = answer(tmp_path, a_job(pools=[pool], workers=1, scheduling={}), cluster)
+        assert later["placed"] is False
+        assert "default/first holds" in str(later["message"])
+
+
+def test_wrong_mixes_and_stores_name_their_field(tmp_path: Path) -> None:
+    for job, words in (
+        (a_job(mix="Stages"), "spec.mix: Stages needs at least two pools"),
+        (a_job(storage={"dataset": "nowhere"}), "spec.storage.dataset: no storage in any SuperNodeGroup"),
+        (
+            a_job(storage={"checkpoint": {"store": "x", "everySteps": 1, "sizeGB": 1}}),
+            "spec.storage.checkpoint.store: no storage",
+        ),
+    ):
+        found = answer(tmp_path, job, CLUSTER)
+        assert found["placed"] is False
+        assert words in str(found["message"])
+
+
+def test_storage_is_waited_for(tmp_path: Path) -> None:
+    store = "  storage:\n  - {name: lake, level: supernode, domain: sn-1, readGBps: 9, writeGBps: 300}\n"
+    checkpoint = {"checkpoint": {"store": "lake", "everySteps": 10, "sizeGB": 3}}
+    found = answer(tmp_path, a_job(storage=checkpoint), CLUSTER + store)
+    assert found["domain"] == "spine-0/sn-1"
+    prediction = found["prediction"]
+    assert isinstance(prediction, dict)
+    assert abs(prediction["parts"]["storage"] - 0.001) < 1e-9
+    runners = found["runners_up"]
+    assert isinstance(runners, list)
+    assert {rival["level"] for rival in runners} == {"supernode", "spine"}
+    assert all(rival["predicted_step_s"] > found["predicted_step_s"] for rival in runners)

@@ -35,6 +35,7 @@ from supernode.scheduling.picture import picture
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.preempt import Victim
+from supernode.scheduling.rivals import survey
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.state import PoolSpec, State
 from supernode.scheduling.unplaceable import Reason
@@ -55,7 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
     parser.add_argument("--cluster", metavar="FILE", help="nodes, pools and groups, as Kubernetes YAML")
     parser.add_argument("--job", metavar="FILE", help="one TrainingJob, as YAML")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="table (default) or json")
+    parser.add_argument("--json", action="store_true", help="the same as -o json: one JSON object instead of a table")
     parser.add_argument("--svg", metavar="FILE", help="also draw the wiring with the gang in it")
     parser.add_argument("--dump", metavar="FILE", help="also keep all inputs in one file")
     parser.add_argument("--replay", metavar="FILE", help="decide again on what --dump has kept")
@@ -68,19 +70,20 @@ def run(args: argparse.Namespace) -> int:
         InputError: a file that can't be read, or an object in the cluster file that is wrong.
     """
     inputs = _inputs(args)
+    machine = args.json or args.output == "json"
     if args.dump:
         _write(args.dump, json.dumps({"version": _DUMP_VERSION, **inputs}, indent=2) + "\n")
     cluster = Cluster(parse_cluster_file(inputs["cluster"], inputs["clusterFile"]), inputs["now"])
     try:
         answer = cluster.decide(_job(inputs["job"], inputs["jobFile"]))
     except InputError as exc:
-        if not args.json:
+        if not machine:
             raise
         answer = {"placed": False, "reason": str(Reason.MISCONFIGURED), "message": str(exc)}
     if args.svg:
         _write(args.svg, picture(*cluster.drawn))
     answer = {**EMPTY, **answer}
-    print(json.dumps(answer, indent=2) if args.json else human(answer))
+    print(json.dumps(answer, indent=2) if machine else human(answer))
     return 0 if answer["placed"] else 1
 
 
@@ -174,12 +177,12 @@ class Cluster:
         snapshot = self._state.snapshot()
         demand = self._demand(obj, snapshot)
         result = place(snapshot, demand)
-        message = explain(result, snapshot, demand)
         if isinstance(result, Placement):
+            result = survey(snapshot, demand, result)
             self.drawn = (snapshot, result)
-            return placed(result, message)
+            return placed(result, explain(result, snapshot, demand))
         found = alternatives(snapshot, demand, self._known(snapshot)) if result.code in _CURABLE else ()
-        answer = {"reason": str(result.code), "message": message}
+        answer = {"reason": str(result.code), "message": explain(result, snapshot, demand)}
         return {**answer, "alternatives": [explain_alternatives([item]) for item in found]}
 
     def _demand(self, obj: Object, snapshot: Snapshot) -> GangDemand:

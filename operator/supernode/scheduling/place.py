@@ -64,13 +64,18 @@ def place_in(work: Work, demand: GangDemand, *, closed: bool) -> Placement | Unp
     Raises:
         InputError: a node mask that does not belong to this cluster.
     """
-    if demand.storage is not None and demand.storage.names:
-        use = resolved(demand.storage, work.live.stores, work.live.holders, demand.key)
-        demand = demand.with_storage(use)
+    demand = with_stores(work, demand)
     if demand.mixable:
         return _place_mixable(work, demand, closed=closed)
     ranked, refusals = _in_one_pool(work, demand, closed=closed)
     return _placement(work.live, demand, ranked) if ranked else _unplaceable(demand, refusals)
+
+
+def with_stores(work: Work, demand: GangDemand) -> GangDemand:
+    """The demand with the figures of the storage that it uses, as many gangs share it now."""
+    if demand.storage is None or not demand.storage.names:
+        return demand
+    return demand.with_storage(resolved(demand.storage, work.live.stores, work.live.holders, demand.key))
 
 
 def _in_one_pool(work: Work, demand: GangDemand, *, closed: bool) -> tuple[list[Option], list[PoolRefusal]]:
@@ -138,7 +143,7 @@ def _mixed_placement(snapshot: Snapshot, demand: GangDemand, found: list[Mix], r
     for option in ranked:
         step = option.template.predicted
         rivals.append(
-            RunnerUp(option.pool.name, *_domain(snapshot, option)[1:], None if step is None else step.seconds)
+            RunnerUp(option.pool.name, *domain_of(snapshot, option)[1:], None if step is None else step.seconds)
         )
     mine = (best.pools, best.place[1], best.place[2])
     others: dict[object, RunnerUp] = {}
@@ -324,14 +329,14 @@ def if_empty(snapshot: Snapshot, room: Room, demand: GangDemand, fit: NodeFit) -
 def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> Placement:
     """The best option with device indices, and the runners-up."""
     best = ranked[0]
-    group, level, path = _domain(snapshot, best)
+    group, level, path = domain_of(snapshot, best)
     others: dict[tuple[str, str, tuple[str, ...]], RunnerUp] = {}
     here = (best.pool.name, level, path)
     for option in ranked[1:]:
         rival = option.rival
         if not rival:  # options are kept as long as nothing changes in their domain
             step = option.template.predicted
-            where = _domain(snapshot, option)[1:]
+            where = domain_of(snapshot, option)[1:]
             rival.append(RunnerUp(option.pool.name, *where, None if step is None else step.seconds))
         other = rival[0]
         place_of = (other.pool, other.level, other.domain)
@@ -365,7 +370,7 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
     )
 
 
-def _domain(snapshot: Snapshot, option: Option) -> tuple[str, str, tuple[str, ...]]:
+def domain_of(snapshot: Snapshot, option: Option) -> tuple[str, str, tuple[str, ...]]:
     """Group, level name and path of the innermost domain that holds an option."""
     group, level, path, node = option.place()
     if node < 0:

@@ -156,7 +156,7 @@ def tree_options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, wor
     for level in range(tree.depth, max(anchor, 0) - 1, -1):
         if tree.most(level) < workers:
             continue
-        promising = _most_promising(tree, level, workers, PER_LEVEL[found])
+        promising = most_promising(tree, level, workers, PER_LEVEL[found])
         if demand.storage is not None:  # those close to its storage, however full
             near = near_domains(demand.storage, tree.topology, level)
             promising += [d for d in near if d not in promising and tree.caps[level][d] >= workers][: PER_LEVEL[0]]
@@ -316,7 +316,7 @@ def innermost(domains: Int64 | Int32) -> int:
     return whole
 
 
-def _most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int]:
+def most_promising(tree: Tree, level: int, workers: int, most: int) -> list[int]:
     """Domains with room: those that need the fewest children first, then those that are filled best, then by name."""
     caps = tree.caps[level]
     if level == tree.depth:
