@@ -188,6 +188,8 @@ def _mode(text: str) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     """Run the sidecar until SIGTERM or SIGINT."""
+    from supernode.emulator.runtime.host import keep_freed
+
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     _on_signals(lambda number: stop.set())
@@ -198,6 +200,7 @@ def _serve(args: argparse.Namespace) -> int:
         http_port=_number(args, "http-port", 0, 65535),
         alone=False,
     )
+    keep_freed()
     server.start()
     # What is loaded stays; commands make many short-lived objects without cycles, so look for cycles rarely.
     gc.freeze()

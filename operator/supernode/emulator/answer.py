@@ -4,6 +4,7 @@ Flows in: `[name, argument ...]` from a frame's header, nothing of which is trus
 earliest failure of the commands before it. Not here: commands (`dispatch`), frames (`wire`).
 
     read  array segment offset      (segment -1: in the reply's body)
+    fetch  array                    (gives a descriptor, or none)      file  new size   (a descriptor, or none)
     synchronize  [streams]|null     event  event       memory  device      empty  device
     segment  new size               (gives a file descriptor)          discard  segment     drain
 """
@@ -14,6 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from supernode.emulator.kernels.table import AnyArray
+from supernode.emulator.runtime.buffer import Buffer
+from supernode.emulator.runtime.host import give_back
+from supernode.emulator.sealed import SealedStorage, give
 from supernode.emulator.segments import raw
 from supernode.emulator.session import Session
 from supernode.errors import InvalidHandleError, ProtocolError, SupernodeError
@@ -21,11 +26,12 @@ from supernode.errors import InvalidHandleError, ProtocolError, SupernodeError
 
 @dataclass
 class Reply:
-    """The answer to a request: a header, bytes, and file descriptors to pass on."""
+    """The answer to a request: a header, bytes, and file descriptors to pass on (`keep`: what they belong to)."""
 
     header: dict[str, Any] = field(default_factory=dict)
     body: list[memoryview] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+    keep: object = None
 
 
 def answer(session: Session, request: object) -> Reply:
@@ -46,6 +52,24 @@ def answer(session: Session, request: object) -> Reply:
 
 
 def _read(session: Session, handle: int, segment: int, offset: int) -> Reply:
+    _, data = _wait_for(session, handle)
+    if segment < 0:
+        return Reply(body=[raw(data)])
+    session.segments.write(segment, offset, data)
+    return Reply()
+
+
+def _fetch(session: Session, handle: int) -> Reply:
+    """The same in a sealed file; without a descriptor where there can be none."""
+    buffer, data = _wait_for(session, handle)
+    storage = buffer.storage
+    file = storage.file if isinstance(storage, SealedStorage) else None
+    if file is None or file.size != data.nbytes:
+        file = give(data)
+    return Reply() if file is None else Reply(descriptors=[file.descriptor], keep=file)
+
+
+def _wait_for(session: Session, handle: int) -> tuple[Buffer, AnyArray]:
     buffer = session.array(handle)
     spend = buffer.storage.stream.device.costs.copy_seconds(buffer.spec.nbytes)
     session.synchronise([buffer.storage.stream], spend=spend)
@@ -53,10 +77,13 @@ def _read(session: Session, handle: int, segment: int, offset: int) -> Reply:
         raise buffer.error
     if buffer.data is None:
         raise InvalidHandleError(f"array {handle} was never written")
-    if segment < 0:
-        return Reply(body=[raw(buffer.data)])
-    session.segments.write(segment, offset, buffer.data)
-    return Reply()
+    return buffer, buffer.data
+
+
+def _file(session: Session, number: int, size: int) -> Reply:
+    limit = max(device.memory.limit for device in session.devices)
+    descriptor = session.hand.create(number, size, limit)
+    return Reply(descriptors=[] if descriptor is None else [descriptor])
 
 
 def _synchronize(session: Session, handles: list[int] | None) -> Reply:
@@ -82,7 +109,9 @@ def _empty(session: Session, ordinal: int) -> Reply:
     """Give back what no array needs, once all work is done that might still."""
     if not 0 <= ordinal < len(session.devices):
         raise InvalidHandleError(f"there is no device {ordinal}")
-    return Reply({"given": session.pools[ordinal].empty()})
+    given = session.pools[ordinal].empty()
+    give_back()
+    return Reply({"given": given})
 
 
 def _segment(session: Session, number: int, size: int) -> Reply:
@@ -101,6 +130,8 @@ def _drain(session: Session) -> Reply:
 
 REQUESTS: Final[Mapping[str, Callable[..., Reply]]] = {
     "read": _read,
+    "fetch": _fetch,
+    "file": _file,
     "synchronize": _synchronize,
     "event": _event,
     "memory": _memory,

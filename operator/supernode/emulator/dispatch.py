@@ -8,6 +8,7 @@ frame's header, nothing of which is trusted. Flows out: work items. Not here: re
     launch  stream kernel [inputs] [new handles] {attributes}     into    the same, results go into existing arrays
     prepare code stream kernel [[dtype, shape] ...] outputs {attributes} into      launches by number (`launches`)
     upload  stream handle dtype shape segment offset               (segment -1: the frame's body)
+    adopt   stream handle dtype shape file                         (`sealed`)
     view    array new shape          move  stream array new        free   [arrays]
     stream  new device               close stream
     record  stream new               wait  stream event            forget [events]
@@ -33,6 +34,7 @@ from supernode.emulator.progress import checked
 from supernode.emulator.runtime.buffer import Buffer
 from supernode.emulator.runtime.call import Call
 from supernode.emulator.runtime.work import Collective, CopyAcross, CopyIn, Marker, Wait
+from supernode.emulator.sealed import SealedStorage
 from supernode.emulator.segments import raw
 from supernode.emulator.session import MAX_EVENTS, Session
 from supernode.emulator.wire import MAX_SIGNATURES
@@ -97,6 +99,7 @@ def _command(session: Session, command: list[Any], body: memoryview) -> None:
 _NEW: Final[Mapping[str, Callable[[list[Any]], list[int]]]] = {
     "launch": lambda command: command[4],
     "upload": lambda command: [command[2]],
+    "adopt": lambda command: [command[2]],
     "view": lambda command: [command[2]],
     "move": lambda command: [command[3]],
     "collective": lambda command: [] if command[13] is None or command[12] is None else [command[12]],
@@ -201,6 +204,27 @@ def _upload(
     if spec.dtype == "bool":  # any other byte than 0 and 1 would be a bool that NumPy does not have
         data = np.asarray(data.view(np.uint8) != 0)  # stays an array where it has no axes
     buffer.storage.written(stream, stream.add(CopyIn(buffer, data, session.host_seconds)))
+
+
+def _adopt(
+    session: Session, body: memoryview, stream_handle: int, handle: int, dtype: str, shape: list[int], number: int
+) -> None:
+    stream = session.stream(stream_handle)
+    spec = launches.a_spec(dtype, shape)
+    try:
+        data, file = session.hand.take(number, spec)
+        buffer = session.new_array(handle, spec, stream, "upload")
+    except ProtocolError:
+        raise
+    except EmulatorError as exc:
+        session.failed(_call(session, "upload", (spec,), {}), exc, (handle,), stream)
+        return
+    storage = buffer.storage
+    if spec.dtype == "bool":
+        data = data.view(np.uint8) != 0
+    elif storage.allocation is not None:
+        storage = buffer.storage = SealedStorage(stream, storage.allocation, file)
+    storage.position = stream.add(CopyIn(buffer, data, session.host_seconds))
 
 
 def _view(session: Session, body: memoryview, source: int, handle: int, shape: list[int], start: int) -> None:
@@ -331,6 +355,7 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "into": _launch_into,
     "prepare": _prepare,
     "upload": _upload,
+    "adopt": _adopt,
     "view": _view,
     "move": _move,
     "free": _free,

@@ -28,6 +28,7 @@ from supernode.emulator.metrics import RuntimeCollector, ServerCounts, registry
 from supernode.emulator.observe import ObserveServer, Views
 from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.device import Device
+from supernode.emulator.runtime.host import give_back
 from supernode.emulator.session import ClientGoneError, Session
 from supernode.errors import EmulatorError, FabricError, ProtocolError, SupernodeError
 
@@ -238,6 +239,8 @@ class Server:
             connection.close()
             if session is not None:
                 session.close()
+                del session
+                give_back()
             with self._changed:
                 self._clients.pop(number, None)
                 self._changed.notify_all()

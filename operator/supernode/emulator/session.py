@@ -20,6 +20,7 @@ from supernode.emulator.runtime.launch import Signature
 from supernode.emulator.runtime.memory import Block
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.runtime.work import After, Fabric, Marker
+from supernode.emulator.sealed import Hand
 from supernode.emulator.segments import Segments
 from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError, SupernodeError
 
@@ -67,6 +68,7 @@ class Session:
         self.fabric = fabric
         self.progress = progress
         self.segments = Segments(directory)
+        self.hand = Hand()
         self.arrays: dict[int, Buffer] = {}
         self.streams: dict[int, Stream] = {}
         self.events: dict[int, Marker] = {}
@@ -226,6 +228,7 @@ class Session:
         for pool in self.pools:
             pool.close()
         self.segments.close()
+        self.hand.close()
         for stream in self.streams.values():
             stream.close()
         self.streams.clear()

@@ -19,7 +19,7 @@ from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.connection import Connection
 from supernode.emulator.client.devices import Device, Stream
 from supernode.emulator.client.groups import Group
-from supernode.emulator.client.staging import LARGEST, Staging
+from supernode.emulator.client.staging import LARGE, LARGEST, Files, Staging
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
 from supernode.emulator.rounding import convert
@@ -72,6 +72,7 @@ class Emulator:
     def __init__(self, connection: Connection, *, shared: bool, visible: str | None) -> None:
         self.connection = connection
         self._staging = Staging(connection) if shared else None
+        self._files = Files(connection) if shared else None
         self._groups: dict[tuple[tuple[int, ...], int], Group] = {}
         self._lock = threading.RLock()
         self._signatures = itertools.count()
@@ -177,10 +178,15 @@ class Emulator:
                 self.connection.record_upload(
                     ["upload", order, handle, dtype, list(data.shape), -1], copy.reshape(-1).view(np.uint8).data
                 )
-            else:
-                place = self._staging.place(spec.nbytes)
-                np.copyto(np.frombuffer(place.memory, DTYPES[dtype]).reshape(data.shape), convert(data, DTYPES[dtype]))
-                self.connection.record(["upload", order, handle, dtype, list(data.shape), place.segment, place.offset])
+                return Array(device, spec, handle)
+            if spec.nbytes >= LARGE and self._files is not None:
+                number = self._files.send(np.ascontiguousarray(convert(data, DTYPES[dtype])))
+                if number is not None:
+                    self.connection.record(["adopt", order, handle, dtype, list(data.shape), number])
+                    return Array(device, spec, handle)
+            place = self._staging.place(spec.nbytes)
+            np.copyto(np.frombuffer(place.memory, DTYPES[dtype]).reshape(data.shape), convert(data, DTYPES[dtype]))
+            self.connection.record(["upload", order, handle, dtype, list(data.shape), place.segment, place.offset])
         return Array(device, spec, handle)
 
     def read(self, array: Array) -> np.ndarray[Any, Any]:
@@ -192,6 +198,10 @@ class Emulator:
                 if len(body) != array.nbytes:
                     raise EmulatorError(f"the sidecar sent {len(body)} bytes for {array.spec}")
                 return np.frombuffer(body, dtype).reshape(array.shape)
+            if array.nbytes >= LARGE and self._files is not None:
+                found = self._files.receive(array.handle, dtype, array.shape)
+                if found is not None:
+                    return found
             if array.nbytes > LARGEST:
                 self.synchronize()  # what made it fail, if something did, says more than its size
             place = self._staging.place(array.nbytes)

@@ -7,6 +7,8 @@ error of the client, while a process that takes too much is killed with all its 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,10 @@ from supernode.errors import OutOfDeviceMemoryError
 LARGE: Final = 64 << 20
 #: Bytes that stay free for everything else on the machine.
 RESERVE: Final = 128 << 20
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD: Final = -1
+_MMAP_MAX: Final = -4
+_ARENA_MAX: Final = -8
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
@@ -37,6 +43,26 @@ def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | N
     return min(found) if found else None
 
 
+def keep_freed() -> bool:
+    """Let the C library keep what arrays give back, for the arrays to come: new pages cost more than most kernels.
+
+    For a process that is a sidecar and nothing else. `give_back` returns it to the machine. Gives whether the C library
+    knows how (glibc does).
+    """
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    # One heap for all threads, that also holds large arrays and is not cut at its end.
+    return all([tune(_ARENA_MAX, 1), tune(_MMAP_MAX, 0), tune(_TRIM_THRESHOLD, (1 << 31) - 1)])
+
+
+def give_back() -> None:
+    """Return memory that was freed and kept to the machine."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def check_room(nbytes: int) -> None:
     """Refuse a result that the host cannot hold.
 
@@ -46,6 +72,9 @@ def check_room(nbytes: int) -> None:
     if nbytes < LARGE:
         return
     left = available_bytes()
+    if left is not None and nbytes + RESERVE > left:
+        give_back()
+        left = available_bytes() or 0
     if left is not None and nbytes + RESERVE > left:
         raise OutOfDeviceMemoryError(
             f"the host has {human_bytes(max(left, 0))} left for the emulator, the result needs {human_bytes(nbytes)}: "
