@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.fabric.pods import a_job, at_once, run
+from tests.unit.fabric.pods import a_job, at_once, outcomes, run
 
 from supernode.emulator.fabric import KINDS, REDUCTIONS, CollectiveCall, Fabric
+from supernode.errors import CollectiveMismatchError
 
 WORKERS, DEVICES = 3, 2
 WORLD = WORKERS * DEVICES
@@ -118,7 +119,7 @@ GROUPS = st.lists(st.integers(0, WORLD - 1), min_size=1, max_size=WORLD, unique=
 
 @settings(max_examples=120, deadline=None)
 @given(
-    kind=st.sampled_from(sorted(set(KINDS) - {"send", "recv", "barrier"})),
+    kind=st.sampled_from(sorted(set(KINDS) - {"send", "recv", "barrier", "all_to_all_v"})),
     group=GROUPS,
     dtype=st.sampled_from(sorted(NUMPY)),
     op=st.sampled_from(REDUCTIONS),
@@ -131,7 +132,7 @@ def test_any_collective_of_any_group_gives_what_numpy_says(job, kind, group, dty
     together(job, CollectiveCall(kind, group, 0, dtype, count, op, place), seed)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"send", "recv", "barrier"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"send", "recv", "barrier", "all_to_all_v"}))
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_large_buffers_take_the_ring(job, kind, dtype):
     together(job, CollectiveCall(kind, (4, 1, 5, 0, 2), 0, dtype, 300_001, "sum", 5), 7)
@@ -239,3 +240,36 @@ def test_barrier_waits_for_the_last_and_gives_all_one_time(job):
     ends = at_once([lambda r=r: run(job, r, call, None, None, ready=r * 0.5) for r in group])
     assert len(set(ends)) == 1
     assert 2.0 <= ends[0] < 2.01
+
+
+@settings(max_examples=30, deadline=None)
+@given(group=GROUPS, dtype=st.sampled_from(["f32", "bf16", "u8"]), seed=st.integers(0, 2**20))
+def test_an_uneven_exchange_gives_each_pair_its_own_count(job, group, dtype, seed):
+    random = np.random.default_rng(seed)
+    n = len(group)
+    counts = random.choice([0, 1, 7, 300, 20_000], (n, n), p=[0.3, 0.2, 0.2, 0.2, 0.1])
+    sends = [values(dtype, int(counts[place].sum()), seed + place) for place in range(n)]
+    receives = [np.zeros(int(counts[:, place].sum()), NUMPY[dtype]) for place in range(n)]
+
+    def part(place: int):
+        out, into = tuple(counts[place].tolist()), tuple(counts[:, place].tolist())
+        call = CollectiveCall("all_to_all_v", group, 3, dtype, sends=out, receives=into)
+        return lambda: run(job, group[place], call, sends[place], receives[place])
+
+    assert len(set(at_once([part(place) for place in range(n)]))) == 1
+    pieces = [np.split(send, np.cumsum(counts[place])[:-1]) for place, send in enumerate(sends)]
+    for place in range(n):
+        np.testing.assert_array_equal(receives[place], np.concatenate([pieces[source][place] for source in range(n)]))
+
+
+def test_an_uneven_exchange_whose_counts_do_not_fit_is_told_to_all(job):
+    wrong = {0: ((1, 2), (1, 5)), 2: ((4, 0), (2, 0))}
+
+    def part(rank: int) -> float:
+        out, into = wrong[rank]
+        call = CollectiveCall("all_to_all_v", (0, 2), 0, "f32", sends=out, receives=into, where=f"train.py:{rank}")
+        return run(job, rank, call, np.zeros(sum(out), np.float32), np.zeros(sum(into), np.float32))
+
+    for error in outcomes([lambda r=r: part(r) for r in (0, 2)]):
+        assert isinstance(error, CollectiveMismatchError)
+        assert "rank 2 sends 4 elements to rank 0, which expects 5; called at train.py:0" in str(error)

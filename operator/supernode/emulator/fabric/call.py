@@ -17,7 +17,7 @@ from supernode.emulator.dtypes import DTYPES, dtype_name
 from supernode.errors import FabricError
 
 # kind -> elements that (every rank sends, root sends, every rank receives, root receives), in shares of `count`:
-# "1" one count, "n" one count per rank, "" no buffer needed.
+# "1" one count, "n" one count per rank, "v" what `sends` or `receives` add up to, "" no buffer needed.
 KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "all_reduce": ("1", "1", "1", "1"),
     "reduce_scatter": ("n", "n", "1", "1"),
@@ -27,6 +27,7 @@ KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "gather": ("1", "1", "", "n"),
     "scatter": ("", "n", "1", "1"),
     "all_to_all": ("n", "n", "n", "n"),
+    "all_to_all_v": ("v", "v", "v", "v"),
     "barrier": ("", "", "", ""),
     "send": ("1", "1", "", ""),
     "recv": ("", "", "1", "1"),
@@ -51,6 +52,9 @@ class CollectiveCall:
         reduce: one of `REDUCTIONS`; only looked at by the kinds that reduce.
         root_or_peer: global device rank of the root, or of the other side of a send/recv; -1 where none is needed.
         channel: keeps several groups of the same ranks apart (two streams that run at the same time).
+        generation: of the group: one that has failed is made again under the next number, by all its ranks.
+        sends, receives: for all_to_all_v, elements to and from each rank of the group, in its order.
+        where: the caller's line, for messages.
     """
 
     kind: str
@@ -61,6 +65,10 @@ class CollectiveCall:
     reduce: str = "sum"
     root_or_peer: int = -1
     channel: int = 0
+    generation: int = 0
+    sends: tuple[int, ...] = ()
+    receives: tuple[int, ...] = ()
+    where: str = ""
 
     def check(self, world: int) -> None:
         """FabricError naming what is wrong with the call itself, in a job of `world` devices."""
@@ -73,6 +81,10 @@ class CollectiveCall:
             raise FabricError(f"{self.kind}: ranks {outside} are not in this job of {world} devices (0..{world - 1})")
         if not 0 <= self.count <= MAX_ELEMENTS:
             raise FabricError(f"{self.kind}: count {self.count} must be between 0 and {MAX_ELEMENTS}")
+        if self.uneven:
+            for name, counts in (("sends", self.sends), ("receives", self.receives)):
+                if len(counts) != len(self.group) or not all(0 <= count <= MAX_ELEMENTS for count in counts):
+                    raise FabricError(f"{self.kind}: {name} needs {len(self.group)} counts, not {list(counts)[:16]}")
         if self.kind in REDUCING and self.reduce not in REDUCTIONS:
             raise FabricError(f"{self.kind}: reduction {self.reduce!r} is unknown; use one of {', '.join(REDUCTIONS)}")
         if self.kind in ROOTED | PEER_TO_PEER and self.root_or_peer not in self.group:
@@ -81,11 +93,17 @@ class CollectiveCall:
         if self.kind != "barrier" and dtype_name(self.dtype) == "bool" and self.kind in REDUCING:
             raise FabricError(f"{self.kind}: bool cannot be reduced; use u8 with min (and) or max (or)")
 
+    def members(self, rank: int) -> tuple[int, ...]:
+        """Ranks that take part, as one of them sees it: sender and receiver, or the group."""
+        if self.kind not in PEER_TO_PEER:
+            return self.group
+        return (rank, self.root_or_peer) if self.kind == "send" else (self.root_or_peer, rank)
+
     def words(self) -> dict[str, Any]:
         """The call as plain values: what is compared between ranks and sent to them."""
         said: dict[str, Any] = {"kind": self.kind, "sequence": self.sequence}
         if self.kind != "barrier":
-            said |= {"dtype": dtype_name(self.dtype), "count": self.count}
+            said |= {"dtype": dtype_name(self.dtype)} | ({} if self.uneven else {"count": self.count})
         if self.kind in REDUCING:
             said["reduce"] = self.reduce
         if self.kind in ROOTED:
@@ -99,13 +117,20 @@ class CollectiveCall:
     @property
     def elements(self) -> int:
         """Elements that move at all; 0 means that there is nothing to do."""
-        return self.count
+        return 1 if self.uneven else self.count
+
+    @property
+    def uneven(self) -> bool:
+        """Each pair of ranks has a count of its own."""
+        return self.kind == "all_to_all_v"
 
     def shares(self, rank: int) -> tuple[int | None, int | None]:
         """Elements that `rank` sends and receives; None where the kind needs no buffer there."""
         each_sends, root_sends, each_gets, root_gets = KINDS[self.kind]
         is_root = self.kind in ROOTED and rank == self.root_or_peer
         sizes = {"": None, "1": self.count, "n": self.count * len(self.group)}
+        if self.uneven:
+            return sum(self.sends), sum(self.receives)
         return sizes[root_sends if is_root else each_sends], sizes[root_gets if is_root else each_gets]
 
     def buffers(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -18,8 +18,10 @@ from supernode.emulator.fabric.agreement import agree, name_ranks
 from supernode.emulator.fabric.call import CollectiveCall, say
 from supernode.emulator.fabric.choice import Plan
 from supernode.emulator.fabric.collectives import Part, perform
+from supernode.emulator.fabric.contention import Stretch
 from supernode.emulator.fabric.link import Interrupted, Link, LinkDown, Stalled
 from supernode.emulator.fabric.pods import Pods, Scratch
+from supernode.emulator.fabric.timing import LinkClock
 from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, FabricError, PeerLostError
 
 # What a lost pod sent before it died may still complete a collective that is under way; and whoever sees a broken
@@ -32,6 +34,7 @@ class Neighbours(Protocol):
 
     timeout: float
     my_pod: int
+    clock: LinkClock
 
     def pod_of(self, rank: int) -> int:
         """Pod of a global device rank."""
@@ -47,9 +50,6 @@ class Neighbours(Protocol):
 
     def together(self, pods: Iterable[int]) -> bool:
         """Whether these pods share memory."""
-
-    def finish(self, call: CollectiveCall, ready: float) -> float:
-        """Virtual finish time from the latest ready time."""
 
     def absent(self, channel: Channel, position: int) -> tuple[list[int], str]:
         """Ranks that have not come to a position, and remarks about them."""
@@ -70,6 +70,7 @@ class _Meeting:
         self.done = False
         self.error: FabricError | None = None
         self.finish = 0.0
+        self.moving: tuple[Stretch, ...] = ()
 
 
 class Channel:
@@ -102,6 +103,7 @@ class Channel:
         self._turn = 0
         self._failure: FabricError | None = None
         self._first_loss: PeerLostError | None = None
+        self._end: tuple[int, FabricError] | None = None
 
     def run(self, part: Part) -> float:
         """Take part; blocks until done. The virtual finish time, or the FabricError that all ranks get."""
@@ -123,6 +125,8 @@ class Channel:
             while meeting.led and not meeting.done:
                 self._changed.wait()
             if meeting.done and meeting.error is None:
+                if part.ticket is not None:
+                    part.ticket.settle(meeting.finish, meeting.moving)
                 return meeting.finish
             if meeting.error is not None:
                 raise _again(meeting.error)
@@ -146,7 +150,8 @@ class Channel:
         call = parts[0].call
         error: FabricError | None = None
         try:
-            meeting.finish = agree(parts, self._pods, lambda ready: self._around.finish(call, ready))
+            verdict = agree(parts, self._pods, self._around.clock, lambda: self._failure is not None)
+            meeting.finish, meeting.moving = verdict
             perform(parts, self._pods, self._around.plan)
         except CollectiveMismatchError as exc:
             error = exc
@@ -169,6 +174,9 @@ class Channel:
                 self._turn += 1
                 self._meetings.pop(position, None)
                 self._changed.notify_all()
+                ended = self._end if self._end is not None and self._turn >= self._end[0] else None
+            if ended is not None:
+                self.fail(ended[1], tell=False)
 
     @property
     def failure(self) -> FabricError | None:
@@ -207,6 +215,20 @@ class Channel:
             timer.start()
         else:
             self.fail(error, tell=False)
+
+    def end_at(self, position: int, error: FabricError) -> None:
+        """A rank will not come to `position` and later ones; what is under way before it still ends."""
+        with self._changed:
+            if self._end is None or position < self._end[0]:
+                self._end = (position, error)
+            now = self._turn >= self._end[0]
+        if now:
+            self.fail(error, tell=False)
+
+    def reached(self, ranks: Collection[int]) -> int:
+        """Calls that all of these local ranks have come to."""
+        with self._changed:
+            return min((count for rank, count in self._positions.items() if rank in ranks), default=0)
 
     def came(self, position: int) -> list[int]:
         """Local ranks that have come to a position, or passed it."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from itertools import pairwise as pairs
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
 from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
 from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.fabric.choice import Plan, even_sections
+from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Flat, Pods
 from supernode.emulator.fabric.reduction import finish, fold, put
 from supernode.errors import FabricError
@@ -26,13 +29,17 @@ SMALL_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One local device's part: its global rank, call, flat buffers (as the kind needs) and virtual ready time."""
+    """One local device's part: its global rank, call, flat buffers (as the kind needs) and virtual ready time.
+
+    `ticket`: of the program that issued it; None: of no program that issues others beside it.
+    """
 
     rank: int
     call: CollectiveCall
     send: Flat | None
     recv: Flat | None
     ready: float
+    ticket: Ticket | None = None
 
 
 def perform(parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan]) -> None:
@@ -242,6 +249,37 @@ def _all_to_all(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None
             _need(part.recv).reshape(ranks, count)[list(members)] = block[:, receiver]
 
 
+def _all_to_all_v(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
+    """Between pods, what goes from a device to a device lies in the order (sender, receiver) of their places."""
+    dtype, _ = _types(call)
+    here = pods.members[pods.me]
+    sends = [_pieces(_need(part.send), part.call.sends) for part in parts]
+    receives = [_pieces(_need(part.recv), part.call.receives) for part in parts]
+    outgoing: dict[int, Flat] = {}
+    incoming: dict[int, Flat] = {}
+    for index, members in enumerate(pods.members):
+        if index != pods.me:
+            outgoing[index] = np.concatenate([mine[place] for mine in sends for place in members])
+            due = sum(mine[place].size for mine in receives for place in members)
+            incoming[index] = np.empty(due, dtype=dtype)
+    pairwise.all_to_all(pods, outgoing, incoming)
+    for sender, mine in zip(here, sends, strict=True):
+        for receiver, target in zip(here, receives, strict=True):
+            np.copyto(target[sender], mine[receiver])
+    for index, members in enumerate(pods.members):
+        start = 0
+        for sender in members if index != pods.me else ():
+            for target in receives:
+                piece = target[sender]
+                np.copyto(piece, incoming[index][start : start + piece.size])
+                start += piece.size
+
+
+def _pieces(values: Flat, counts: Sequence[int]) -> list[Flat]:
+    edges = [0, *accumulate(counts)]
+    return [values[start:stop] for start, stop in pairs(edges)]
+
+
 def _send_recv(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
     send = next((part.send for part in parts if part.call.kind == "send"), None)
     recv = next((part.recv for part in parts if part.call.kind == "recv"), None)
@@ -261,6 +299,7 @@ _KINDS: Final[dict[str, Callable[[Sequence[Part], Pods, CollectiveCall], None]]]
     "gather": _gather,
     "scatter": _scatter,
     "all_to_all": _all_to_all,
+    "all_to_all_v": _all_to_all_v,
     "send": _send_recv,
     "recv": _send_recv,
 }

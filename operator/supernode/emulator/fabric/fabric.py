@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from supernode import errors
+from supernode.emulator.fabric.agreement import name_ranks
 from supernode.emulator.fabric.call import PEER_TO_PEER, CollectiveCall, say
 from supernode.emulator.fabric.channel import Channel
 from supernode.emulator.fabric.choice import Chooser, Plan
@@ -22,6 +23,7 @@ from supernode.emulator.fabric.collectives import Part
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.link import Interrupted, Link
 from supernode.emulator.fabric.mesh import Events, Mesh, error_from
+from supernode.emulator.fabric.participant import Participant, Ticket
 from supernode.emulator.fabric.timing import LinkClock
 from supernode.emulator.fabric.topology import read_topology
 from supernode.errors import EmulatorError, FabricError, PeerLostError
@@ -45,16 +47,17 @@ class Fabric:
         self._topology = read_topology(
             config.topology, workers=config.workers, devices=config.devices_per_worker, chip=config.chip
         )
-        self._clock = LinkClock(self._topology)
+        self.clock = LinkClock(self._topology)
         self._chooser = Chooser(self._topology)
         self._lock = threading.Lock()
         self._channels: dict[str, Channel] = {}
         self._aborted: dict[str, FabricError] = {}
         self._doing: dict[int, list[str]] = {rank: [] for rank in config.ranks_of(config.rank)}
+        self._epochs: Counter[tuple[tuple[int, ...], int, int, int]] = Counter()
         self._closed = False
         self._mesh: Mesh | None = None
         if config.workers > 1:
-            events = Events(aborted=self._on_abort, lost=self._on_lost, asked=self._on_question)
+            events = Events(aborted=self._on_abort, lost=self._on_lost, asked=self._on_question, ended=self._on_end)
             self._mesh = Mesh(config, self._topology.digest, events)
 
     @property
@@ -119,16 +122,30 @@ class Fabric:
         """
         if not 0 <= local_device < self.config.devices_per_worker:
             raise FabricError(f"device {local_device} is not one of this pod's {self.config.devices_per_worker}")
+        return self._run(call, self.ranks()[local_device], send, recv, ready_seconds, None)
+
+    def enter(self) -> Participant:
+        """A place for a program, which issues its calls before its devices come to them; see `participant`."""
+        return Participant(self)
+
+    def _run(
+        self,
+        call: CollectiveCall,
+        rank: int,
+        send: np.ndarray[Any, Any] | None,
+        recv: np.ndarray[Any, Any] | None,
+        ready: float,
+        ticket: Ticket | None,
+    ) -> float:
         call.check(self.config.world)
-        rank = self.config.ranks_of(self.my_pod)[local_device]
         if rank not in call.group:
             raise FabricError(f"{call.kind}: rank {rank} is not in the group {list(call.group)}")
         flat_send, flat_recv = call.buffers(rank, send, recv)
-        channel = self._channel(call, rank)
-        text = say(call.words())
+        channel = self._channel(call, rank, 0 if ticket is None else ticket.epoch)
+        text = say(call.words()) + (f" at {call.where}" if call.where else "")
         self._doing[rank].append(text)
         try:
-            return channel.run(Part(rank, call, flat_send, flat_recv, float(ready_seconds)))
+            return channel.run(Part(rank, call, flat_send, flat_recv, float(ready), ticket))
         finally:
             self._doing[rank].remove(text)
 
@@ -138,10 +155,61 @@ class Fabric:
         Ends the group on every rank with a FabricError that names this rank and the reason, instead of letting the
         others wait for the timeout.
         """
-        rank = self.config.ranks_of(self.my_pod)[local_device]
+        self._withdraw(call, self.ranks()[local_device], reason, 0)
+
+    def _withdraw(self, call: CollectiveCall, rank: int, reason: str, epoch: int) -> None:
         if rank in call.group:
             error = FabricError(f"rank {rank} cannot take part in {say(call.words())}: {reason}")
-            self._channel(call, rank).fail(error)
+            self._channel(call, rank, epoch).fail(error)
+
+    # --- for participants ---------------------------------------------------------------------------------------------
+
+    def ranks(self) -> range:
+        """Global ranks of this pod's devices."""
+        return self.config.ranks_of(self.my_pod)
+
+    def place(self, call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:
+        """The channel that a call belongs to: its key, and the ranks that meet there."""
+        return _place(call, rank, epoch)
+
+    def epoch(self, call: CollectiveCall, rank: int) -> int:
+        """How many programs have used a group on a device before."""
+        with self._lock:
+            group = (call.group, call.channel, call.generation, rank)
+            self._epochs[group] += 1
+            return self._epochs[group] - 1
+
+    def carry(
+        self,
+        ticket: Ticket,
+        send: np.ndarray[Any, Any] | None,
+        recv: np.ndarray[Any, Any] | None,
+        ready: float,
+    ) -> float:
+        """`run` for a call with a ticket."""
+        return self._run(ticket.call, ticket.rank, send, recv, ready, ticket)
+
+    def give_up(self, ticket: Ticket, reason: str) -> None:
+        """`withdraw` for a call with a ticket."""
+        self._withdraw(ticket.call, ticket.rank, reason, ticket.epoch)
+
+    def ended(self, channels: Mapping[str, tuple[int, ...]], ranks: set[int]) -> None:
+        """A program is gone: others that wait in its groups, or come to them later, get an error that says so."""
+        error = FabricError(
+            f"the program of {name_ranks(sorted(ranks))} ({self.name_pod(self.my_pod)}) has ended or was started "
+            "again; the programs of all workers begin together"
+        )
+        with self._lock:
+            if self._closed:
+                return
+            found = {key: self._channels.get(key) for key in channels}
+        for key, channel in found.items():
+            position = 0 if channel is None else channel.reached(ranks)
+            if channel is not None:
+                channel.end_at(position, error)
+            if self._mesh is not None:
+                others = {self.pod_of(rank) for rank in channels[key]} - {self.my_pod}
+                self._mesh.end(key, others, position, error)
 
     # --- for channels ---------------------------------------------------------------------------------------------
 
@@ -152,10 +220,6 @@ class Fabric:
     def ring(self, pods: tuple[int, ...]) -> tuple[int, ...]:
         """Pods in the order in which a ring visits them."""
         return self._topology.ring(pods)
-
-    def finish(self, call: CollectiveCall, ready: float) -> float:
-        """Virtual finish time of a call whose last rank was ready at `ready`."""
-        return self._clock.finish(call, ready)
 
     def link(self, channel: Channel, pod: int) -> Link:
         """A new data connection for a channel; see `Mesh.link`."""
@@ -216,6 +280,17 @@ class Fabric:
             if self._mesh is not None:
                 self._mesh.wake()
 
+    def _on_end(self, key: str, position: int, text: str) -> None:
+        error = FabricError(text)
+        with self._lock:
+            channel = self._channels.get(key)
+            if channel is None:
+                self._aborted[key] = error
+        if channel is not None:
+            channel.end_at(position, error)
+            if self._mesh is not None:
+                self._mesh.wake()
+
     def _on_lost(self, pod: int, reason: str) -> None:
         with self._lock:
             channels = [channel for channel in self._channels.values() if pod in channel.others]
@@ -230,14 +305,8 @@ class Fabric:
             "doing": {str(rank): texts[:2] for rank, texts in self._doing.items()},
         }
 
-    def _channel(self, call: CollectiveCall, rank: int) -> Channel:
-        group, words = call.group, f"{call.channel}|{','.join(map(str, call.group))}"
-        if call.kind in PEER_TO_PEER:
-            if call.root_or_peer == rank:
-                raise FabricError(f"{call.kind}: rank {rank} cannot exchange with itself")
-            group = (rank, call.root_or_peer) if call.kind == "send" else (call.root_or_peer, rank)
-            words += f"|{group[0]}>{group[1]}"
-        key = hashlib.sha256(words.encode()).hexdigest()[:32]
+    def _channel(self, call: CollectiveCall, rank: int, epoch: int) -> Channel:
+        key, group = _place(call, rank, epoch)
         with self._lock:
             if self._closed:
                 raise FabricError("the fabric of this pod is closed")
@@ -251,3 +320,14 @@ class Fabric:
                     for pod in sorted(channel.others & set(self._mesh.lost)):
                         channel.fail(PeerLostError(f"{self.name_pod(pod)} lost: {self._mesh.lost[pod]}"), tell=False)
         return channel
+
+
+def _place(call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:
+    """The channel that a call belongs to: its key, and the ranks that meet there."""
+    members = call.members(rank)
+    words = f"{call.channel}|{call.generation}|{epoch}|{','.join(map(str, call.group))}"
+    if call.kind in PEER_TO_PEER:
+        if call.root_or_peer == rank:
+            raise FabricError(f"{call.kind}: rank {rank} cannot exchange with itself")
+        words += f"|{members[0]}>{members[1]}"
+    return hashlib.sha256(words.encode()).hexdigest()[:32], members

@@ -43,11 +43,13 @@ class Events:
     """What the mesh tells its owner, on its own threads; none may block.
 
     aborted: (channel key, words of the abort). lost: (pod, reason). asked: (channel key, position) -> answer.
+    ended: (channel key, position that will not be reached, text).
     """
 
     aborted: Callable[[str, dict[str, Any]], None]
     lost: Callable[[int, str], None]
     asked: Callable[[str, int], dict[str, Any]]
+    ended: Callable[[str, int, str], None]
 
 
 class Mesh:
@@ -190,6 +192,10 @@ class Mesh:
             pods, {"do": "abort", "channel": key, "error": type(error).__name__, "text": str(error)[:4000]}
         )
 
+    def end(self, key: str, pods: Iterable[int], position: int, error: FabricError) -> None:
+        """Tell other pods that a program here will not come to a position of a channel."""
+        self._control.send(pods, {"do": "end", "channel": key, "position": position, "text": str(error)})
+
     def ask(self, key: str, position: int, pods: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Ask pods who of them has come to a position of a channel; the answers that came in time."""
         asked = {pod for pod in pods if pod not in self.lost}
@@ -264,6 +270,8 @@ class Mesh:
         do = words.get("do")
         if do == "abort":
             self._events.aborted(str(words.get("channel")), words)
+        elif do == "end":
+            self._events.ended(str(words.get("channel")), int(words["position"]), str(words.get("text"))[:4000])
         elif do == "ask":
             answer = self._events.asked(str(words.get("channel")), int(words.get("position", 0)))
             self._control.send([pod], {"do": "answer", "id": words.get("id"), **answer})
