@@ -127,7 +127,7 @@ def reference(kernel: Kernel, inputs: list[Array], attributes: dict[str, Any], d
     if dtype == "c128" or not inputs:
         return None
     try:
-        return run(kernel, wide, wider, [exact(x, LONG) for x in inputs])
+        return run(kernel, inputs, wider, [exact(x, LONG) for x in inputs])
     except (TypeError, LookupError):
         return None  # LAPACK, and tables of types
 

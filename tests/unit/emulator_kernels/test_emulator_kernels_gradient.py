@@ -37,7 +37,7 @@ def values(rng: np.random.Generator, draw: Draw) -> Array:
     if word == "permutation":
         return rng.permutation(draw.shape[0]).astype(DTYPES[draw.dtype])
     if word == "constant":
-        return np.full(draw.shape, float(rest))
+        return np.full(draw.shape, float(rest)).astype(DTYPES[draw.dtype or "f64"])
     return rng.random(draw.shape) * 0.98 + 0.01 if word == "unit" else rng.standard_normal(draw.shape)
 
 

@@ -1,8 +1,9 @@
-"""Embedding: rows of a table by number, and the gradient of the table.
+"""Embedding: rows of a table by number, and the gradient of the table; of a table that is spread over ranks, too.
 
 Flows in: a table [rows, columns] and integer tokens of any shape. Flows out: [..., columns]. A token outside the table
-gives a row of NaN and no gradient. The gradient adds up in f32 (f64 of f64) in the order of the tokens, so it is the
-same every time. Not here: positions (`add` with broadcasting).
+gives a row of NaN and no gradient. A rank that holds the rows from `start` on, of `total`, gives zeros for the others'
+rows, so that an all-reduce by sum makes the whole. The gradient adds up in f32 (f64 of f64) in the order of the tokens,
+so it is the same every time. Not here: positions (`add` with broadcasting, `rotary`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS, INTEGERS
-from supernode.emulator.kernels.rules import known_dtype, narrow, need, streaming, wide_dtype, widen
+from supernode.emulator.kernels.rules import known_dtype, narrow, need, streaming, whole, wide_dtype, widen
 from supernode.emulator.kernels.table import (
     EXACT,
     MAGNITUDES,
@@ -35,6 +36,9 @@ def _forward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     if len(table.shape) != 2 or table.shape[0] == 0:
         raise KernelError(f"the table must be [rows, columns] with at least one row, not {table}")
     need(tokens, "tokens", dtype=INTEGERS)
+    start = whole(attributes, "start")
+    if attributes["total"] is not None:
+        whole(attributes, "total", start + table.shape[0])
     return (Spec(table.dtype, (*tokens.shape, table.shape[1])),)
 
 
@@ -45,11 +49,15 @@ def _forward_cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequen
 
 def _forward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     table, tokens = inputs[0], inputs[1].astype(np.int64, copy=False)
-    valid = (tokens >= 0) & (tokens < table.shape[0])
-    if valid.all():
-        return (np.take(table, tokens, axis=0),)
-    out = np.take(table, np.where(valid, tokens, 0), axis=0)
-    out[~valid] = np.nan
+    start = attributes["start"]
+    total = start + table.shape[0] if attributes["total"] is None else attributes["total"]
+    rows = tokens - start if start else tokens
+    here = (rows >= 0) & (rows < table.shape[0])
+    if here.all():
+        return (np.take(table, rows, axis=0),)
+    out = np.take(table, np.where(here, rows, 0), axis=0)
+    out[~here] = 0
+    out[(tokens < 0) | (tokens >= total) | ((rows < 0) & (attributes["total"] is None))] = np.nan
     return (out,)
 
 
@@ -61,12 +69,13 @@ def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     rows = attributes["rows"]
     if not isinstance(rows, int) or rows < 1:
         raise KernelError(f"rows must be a whole number of 1 or more, not {rows!r}")
+    whole(attributes, "start")
     dtype = attributes["dtype"]
     return (Spec(grad.dtype if dtype is None else known_dtype(dtype), (rows, grad.shape[-1])),)
 
 
 def _backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    grad, tokens = widen(inputs[0]), inputs[1].astype(np.int64, copy=False).reshape(-1)
+    grad, tokens = widen(inputs[0]), inputs[1].astype(np.int64, copy=False).reshape(-1) - attributes["start"]
     rows, columns = outputs[0].shape
     out = np.zeros((rows, columns), np.promote_types(wide_dtype(outputs[0].dtype), grad.dtype))
     order = np.argsort(tokens, kind="stable")
@@ -87,7 +96,8 @@ KERNELS: Final = (
         _forward_shape,
         _forward_cost,
         _forward,
-        "rows of the table by number; NaN for a number outside it",
+        "rows of the table by number, the first being start; NaN for a number outside it, 0 if it is below total",
+        {"start": 0, "total": None},
         backward="embedding_backward",
         bound=EXACT,
         examples=(example((6, 3), Draw((4, 5), "below 6", "i64")),),
@@ -100,7 +110,7 @@ KERNELS: Final = (
         streaming(1),
         _backward,
         "gradient of the table: per row the sum over its tokens, in their order",
-        {"rows": REQUIRED, "dtype": None},
+        {"rows": REQUIRED, "dtype": None, "start": 0},
         outputs=("grad_table",),
         bound=Bound(16, MAGNITUDES),
         examples=(example((4, 5, 3), Draw((4, 5), "below 6", "i64"), rows=6),),
