@@ -19,6 +19,7 @@ from supernode.api.conditions import seconds_of
 from supernode.api.group import SuperNodeGroup
 from supernode.api.job import TrainingJob, TrainingJobSpec
 from supernode.api.pool import AcceleratorPool
+from supernode.api.training import ParallelismSpec
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods
 from supernode.cluster.kinds import Json
@@ -200,8 +201,8 @@ def model_shape(spec: TrainingJobSpec) -> ModelShape | None:
 def parallelism(spec: TrainingJobSpec) -> Parallelism | None:
     """How the job is cut; None where neither model nor cut are given."""
     cut = spec.parallelism
-    if spec.model is None and not cut.model_fields_set:
-        return None
+    if spec.model is None and cut == ParallelismSpec():
+        return None  # the server has filled in what the user left out: data-parallel, as if nothing were said
     figures = {name: getattr(cut, name) for name in type(cut).model_fields}
     return Parallelism(**{**figures, "data": spec.data})
 

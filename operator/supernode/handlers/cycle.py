@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from supernode.api.conditions import seconds_of
@@ -20,6 +21,7 @@ from supernode.cluster.kinds import JOBS, PODS, Json
 from supernode.errors import ClusterError, InputError, NotFoundError
 from supernode.handlers.again import Again
 from supernode.handlers.context import Context
+from supernode.handlers.goingon import largest
 from supernode.handlers.growth import Growth
 from supernode.handlers.jobs import Jobs
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
@@ -28,6 +30,7 @@ from supernode.handlers.measure import measure_jobs
 from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Nomination, Preemptions
 from supernode.handlers.reading import Readings
+from supernode.handlers.sizes import sized, sizes_of
 from supernode.handlers.waiting import Candidate
 from supernode.names import LABEL_JOB
 from supernode.scheduling.cycle import Decision, plan_cycle
@@ -210,6 +213,7 @@ class Cycle:
         """What each gang that has no place waits for."""
         if not unplaced:
             return []
+        answers, unplaced = self._smaller(unplaced)
         left = self._context.observer.snapshot()
         asked = [(candidate, result, decision.demand) for candidate, decision, result in unplaced]
         try:
@@ -217,7 +221,6 @@ class Cycle:
         except Exception:
             logger.exception("who could give way can't be planned")
             ways = {}
-        answers: list[tuple[Candidate, Placed | Wait]] = []
         for candidate, decision, result in unplaced:
             wait = ways.get(candidate.demand.key)
             if wait is None:
@@ -225,6 +228,32 @@ class Cycle:
             self._context.metrics.count("supernode_unplaceable", wait.code)
             answers.append((candidate, wait))
         return answers
+
+    def _smaller(
+        self, unplaced: list[tuple[Candidate, Decision, Unplaceable]]
+    ) -> tuple[list[tuple[Candidate, Placed | Wait]], list[tuple[Candidate, Decision, Unplaceable]]]:
+        """Gangs that can do with fewer workers, cut for fewer replicas, as far as nobody waits before them; the rest.
+
+        The scheduler places gangs that are cut by a parallelism whole: their other sizes are cut here.
+        """
+        answers: list[tuple[Candidate, Placed | Wait]] = []
+        rest: list[tuple[Candidate, Decision, Unplaceable]] = []
+        waited_for: set[str] = set()
+        for candidate, decision, result in unplaced:
+            demand = decision.demand
+            sizes = sizes_of(candidate.model.spec)[1:] if demand.fewest == demand.workers else ()
+            if sizes and result.possible and not waited_for & set(demand.pools):
+                snapshot = self._context.observer.snapshot()
+                found = largest(snapshot, demand.key, sizes, (), partial(sized, demand))
+                if found is not None:
+                    status = placement_json(found, candidate.attempt, self._context.now())
+                    self._context.observer.hold(candidate.key, candidate.uid, found, demand.request, status)
+                    sentence = explain(found, snapshot, sized(demand, len(found.node_of)))
+                    answers.append((candidate, Placed(status, f"{sentence}; {demand.workers} workers found no place")))
+                    continue
+            waited_for |= set(demand.pools)
+            rest.append((candidate, decision, result))
+        return answers, rest
 
     async def _grow(self, waiting: list[Candidate]) -> None:
         """Let a gang that has fewer workers than it wants have more, where devices are free."""

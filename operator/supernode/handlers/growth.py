@@ -46,8 +46,8 @@ class Growth:
         self._context = context
         self._readings = readings
         self._wake_at = wake_at
-        # uid -> generation of the snapshot at which it could not grow.
-        self._tried: dict[str, int] = {}
+        # uid -> generations of the snapshot and of the job at which it could not grow.
+        self._tried: dict[str, tuple[int, int]] = {}
 
     def plans(
         self, snapshot: Snapshot, waiting: Sequence[Candidate], demand_at: DemandAt
@@ -61,6 +61,9 @@ class Growth:
             model = self._readings.read(key, obj).model if obj is not None else None
             if obj is None or model is None or "deletionTimestamp" in obj["metadata"]:
                 continue
+            placed = ((obj.get("status") or {}).get("placement") or {}).get("workers") or []
+            if len(placed) >= model.spec.workers:
+                continue
             facts = job_facts(obj, model, accepted=True)
             if not 0 < facts.workers < facts.wanted or facts.state is not State.RUNNING or facts.disruption is not None:
                 continue
@@ -69,7 +72,8 @@ class Growth:
             if now < due:
                 self._wake_at(key, due)
                 continue
-            if self._tried.get(obj["metadata"]["uid"]) == snapshot.generation or looked >= MOST_LOOKED_AT:
+            uid, stamp = obj["metadata"]["uid"], (snapshot.generation, obj["metadata"].get("generation", 0))
+            if self._tried.get(uid) == stamp or looked >= MOST_LOOKED_AT:
                 continue
             if self._somebody_first(waiting, model.spec.pools, rigid, key):
                 continue
@@ -77,7 +81,7 @@ class Growth:
             plan = self._plan(snapshot, key, obj, facts, demand_at)
             if plan is not None:
                 return [(obj, plan)]
-            self._tried[obj["metadata"]["uid"]] = snapshot.generation
+            self._tried[uid] = stamp
         return []
 
     def _somebody_first(self, waiting: Sequence[Candidate], pools: Sequence[str], rigid: bool, key: Key) -> bool:

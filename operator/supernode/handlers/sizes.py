@@ -33,7 +33,9 @@ def sized(demand: GangDemand, workers: int) -> GangDemand:
             raise InputError(f"globalBatchSize {batch} can't be cut over data {data}", field="spec.workers")
         cut = replace(cut, data=data)
     fewest = None if demand.min_count is None else min(demand.min_count, workers)
-    return replace(demand, workers=workers, min_count=fewest, parallelism=cut)
+    other = replace(demand, workers=workers, min_count=fewest, parallelism=cut)
+    # Masks keep their identity, by which the scheduler knows gangs of one kind.
+    return other.with_eligible(demand.eligible)
 
 
 def sizes_of(spec: TrainingJobSpec) -> tuple[int, ...]:
