@@ -93,7 +93,7 @@ def search_seconds() -> float:
 
 def accuracy() -> Iterable[Case]:
     """Mean absolute errors against published measurements."""
-    steps = [(published.step(published.A100, m, c, 8, 25e9).seconds, t) for _, m, c, t in published.korthikanti()]
+    steps = [(predicted, measured) for _, predicted, measured in published.korthikanti_steps()]
     yield Case("error, A100, Korthikanti 2022", mean(steps), "%", 3.0, "lower")
     v100 = [(p, m) for _, _, p, m in published.megatron("V100")]
     yield Case("error, V100, Megatron-LM 2020", mean(v100), "%", 15.0, "lower")
