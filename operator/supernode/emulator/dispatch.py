@@ -12,7 +12,7 @@ frame's header, nothing of which is trusted. Flows out: work items. Not here: re
     view    array new shape          move  stream array new        free   [arrays]
     stream  new device               close stream
     record  stream new               wait  stream event            forget [events]
-    collective  stream kind ranks sequence dtype count reduce peer channel send receive shape
+    collective  ...                                                (`collective`)
     report  {fields}
 """
 
@@ -26,14 +26,12 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator import launches
+from supernode.emulator.collective import collective
 from supernode.emulator.dtypes import DTYPES
-from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.kernels import Spec
-from supernode.emulator.kernels.rules import known_dtype
 from supernode.emulator.progress import checked
-from supernode.emulator.runtime.buffer import Buffer
 from supernode.emulator.runtime.call import Call
-from supernode.emulator.runtime.work import Collective, CopyAcross, CopyIn, Marker, Wait
+from supernode.emulator.runtime.work import CopyAcross, CopyIn, Marker, Wait
 from supernode.emulator.sealed import SealedStorage
 from supernode.emulator.segments import raw
 from supernode.emulator.session import MAX_EVENTS, Session
@@ -292,57 +290,6 @@ def _forget(session: Session, body: memoryview, handles: list[int]) -> None:
     launches.forget(session, handles)
 
 
-def _collective(
-    session: Session,
-    body: memoryview,
-    stream_handle: int,
-    kind: str,
-    ranks: list[int],
-    sequence: int,
-    dtype: str,
-    count: int,
-    reduce: str,
-    peer: int,
-    channel: int,
-    send: int | None,
-    receive: int | None,
-    shape: list[int] | None,
-) -> None:
-    stream = session.stream(stream_handle)
-    numbers = (sequence, count, peer, channel, *ranks)
-    if not all(type(number) is int and abs(number) < 1 << 62 for number in numbers) or len(ranks) > 1 << 16:
-        raise ProtocolError(f"collective {kind} with numbers that are none")
-    words = CollectiveCall(str(kind), tuple(ranks), sequence, known_dtype(dtype), count, str(reduce), peer, channel)
-    new = () if shape is None or receive is None else (receive,)
-    specs: tuple[Spec, ...] = ()
-    call = _call(session, words.kind, (), words.words())
-    try:
-        source = None if send is None else session.array(send)
-        if source is not None:
-            specs = (source.spec,)
-            call = _call(session, words.kind, specs, words.words())
-        if new:
-            target: Buffer | None = session.new_array(new[0], launches.a_spec(dtype, shape), stream, words.kind)
-        else:
-            target = None if receive is None else session.array(receive)
-    except ProtocolError:
-        raise
-    except EmulatorError as exc:
-        session.failed(call, exc, new, stream)
-        return
-    if source is not None:
-        session.order_read(stream, source.storage)
-        source.uses += 1
-    if target is not None:
-        target.uses += 1
-        session.order_write(stream, target.storage)
-    position = stream.add(Collective(call, words, session.fabric, source, target, session.host_seconds))
-    if source is not None and source.storage.stream is not stream:
-        source.storage.read(stream, position)
-    if target is not None:
-        target.storage.written(stream, position)
-
-
 def _report(session: Session, body: memoryview, fields: dict[str, Any]) -> None:
     report = checked(fields)
     # The device time of the report must not depend on how far the streams happen to be.
@@ -364,6 +311,6 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "record": _record,
     "wait": _wait,
     "forget": _forget,
-    "collective": _collective,
+    "collective": collective,
     "report": _report,
 }

@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from supernode.emulator import wire
 from supernode.emulator.answer import Reply, answer
 from supernode.emulator.dispatch import execute
 from supernode.emulator.fabric import CollectiveCall, Fabric, FabricConfig
+from supernode.emulator.fabric.participant import Participant, Ticket
 from supernode.emulator.kernels.table import AnyArray
 from supernode.emulator.metrics import RuntimeCollector, ServerCounts, registry
 from supernode.emulator.observe import ObserveServer, Views
@@ -50,7 +52,8 @@ class ServerConfig:
         socket: path of the Unix socket; its directory also holds the shared memory.
         fabric: the pod's place in the job; its `devices_per_worker` must be `devices`.
         http_host, http_port: of the HTTP port; port 0 takes any free one, None: no HTTP.
-        memory_bytes: per device, to emulate a smaller card; None: the chip's.
+        memory_bytes: per device, to emulate a smaller card or a share of one; None: the chip's.
+        cores: percent of the chip's compute units that each device has.
         socket_mode: permissions of the socket.
     """
 
@@ -62,6 +65,7 @@ class ServerConfig:
     http_port: int | None = 0
     memory_bytes: int | None = None
     socket_mode: int = 0o600
+    cores: int = 100
 
 
 class _FabricDoor:
@@ -87,23 +91,33 @@ class _FabricDoor:
         """All pods have found each other."""
         return self._settled.is_set() and self._error is None
 
-    def run(
-        self,
-        call: CollectiveCall,
-        local_device: int,
-        send: AnyArray | None,
-        recv: AnyArray | None,
-        ready_seconds: float,
-    ) -> float:
+    def enter(self) -> Participant:
+        """A client's place in the fabric."""
+        return Participant(self)
+
+    def carry(self, ticket: Ticket, send: AnyArray | None, recv: AnyArray | None, ready: float) -> float:
         self._settled.wait()
         if self._error is not None:
             raise type(self._error)(str(self._error))
-        return self.fabric.run(call, local_device, send, recv, ready_seconds)
+        return self.fabric.carry(ticket, send, recv, ready)
 
-    def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
+    def give_up(self, ticket: Ticket, reason: str) -> None:
         self._settled.wait()
         if self._error is None:
-            self.fabric.withdraw(call, local_device, reason)
+            self.fabric.give_up(ticket, reason)
+
+    def ended(self, channels: Mapping[str, tuple[int, ...]], ranks: set[int]) -> None:
+        if self.connected:
+            self.fabric.ended(channels, ranks)
+
+    def ranks(self) -> range:
+        return self.fabric.ranks()
+
+    def place(self, call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:
+        return self.fabric.place(call, rank, epoch)
+
+    def epoch(self, call: CollectiveCall, rank: int) -> int:
+        return self.fabric.epoch(call, rank)
 
     def close(self) -> None:
         self.fabric.close()
@@ -119,7 +133,8 @@ class Server:
         self.config = config
         first = config.fabric.rank * config.devices
         self.devices = [
-            Device(i, first + i, config.chip, memory_limit=config.memory_bytes) for i in range(config.devices)
+            Device(i, first + i, config.chip, memory_limit=config.memory_bytes, cores=config.cores)
+            for i in range(config.devices)
         ]
         self.progress = Progress()
         self._refused = 0
@@ -217,7 +232,7 @@ class Server:
             self._hello(connection)
             session = Session(
                 self.devices,
-                self._fabric,  # type: ignore[arg-type]
+                self._fabric.enter(),  # type: ignore[union-attr]  # there while clients are
                 self.progress,
                 self.config.socket.parent,
                 alive=lambda: _connected(connection),

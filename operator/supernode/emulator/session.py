@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from supernode.emulator.fabric.participant import Participant
 from supernode.emulator.kernels import Spec
 from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.buffer import Buffer, Storage
@@ -19,7 +20,7 @@ from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.launch import Signature
 from supernode.emulator.runtime.memory import Block
 from supernode.emulator.runtime.stream import Stream
-from supernode.emulator.runtime.work import After, Fabric, Marker
+from supernode.emulator.runtime.work import After, Marker
 from supernode.emulator.sealed import Hand
 from supernode.emulator.segments import Segments
 from supernode.errors import EmulatorError, InvalidHandleError, ProtocolError, SupernodeError
@@ -41,7 +42,7 @@ class Session:
 
     Args:
         devices: of the sidecar; shared with other sessions.
-        fabric: carries collectives.
+        program: the client's place in the fabric, which carries its collectives; left when the session closes.
         progress: takes the client's reports.
         directory: for shared-memory segments.
         alive: whether the client is still connected; asked while it waits.
@@ -57,7 +58,7 @@ class Session:
     def __init__(
         self,
         devices: Sequence[Device],
-        fabric: Fabric,
+        program: Participant,
         progress: Progress,
         directory: Path,
         *,
@@ -65,7 +66,7 @@ class Session:
         owner: str = "the client",
     ) -> None:
         self.devices = devices
-        self.fabric = fabric
+        self.program = program
         self.progress = progress
         self.segments = Segments(directory)
         self.hand = Hand()
@@ -231,5 +232,6 @@ class Session:
         self.hand.close()
         for stream in self.streams.values():
             stream.close()
+        self.program.leave()
         self.streams.clear()
         self.events.clear()

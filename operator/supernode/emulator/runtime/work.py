@@ -1,42 +1,20 @@
-"""What a stream can do beside launches: make a view, copy, mark, wait, take part in a collective.
+"""What a stream can do beside launches: make a view, copy, mark, wait.
 
 Flows in: buffers and a call's description, made by a session from checked commands. Flows out: data in buffers, or
-their error; the first failure of a call also goes to the session's `Failures`. Not here: launches (`launch`), queues
-and threads (`stream`).
+their error; the first failure of a call also goes to the session's `Failures`. Not here: launches (`launch`),
+collectives (`emulator.collective`), queues and threads (`stream`).
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Protocol
 
-import numpy as np
-
-from supernode.emulator.dtypes import DTYPES
-from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.kernels.table import AnyArray
 from supernode.emulator.runtime.buffer import Buffer
-from supernode.emulator.runtime.call import Call, first_error, poison
+from supernode.emulator.runtime.call import Call, poison
 from supernode.emulator.runtime.host import check_room
 from supernode.emulator.runtime.stream import Stream
 from supernode.errors import EmulatorError, OutOfDeviceMemoryError
-
-
-class Fabric(Protocol):
-    """What carries collectives between devices (`supernode.emulator.fabric`, or a stand-in of a test)."""
-
-    def run(
-        self,
-        call: CollectiveCall,
-        local_device: int,
-        send: AnyArray | None,
-        recv: AnyArray | None,
-        ready_seconds: float,
-    ) -> float:
-        """Take part; blocks until done or the deadline; gives the device time of the end; raises FabricError."""
-
-    def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
-        """Tell the other ranks that this device will not take part, so that they need not wait for the deadline."""
 
 
 class View:
@@ -167,52 +145,3 @@ class After:
         """Wait."""
         if not stream.aborted:
             self.other.wait_for(self.position)
-
-
-class Collective:
-    """Take part in a collective of the job; blocks the stream until the fabric is done or its deadline has passed."""
-
-    __slots__ = ("call", "fabric", "issued", "receive", "send", "words")
-
-    def __init__(
-        self,
-        call: Call,
-        words: CollectiveCall,
-        fabric: Fabric,
-        send: Buffer | None,
-        receive: Buffer | None,
-        issued: float,
-    ) -> None:
-        self.call = call
-        self.words = words
-        self.fabric = fabric
-        self.send = send
-        self.receive = receive
-        self.issued = issued
-
-    def run(self, stream: Stream) -> None:
-        """Run it; the device time of the end comes from the fabric."""
-        if stream.aborted:
-            return
-        buffers = [buffer for buffer in (self.send, self.receive) if buffer is not None]
-        error = first_error(buffers)
-        if error is not None:
-            poison(buffers, error)
-            self.fabric.withdraw(self.words, stream.device.ordinal, f"{type(error).__name__}: {error}")
-            return
-        start = max([stream.seconds, self.issued, *(buffer.storage.ready_seconds for buffer in buffers)])
-        try:
-            if self.receive is not None and self.receive.data is None:
-                spec = self.receive.spec
-                check_room(spec.nbytes)
-                self.receive.data = np.empty(spec.shape, DTYPES[spec.dtype])
-            send = None if self.send is None else self.send.data
-            receive = None if self.receive is None else self.receive.data
-            end = self.fabric.run(self.words, stream.device.ordinal, send, receive, start)
-        except Exception as exc:
-            poison(buffers, self.call.failed(exc, stream.device.name))
-            return
-        stream.reach(end, busy=max(end - start, 0.0))
-        for buffer in buffers:
-            buffer.storage.ready_seconds = stream.seconds
-        stream.collectives[self.words.kind] += 1
