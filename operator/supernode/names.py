@@ -72,7 +72,8 @@ ENV_ATTEMPT: Final = "SUPERNODE_ATTEMPT"
 ENV_CHECKPOINT_REQUEST: Final = "SUPERNODE_CHECKPOINT_REQUEST"
 # Steps done at the last checkpoint that an earlier attempt has reported; absent when there is none.
 ENV_CHECKPOINT_STEP: Final = "SUPERNODE_CHECKPOINT_STEP"
-# Parallelism as JSON: tensor, pipeline, data, context, expert, microBatchSize, globalBatchSize, ...
+# Parallelism as JSON: tensor, pipeline, data, context, expert, microBatchSize, globalBatchSize, ...; of a gang that is
+# placed by stages also stages (pool and layers of each) and rankOrder.
 ENV_PARALLELISM: Final = "SUPERNODE_PARALLELISM"
 # Devices that a process may use, as on a real DCU.
 ENV_VISIBLE_DEVICES: Final = "HIP_VISIBLE_DEVICES"
