@@ -2,7 +2,8 @@
 
 Flows in: logits [n, classes] and targets [n] (integers). Flows out: the mean loss (f32; f64 of f64) and
 log(sum(exp)) per row for the backward kernel. A target outside the classes makes its row's loss NaN and its gradient
-NaN, as a device without traps would: a wrong label is seen in the loss, not hidden. Not here: vocabulary-parallel.
+NaN, as a device without traps would: a wrong label is seen in the loss, not hidden. Not here: classes that are spread
+over ranks (`sharded_loss`).
 """
 
 from __future__ import annotations
