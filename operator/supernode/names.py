@@ -81,6 +81,10 @@ ENV_VISIBLE_DEVICES: Final = "HIP_VISIBLE_DEVICES"
 # --- variables in the emulator sidecar --------------------------------------------------------------------------
 # Chip to emulate: a catalogue name, or a JSON object with the fields of chipSpec.
 ENV_CHIP: Final = "SUPERNODE_CHIP"
+# Percent of the chip's compute units that each device has (1 to 100); default: 100.
+ENV_DEVICE_CORES: Final = "SUPERNODE_DEVICE_CORES"
+# Memory of each device in MiB; default: the chip's.
+ENV_DEVICE_MEMORY: Final = "SUPERNODE_DEVICE_MEMORY_MIB"
 # host:port where rank 0's sidecar gathers the addresses of all sidecars.
 ENV_RENDEZVOUS: Final = "SUPERNODE_RENDEZVOUS"
 # Address that this sidecar listens on (the pod's).

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode import names
+from supernode.cluster import shares
 from supernode.cluster.kinds import Json
 from supernode.cluster.rendezvous import MPI_DIRECTORY, PORT_MASTER, Gang, hostfile, variables
 from supernode.quantity import parse_bytes, parse_cpu
@@ -186,7 +187,10 @@ def pod(plan: GangPlan, worker: WorkerPlan) -> Json:
         spec["priorityClassName"] = spec.get("priorityClassName") or plan.priority_class
     _fill_worker(plan, worker, pool, spec)
     if pool.chip is not None:
-        spec["initContainers"] = [_sidecar(plan, worker, pool.chip), *(spec.get("initContainers") or [])]
+        share = shares.variables_of(spec["containers"][0])
+        shares.take_out(spec["containers"][0])
+        sidecar = _sidecar(plan, worker, pool.chip, share)
+        spec["initContainers"] = [sidecar, *(spec.get("initContainers") or [])]
         memory_volume = {"name": names.EMULATOR_VOLUME, "emptyDir": {"medium": "Memory"}}
         spec["volumes"] = [*(spec.get("volumes") or []), memory_volume]
     metadata = _metadata(plan, pod_name(plan.job, worker.rank))
@@ -286,12 +290,13 @@ def _requests_volume() -> Json:
     return {"name": names.REQUESTS_VOLUME, "downwardAPI": {"items": [item]}}
 
 
-def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str) -> Json:
+def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str, share: Mapping[str, str]) -> Json:
     """The emulator: an init container that stays (`restartPolicy: Always`), ready before the worker starts."""
     rendezvous = f"{plan.gang.address(0)}:{names.PORT_FABRIC}"
     env: list[dict[str, Any]] = [
         {"name": names.ENV_CHIP, "value": chip},
         {"name": names.ENV_DEVICES, "value": str(plan.devices_per_worker)},
+        *({"name": name, "value": value} for name, value in share.items()),
         {"name": names.ENV_RANK, "value": str(worker.rank)},
         {"name": names.ENV_WORKERS, "value": str(len(plan.workers))},
         {"name": names.ENV_ATTEMPT, "value": str(plan.attempt)},

@@ -21,7 +21,7 @@ from supernode.api.job import TrainingJob, TrainingJobSpec
 from supernode.api.pool import AcceleratorPool
 from supernode.api.training import ParallelismSpec
 from supernode.api.validate import pool_chip
-from supernode.cluster import manifests, nodes, pods
+from supernode.cluster import manifests, nodes, pods, shares
 from supernode.cluster.kinds import Json
 from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
 from supernode.cluster.storage import storage_use, stores_in
@@ -134,8 +134,10 @@ def worker_request(template: Json, *, emulated: bool) -> dict[str, int]:
         InputError: a template that can't be read; names the field.
     """
     check_template(template)
-    request = pods.request_of(template.get("spec") or {})
+    spec = template.get("spec") or {}
+    request = pods.request_of(spec)
     if emulated:
+        shares.leave_out(spec, request)
         for name, amount in manifests.sidecar_request().items():
             request[name] = request.get(name, 0) + amount
     return request

@@ -54,6 +54,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--devices", default=env.get(names.ENV_DEVICES, "1"), help=f"number of devices (${names.ENV_DEVICES})")
     add("--memory-gib", type=float, help="memory of a device (default: the chip's)")
     add(
+        "--memory-mib",
+        default=env.get(names.ENV_DEVICE_MEMORY, ""),
+        help=f"the same in MiB, as device plugins count it (${names.ENV_DEVICE_MEMORY})",
+    )
+    add(
+        "--cores",
+        default=env.get(names.ENV_DEVICE_CORES) or "100",
+        help=f"percent of the chip's compute units that a device has (${names.ENV_DEVICE_CORES})",
+    )
+    add(
         "--socket",
         default=env.get(names.ENV_SOCKET, names.EMULATOR_SOCKET),
         help=f"path of the Unix socket (${names.ENV_SOCKET})",
@@ -152,7 +162,6 @@ def _build(args: argparse.Namespace, *, socket: Path, fabric_port: int, http_por
             timeout=_seconds(args.fabric_timeout),
             attempt=_number(args, "attempt", 0, 1 << 31),
         )
-    memory = None if args.memory_gib is None else int(args.memory_gib * (1 << 30))
     config = ServerConfig(
         chip=chip,
         devices=devices,
@@ -160,10 +169,20 @@ def _build(args: argparse.Namespace, *, socket: Path, fabric_port: int, http_por
         fabric=fabric,
         http_host=args.host,
         http_port=http_port,
-        memory_bytes=memory,
+        memory_bytes=_memory(args, chip),
+        cores=_number(args, "cores", 1, 100),
         socket_mode=_mode(args.socket_mode),
     )
     return Server(config)
+
+
+def _memory(args: argparse.Namespace, chip: Chip) -> int | None:
+    """Bytes of a device; None: the chip's. A share of a card cannot be larger than the card."""
+    if args.memory_gib is not None:
+        return int(args.memory_gib * (1 << 30))
+    if not args.memory_mib:
+        return None
+    return _number(args, "memory-mib", 1, int(chip.figure("memory_bytes")) >> 20) << 20
 
 
 def _seconds(text: str) -> float:

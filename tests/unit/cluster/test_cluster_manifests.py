@@ -10,10 +10,11 @@ import pytest
 
 from supernode import names
 from supernode.api.job import Framework
-from supernode.cluster import manifests
+from supernode.cluster import manifests, translate
 from supernode.cluster.manifests import GangPlan, PoolPlan, WorkerPlan
 from supernode.cluster.pods import request_of
 from supernode.cluster.rendezvous import Gang, frameworks, hostfile, variables
+from supernode.errors import InputError
 
 TEMPLATE = {
     "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
@@ -246,3 +247,42 @@ def test_mpi_gets_a_hostfile_with_a_slot_for_each_device() -> None:
     assert env_of(worker)["OMPI_MCA_orte_default_hostfile"] == "/etc/mpi/hostfile"
     assert {"name": "supernode-mpi", "mountPath": "/etc/mpi", "readOnly": True} in worker["volumeMounts"]
     assert manifests.config_map(a_plan("MPI"))["data"]["hostfile"].count("slots=2\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("amounts", "variables"),
+    [
+        ({"hygon.com/hcucores": "60", "hygon.com/hcumem": "16384"}, {"CORES": "60", "MEMORY_MIB": "16384"}),
+        ({"hygon.com/dcucores": 30, "hygon.com/dcumem": "2k"}, {"CORES": "30", "MEMORY_MIB": "2000"}),
+        ({"hygon.com/hcumem": "1Ki"}, {"MEMORY_MIB": "1024"}),
+        ({}, {}),
+    ],
+)
+def test_a_share_of_a_card_goes_to_the_sidecar(amounts: dict[str, Any], variables: dict[str, str]) -> None:
+    template = copy.deepcopy(TEMPLATE)
+    resources = template["spec"]["containers"][0]["resources"]  # type: ignore[index]
+    resources["limits"] = dict(amounts)
+    resources["requests"] |= dict(amounts)
+    emulated = manifests.pod(a_plan(template=template), a_plan().workers[0])["spec"]
+    sidecar = emulated["initContainers"][0]
+    assert {k: v for k, v in env_of(sidecar).items() if k.startswith("SUPERNODE_DEVICE_")} == {
+        f"SUPERNODE_DEVICE_{name}": value for name, value in variables.items()
+    }
+    # No device plugin counts these resources on the emulated node.
+    for side in ("requests", "limits"):
+        assert not set(emulated["containers"][0]["resources"][side]) & set(amounts)
+        assert emulated["containers"][0]["resources"][side]["hygon.com/hcu"] == "2"
+    assert not set(translate.worker_request(template, emulated=True)) & set(amounts)
+    # On hardware the plugin does.
+    real = manifests.pod(a_plan(template=template, chip=None), a_plan().workers[0])["spec"]
+    assert set(amounts) <= set(real["containers"][0]["resources"]["limits"])
+    assert "initContainers" not in real or len(real["initContainers"]) == 1
+    assert set(amounts) <= set(translate.worker_request(template, emulated=False))
+
+
+@pytest.mark.parametrize(("name", "amount"), [("hcucores", "0"), ("hcucores", "101"), ("dcumem", "0")])
+def test_a_share_that_is_none_is_refused_where_the_job_is_read(name: str, amount: str) -> None:
+    template = copy.deepcopy(TEMPLATE)
+    template["spec"]["containers"][0]["resources"]["requests"][f"hygon.com/{name}"] = amount  # type: ignore[index]
+    with pytest.raises(InputError, match=f"from 1 to .*, not {amount}"):
+        translate.worker_request(template, emulated=True)

@@ -7,6 +7,7 @@ Flows in: a kernel's cost. Flows out: seconds, the same on every host and howeve
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from supernode.chips import Chip
@@ -19,12 +20,17 @@ _REMEMBERED: Final = 8192
 class CostModel:
     """Seconds of launches on one kind of chip.
 
+    A share of a card runs kernels at that share of its rates: of arithmetic, and of the memory bandwidth that its
+    compute units can draw. Launching and copying take what they take on the whole card.
+
     Args:
         chip: data sheet; a figure that a launch needs and the sheet lacks is a ChipError that says what to write.
+        cores: percent of its compute units that there are.
     """
 
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
+    def __init__(self, chip: Chip, *, cores: int = 100) -> None:
+        self.whole = chip
+        self.chip = chip if cores == 100 else _share(chip, cores / 100)
         self._known: dict[int, tuple[Cost, float]] = {}
 
     def seconds(self, cost: Cost) -> float:
@@ -45,13 +51,30 @@ class CostModel:
     def _compute(self, cost: Cost) -> float:
         if cost.gemm is not None:
             m, n, k, batch, dtype = cost.gemm
-            return gemm_seconds(self.chip, m, n, k, dtype, batch)
+            return gemm_seconds(self.chip, m, n, k, self._rate(dtype), batch)
         if cost.flops == 0.0 and cost.bytes_moved == 0.0:
             return 0.0  # nothing to do, nothing is launched
         # Without matrix arithmetic, memory is the limit on every chip of the catalogue: no vector peak is needed.
         flops = cost.flops if cost.dtype is not None else 0.0
         return kernel_seconds(self.chip, flops=flops, bytes_moved=cost.bytes_moved, dtype=cost.dtype or "f32")
 
+    def _rate(self, dtype: str) -> str:
+        """The format at whose rate products run: 8 bits at that of f16 where the sheet leaves theirs out.
+
+        A card with units for 8 bits is no slower in them than in f16, so the time is one it certainly reaches. Where
+        the sheet says that the chip lacks the format, products in it stay an error.
+        """
+        return "f16" if dtype in ("int8", "fp8") and self.chip.tflops.get(dtype) is None else dtype
+
     def copy_seconds(self, nbytes: int) -> float:
         """Device seconds of a copy of `nbytes` to, from or inside the device, at memory bandwidth."""
-        return kernel_seconds(self.chip, flops=0.0, bytes_moved=float(nbytes), dtype="f32")
+        return kernel_seconds(self.whole, flops=0.0, bytes_moved=float(nbytes), dtype="f32")
+
+
+def _share(chip: Chip, part: float) -> Chip:
+    bandwidth = chip.memory_bandwidth
+    return replace(
+        chip,
+        tflops={dtype: peak * part for dtype, peak in chip.tflops.items()},
+        memory_bandwidth=None if bandwidth is None else bandwidth * part,
+    )

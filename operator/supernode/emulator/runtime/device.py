@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from supernode.chips import Chip
 from supernode.emulator.runtime.clock import CostModel
 from supernode.emulator.runtime.memory import Memory
+from supernode.errors import InputError
 
 
 class Figures(NamedTuple):
@@ -33,18 +34,28 @@ class Device:
         ordinal: number inside the sidecar, from 0.
         rank: number in the whole job.
         chip: its data sheet; memory size and bandwidth are needed.
-        memory_limit: bytes, to emulate a smaller card; None: the chip's.
+        memory_limit: bytes, to emulate another card or a share of one; None: the chip's.
+        cores: percent of the chip's compute units that it has, as a virtual device of the card.
+
+    Raises:
+        InputError: a share that is none.
     """
 
-    def __init__(self, ordinal: int, rank: int, chip: Chip, *, memory_limit: int | None = None) -> None:
+    def __init__(
+        self, ordinal: int, rank: int, chip: Chip, *, memory_limit: int | None = None, cores: int = 100
+    ) -> None:
+        if not 1 <= cores <= 100:
+            raise InputError(f"a device has 1 to 100 percent of its chip's compute units, not {cores}", field="--cores")
         self.ordinal = ordinal
         self.rank = rank
         self.chip = chip
-        self.name = f"device {ordinal} ({chip.name})"
+        self.cores = cores
+        share = "" if cores == 100 else f", {cores} % of it"
+        self.name = f"device {ordinal} ({chip.name}{share})"
         limit = int(chip.figure("memory_bytes")) if memory_limit is None else memory_limit
         chip.figure("memory_bandwidth")
         self.memory = Memory(limit, self.name)
-        self.costs = CostModel(chip)
+        self.costs = CostModel(chip, cores=cores)
         self._lock = threading.Lock()
         self._seconds = 0.0
         self._busy_seconds = 0.0
@@ -90,13 +101,24 @@ class Device:
             )
 
     def properties(self) -> dict[str, Any]:
-        """What a client may know about the device."""
+        """What a client may know about the device: the catalogue's figures, and of rates and units its share."""
+        chip, part = self.chip, self.cores / 100
+        units = chip.compute_units
         return {
             "ordinal": self.ordinal,
             "rank": self.rank,
-            "chip": self.chip.name,
+            "chip": chip.name,
+            "vendor": chip.vendor,
+            "model": chip.model,
+            "architecture": chip.architecture,
+            "cores": self.cores,
+            "computeUnits": None if units is None else max(1, round(units * part)),
+            "wavefront": chip.wavefront,
+            "tflops": {dtype: peak * part for dtype, peak in chip.tflops.items()},
             "memoryBytes": self.memory.limit,
-            "memoryBandwidth": self.chip.memory_bandwidth,
-            "computeUnits": self.chip.compute_units,
-            "tflops": dict(self.chip.tflops),
+            "memoryBandwidth": chip.memory_bandwidth,
+            "linkBandwidth": chip.link_bandwidth,
+            "linkDomain": chip.link_domain,
+            "scaleOutBandwidth": chip.scale_out_bandwidth,
+            "link": chip.link,
         }
