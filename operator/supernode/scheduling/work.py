@@ -77,6 +77,7 @@ class Work:
         self._rooms: dict[object, Room] = {}
         self._held: dict[tuple[str, str], int] = {}
         self._closed: Bool | None = None
+        self._kept: list[Int64] = []
         self._closings = 0
         #: What callers have worked out and that a claim or a closing makes void.
         self.memo: dict[object, Any] = {}
@@ -90,9 +91,19 @@ class Work:
 
     def close(self, rows: Int64) -> None:
         """Keep nodes for a gang that waits: rooms that are asked for with ``closed`` leave them out."""
-        kept = np.zeros(len(self.live.node_names), dtype=np.bool_) if self._closed is None else self._closed.copy()
-        kept[rows] = True
-        self._closed = kept
+        self._kept.append(rows)
+        self._close()
+
+    def reopen(self, rows: Int64) -> None:
+        """Keep nodes no longer: the very array that `close` was called with."""
+        self._kept = [kept for kept in self._kept if kept is not rows]
+        self._close()
+
+    def _close(self) -> None:
+        closed = np.zeros(len(self.live.node_names), dtype=np.bool_)
+        for rows in self._kept:
+            closed[rows] = True
+        self._closed = closed if self._kept else None
         self._closings += 1
         self.memo.clear()
 

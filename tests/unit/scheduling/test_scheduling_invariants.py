@@ -10,10 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.scheduling.clusters import a_node, a_random_gang, a_random_state, a_state
 
-from supernode.scheduling.cycle import plan_cycle, queue_order, with_claim
+from supernode.scheduling.cycle import plan_cycle, with_claim
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.shares import queue_order
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.state import State
 from supernode.scheduling.unplaceable import Unplaceable

@@ -25,7 +25,7 @@ from tests.unit.scheduling.clusters import (
 
 from supernode.errors import InputError
 from supernode.scheduling.alternatives import Running, alternatives
-from supernode.scheduling.cycle import plan_cycle, queue_order, quota_share
+from supernode.scheduling.cycle import plan_cycle
 from supernode.scheduling.defragment import Movable, plan_moves
 from supernode.scheduling.demand import Slice
 from supernode.scheduling.explain import explain, explain_alternatives
@@ -34,6 +34,7 @@ from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.preempt import Victim, plan_preemption
 from supernode.scheduling.repair import plan_replacement
+from supernode.scheduling.shares import queue_order, quota_share
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.unplaceable import Reason, Unplaceable
