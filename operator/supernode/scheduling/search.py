@@ -140,6 +140,8 @@ class Search:
                     sizes = [self.workers, *slices.values()]
                     if any(size % share and share % size for size in sizes) or self.workers % share:
                         continue
+                    if any(share % size for at, size in slices.items() if at >= level):
+                        continue  # half a slice
                     if np.count_nonzero(tree.caps[level] >= share) * share < self.workers:
                         continue
                     quanta = {**slices, level: max(slices.get(level, 1), share)}

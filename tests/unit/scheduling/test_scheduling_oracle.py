@@ -330,6 +330,11 @@ def test_as_good_as_an_exhaustive_search(part: int) -> None:
     assert sum(ratio <= 1.02 for ratio, _ in ratios) / len(ratios) >= SHARE, worst
 
 
+def test_half_slices_are_no_way_to_balance() -> None:
+    """A scene of 10,000 in which shares of half a slice once were tried."""
+    assert compared(9641) == pytest.approx(1.0)
+
+
 def test_the_oracle_counts_what_paper_and_pencil_count() -> None:
     """Two super-nodes of two nodes of one worker each: 2 workers go side by side in either, or one in each."""
     state = a_state([a_node(f"n{i}", "spine-0", f"sn-{i // 2}") for i in range(4)])
