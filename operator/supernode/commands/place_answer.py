@@ -106,7 +106,8 @@ def human(answer: Object) -> str:
     pools = {worker["node"]: worker.get("pool", "") for worker in answer["workers"]}
     for first, last, node, devices in _runs(answer["workers"]):
         pool = (pools[node],) if mixed else ()
-        rows.append((_span(first, last), node, *pool, ",".join(map(str, devices))))
+        each = "; ".join(",".join(map(str, mine)) for mine in devices)
+        rows.append((_span(first, last), node, *pool, each))
     lines = [answer["message"], "", table(rows)]
     if answer["stages"]:
         cut: list[tuple[str, ...]] = [("STAGE", "POOL", "LAYERS", "DEVICE RANKS", "MICRO BATCH", "MEMORY")]
@@ -148,13 +149,13 @@ def _time(seconds: float) -> str:
     return f"{seconds:.4g} s" if seconds >= 1 else f"{seconds * 1e3:.4g} ms"
 
 
-def _runs(workers: list[Object]) -> list[tuple[int, int, str, list[int]]]:
-    """Ranks of one node together: (first, last, node, devices)."""
-    result: list[tuple[int, int, str, list[int]]] = []
+def _runs(workers: list[Object]) -> list[tuple[int, int, str, list[list[int]]]]:
+    """Ranks of one node together: (first, last, node, devices of each)."""
+    result: list[tuple[int, int, str, list[list[int]]]] = []
     for worker in workers:
         if result and result[-1][2] == worker["node"]:
             first, _, node, devices = result[-1]
-            result[-1] = (first, worker["rank"], node, devices + worker["devices"])
+            result[-1] = (first, worker["rank"], node, [*devices, worker["devices"]])
         else:
-            result.append((worker["rank"], worker["rank"], worker["node"], list(worker["devices"])))
+            result.append((worker["rank"], worker["rank"], worker["node"], [list(worker["devices"])]))
     return result

@@ -26,7 +26,7 @@ _GIB: Final = 2**30
 def explain(result: Placement | Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str:
     """The sentence. For a gang that asked for several pools, the nearest in full and the others by their reason."""
     if isinstance(result, Placement):
-        return _placed(result)
+        return _placed(result, demand)
     # A queue often holds many gangs that ask the same and are refused alike.
     asked = ("sentence", result, demand.question, demand.pools, demand.namespace)
     if asked not in snapshot.memo:
@@ -93,10 +93,11 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _placed(placement: Placement) -> str:
+def _placed(placement: Placement, demand: GangDemand) -> str:
     workers = len(placement.node_of)
-    where = f"{placement.level} {'/'.join(placement.domain)}" if placement.level else f"{len(placement.nodes)} nodes"
-    text = f"{_count(workers, 'worker')} on {_count(len(placement.nodes), 'node')} of {_pools(placement)}, {where}"
+    count = _count(workers, "worker") if workers == demand.workers else f"{workers} of {demand.workers} workers"
+    where = f", {placement.level} {'/'.join(placement.domain)}" if placement.level else ""
+    text = f"{count} on {_count(len(placement.nodes), 'node')} of {_pools(placement)}{where}"
     if placement.predicted is not None:
         step = placement.predicted
         text += f"; predicted {_seconds(step.seconds)} a step at {step.mfu:.1%} MFU"
