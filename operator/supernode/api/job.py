@@ -83,7 +83,8 @@ class SchedulingSpec(Spec):
     )
     disruption_mode: Literal["All", "Single"] = Field(
         default="All",
-        description="What is stopped when something must yield: All (the whole gang) or Single (one worker).",
+        description="What is stopped when workers fail or must yield: All (the whole gang restarts) or Single (only "
+        "these workers, and the others run on; not in emulated pools, whose sidecars start together).",
     )
     priority_class_name: str | None = Field(
         default=None,

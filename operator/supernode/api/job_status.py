@@ -98,6 +98,13 @@ class CheckpointStatus(Status):
     attempt: int = Field(default=0, description="Attempt that saved it.")
 
 
+class ReplacedWorker(Status):
+    """A worker that is replaced while the others run on."""
+
+    rank: int = Field(description="Its rank.")
+    uid: str = Field(default="", max_length=64, description="UID of the pod that goes.")
+
+
 class DisruptionStatus(Status):
     """Something that is being done to a gang that has a place."""
 
@@ -118,6 +125,11 @@ class DisruptionStatus(Status):
         default_factory=list,
         max_length=MOST_NODES_NAMED,
         description="Nodes that it must not be on any more.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    replacing: list[ReplacedWorker] = Field(
+        default_factory=list,
+        description="Workers that are replaced while the others run on (disruptionMode Single).",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 

@@ -18,7 +18,7 @@ from supernode.handlers.context import Context
 from supernode.handlers.goingon import go_on, lost_nodes
 from supernode.handlers.jobs import Jobs
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
-from supernode.handlers.life import Disruption, DisruptionKind, JobFacts
+from supernode.handlers.life import Disruption, DisruptionKind, JobFacts, State
 from supernode.handlers.masks import Masks
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sizes_of
@@ -85,14 +85,23 @@ class Again:
         sizes = sizes_of(candidate.model.spec)
         target = target_of(facts, len(held.node_of), sizes)
         here = masks.on(demand, obj)
-        lost = lost_nodes(snapshot, held, here, blamed)
+        # Of a gang that runs on, only the workers that are replaced are looked at.
+        alone = {rank for rank, _ in plan.replacing} if plan is not None else set()
+        running = facts.state is not State.RESTARTING
+        if running:
+            sizes = ()
+        where = {worker.node for worker in held.workers if not running or worker.rank in alone}
+        lost = lost_nodes(snapshot, held, here, blamed) & where
         result = go_on(snapshot, held, lost, target, sizes, demand_at)
         if not isinstance(result, Placement) and blamed:
             # The nodes that were to blame may be well again.
-            lost = lost_nodes(snapshot, held, here, ())
+            lost = lost_nodes(snapshot, held, here, ()) & where
             result = go_on(snapshot, held, lost, target, sizes, demand_at)
         if result is None:
             await self._jobs.give_up(key, f"there is no room for {target} workers where it was; it is queued again")
+            return False
+        if plan is not None and running and alone and isinstance(result, Placement) and _moves(held, result) - alone:
+            await self._jobs.stop_all(key, f"{plan.message}; others must move too", replace(plan, replacing=()))
             return False
         if isinstance(result, Placement):
             self._held.pop(candidate.uid, None)
@@ -115,9 +124,10 @@ class Again:
         """The gang keeps what it has, for as long as its policy says, and waits for the rest."""
         facts, now = candidate.facts, self._context.now()
         plan = facts.disruption
-        if plan is None or plan.kind is not DisruptionKind.REPAIR or not plan.deadline:
-            since = plan.requested if plan is not None and plan.kind is DisruptionKind.REPAIR else now
-            plan = Disruption(DisruptionKind.REPAIR, since, now + facts.policy.hold, "", "", facts.workers)
+        if plan is None or plan.kind is not DisruptionKind.REPAIR:
+            plan = Disruption(DisruptionKind.REPAIR, now, 0.0, "", "", facts.workers)
+        if not plan.deadline:
+            plan = replace(plan, deadline=now + facts.policy.hold)
         named = sorted(lost)
         count = sum(worker["node"] in lost for worker in candidate.status["placement"]["workers"])
         more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
@@ -137,6 +147,8 @@ def target_of(facts: JobFacts, placed: int, sizes: tuple[int, ...]) -> int:
     target = placed
     if plan is not None and plan.workers and plan.kind in (DisruptionKind.RESIZE, DisruptionKind.PREEMPTION):
         target = plan.workers
+    if facts.state is not State.RESTARTING and target < placed:
+        return target  # it runs on with its first workers
     target = min(target, wanted)
     if target in sizes:
         return target
@@ -144,10 +156,15 @@ def target_of(facts: JobFacts, placed: int, sizes: tuple[int, ...]) -> int:
     return next((size for size in sizes if size <= target), wanted)
 
 
-def _sentence(held: Placement, result: Placement) -> str:
-    workers, before = len(result.node_of), len(held.node_of)
+def _moves(held: Placement, result: Placement) -> set[int]:
+    """Ranks that are in another place afterwards."""
     old = {worker.rank: (worker.node, worker.devices) for worker in held.workers}
-    moved = [worker for worker in result.workers if old.get(worker.rank) != (worker.node, worker.devices)]
+    return {worker.rank for worker in result.workers if old.get(worker.rank) != (worker.node, worker.devices)}
+
+
+def _sentence(held: Placement, result: Placement) -> str:
+    workers, before, ranks = len(result.node_of), len(held.node_of), _moves(held, result)
+    moved = [worker for worker in result.workers if worker.rank in ranks]
     text = f"goes on with {workers} worker{'' if workers == 1 else 's'}"
     if workers != before:
         text += f" instead of {before}"

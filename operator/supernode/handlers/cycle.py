@@ -33,9 +33,10 @@ from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sized, sizes_of
 from supernode.handlers.waiting import Candidate
 from supernode.names import LABEL_JOB
+from supernode.scheduling.alternatives import Running, alternatives
 from supernode.scheduling.cycle import Decision, plan_cycle
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.explain import explain
+from supernode.scheduling.explain import explain, explain_alternatives
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.telemetry.logs import bound
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 GATHER: Final = 0.02
 # Seconds after which everything is looked at even if nothing seems to have changed.
 RESYNC: Final = 60.0
+# Gangs at the head of the queue that are told in one cycle what would be possible instead.
+ADVISED: Final = 2
 # Jobs looked at concurrently.
 CONCURRENT: Final = 32
 
@@ -221,13 +224,27 @@ class Cycle:
         except Exception:
             logger.exception("who could give way can't be planned")
             ways = {}
+        advised = 0
         for candidate, decision, result in unplaced:
             wait = ways.get(candidate.demand.key)
             if wait is None:
-                wait = Wait(str(result.code), explain(result, decision.snapshot, decision.demand))
+                sentence = explain(result, decision.snapshot, decision.demand)
+                if advised < ADVISED:
+                    advised += 1
+                    sentence += self._advice(left, decision.demand)
+                wait = Wait(str(result.code), sentence)
             self._context.metrics.count("supernode_unplaceable", wait.code)
             answers.append((candidate, wait))
         return answers
+
+    def _advice(self, snapshot: Snapshot, demand: GangDemand) -> str:
+        """What would be possible instead, as the end of a sentence; only what stays true while nothing changes."""
+        try:
+            found = explain_alternatives(alternatives(snapshot, demand, Running({})))
+        except Exception:
+            logger.exception("what job %s could have instead can't be told", demand.key)
+            return ""
+        return f"; instead: {found}" if found else ""
 
     def _smaller(
         self, unplaced: list[tuple[Candidate, Decision, Unplaceable]]

@@ -74,6 +74,11 @@ def disruption_of(status: Json) -> Disruption | None:
         message=str(given.get("message") or ""),
         workers=_count(given.get("workers")),
         nodes=tuple(map(str, given.get("nodes") or ())),
+        replacing=tuple(
+            (_count(each.get("rank")), str(each.get("uid") or ""))
+            for each in given.get("replacing") or ()
+            if isinstance(each, dict)
+        ),
     )
 
 
@@ -107,6 +112,7 @@ def run_policy(obj: Json, model: TrainingJob | None) -> RunPolicy:
         checkpoint_seconds=float(policy.checkpoint_seconds),
         node_loss=float(policy.repair.node_loss_seconds),
         hold=float(policy.repair.hold_seconds),
+        single=model.spec.scheduling.disruption_mode == "Single",
     )
 
 

@@ -33,12 +33,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the failures of a gang mean: by one of them, told in `message`; `nodes`: all that are to blame."""
+    """What the failures of a gang mean: by one of them, told in `message`.
+
+    `nodes`: all that are to blame. `workers`: (rank, uid of its pod, empty if it has none) of all that failed.
+    """
 
     action: Action
     reason: str
     message: str
     nodes: tuple[str, ...] = ()
+    workers: tuple[tuple[int, str], ...] = ()
 
 
 def judge(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> Verdict | None:
@@ -54,7 +58,8 @@ def judge(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> Verdict
     action, failure = min(judged, key=lambda pair: (order.index(pair[0]), pair[1].rank))
     nodes = tuple(dict.fromkeys(each.node for each in found if each.node))
     message = failure.message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
-    return Verdict(action, failure.reason, message, nodes)
+    workers = tuple((each.rank, each.pod.uid if each.pod is not None else "") for each in found)
+    return Verdict(action, failure.reason, message, nodes, workers)
 
 
 def failures(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> list[Failure]:

@@ -7,6 +7,7 @@ Never two at once for the same job; the cycle sees to that.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -164,7 +165,7 @@ class Jobs:
     def _decide(
         self, obj: Json, reading: Reading, problem: Problem | None
     ) -> tuple[JobFacts, list[PodFacts], Decision]:
-        facts = job_facts(obj, reading.model, accepted=problem is None)
+        facts = self._readings.facts(obj, reading, problem)
         pods = self._pods(obj)
         return facts, pods, lifecycle.decide(facts, pods, self._context.now())
 
@@ -241,15 +242,9 @@ class Jobs:
 
     async def give_up(self, key: Key, message: str) -> bool:
         """A stopped gang gives its place up and is queued again; True when that is written."""
-        with bound(job=f"{key[0]}/{key[1]}"):
-            obj = self._context.stores.jobs.get(key)
-            if obj is None:
-                return False
-            reading = self._readings.read(key, obj)
-            facts, pods, decision = self._decide(obj, reading, self._readings.problem(obj, reading))
-            if not decision.wants_again:
-                return False
-            released = replace(
+        return await self._instead(
+            key,
+            lambda decision: replace(
                 decision,
                 state=State.PENDING,
                 attempt=decision.attempt + 1,
@@ -258,9 +253,32 @@ class Jobs:
                 release=True,
                 started=None,
                 disruption=None,
-                wants_again=False,
-            )
-            return await self._try_write(key, obj, facts, released, pods, Known())
+            ),
+        )
+
+    async def stop_all(self, key: Key, message: str, plan: Disruption) -> bool:
+        """A gang of which some workers were to be replaced alone restarts whole; True when that is written."""
+        return await self._instead(
+            key,
+            lambda decision: replace(
+                decision, state=State.RESTARTING, reason="WorkerFailed", message=message, disruption=plan
+            ),
+        )
+
+    async def _instead(self, key: Key, change: Callable[[Decision], Decision]) -> bool:
+        """Write something else than that a gang goes on."""
+        with bound(job=f"{key[0]}/{key[1]}"):
+            obj = self._context.stores.jobs.get(key)
+            if obj is None:
+                return False
+            reading = self._readings.read(key, obj)
+            facts, pods, decision = self._decide(obj, reading, self._readings.problem(obj, reading))
+            if not decision.wants_again:
+                return False
+            self.touch(key)
+            changed = replace(change(decision), wants_again=False)
+            tell_change(self._context, obj, facts, changed, None)
+            return await self._try_write(key, obj, facts, changed, pods, Known())
 
     async def disrupt(self, obj: Json, plan: Disruption | None) -> bool:
         """Write what is to be done to a gang that has a place (None: nothing after all); True when it is written."""

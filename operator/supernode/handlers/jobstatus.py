@@ -128,6 +128,7 @@ def disruption_json(plan: Disruption | None) -> Json | None:
         "deadline": timestamp(plan.deadline) if plan.deadline else None,
         "workers": plan.workers,
         "nodes": list(plan.nodes) or None,
+        "replacing": [{"rank": rank, "uid": uid} for rank, uid in plan.replacing] or None,
     }
     return {name: value for name, value in given.items() if value is not None}
 

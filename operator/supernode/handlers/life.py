@@ -61,6 +61,7 @@ class RunPolicy:
     """`spec.runPolicy`: seconds are seconds; None is "no limit".
 
     `by_exit_code`, `in_place`: by the template's restart policy; in place: the node itself restarts containers.
+    `single`: a worker that is lost is replaced alone, and the others run on (`disruptionMode`).
     """
 
     suspend: bool = False
@@ -75,6 +76,7 @@ class RunPolicy:
     checkpoint_seconds: float = 30.0
     node_loss: float = 60.0
     hold: float = 300.0
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ class Disruption:
     """`status.disruption`; times in seconds since the epoch.
 
     `by`: on whose behalf. `deadline`: when it goes on at the latest. `workers`: of the gang afterwards, 0 = it gives
-    up its place. `nodes`: that it must not be on any more.
+    up its place. `nodes`: that it must not be on any more. `replacing`: (rank, uid of its pod) of workers that are
+    replaced alone, while the others run on.
     """
 
     kind: DisruptionKind
@@ -154,6 +157,7 @@ class Disruption:
     message: str = ""
     workers: int = 0
     nodes: tuple[str, ...] = ()
+    replacing: tuple[tuple[int, str], ...] = ()
 
     @property
     def releases(self) -> bool:

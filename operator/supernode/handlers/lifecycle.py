@@ -183,6 +183,8 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     resize = 0 < job.wanted < job.workers
     if plan is not None and plan.kind is not DisruptionKind.REPAIR and (resize or plan.by != BY_SPEC):
         return _disrupted(keep, job, plan, current, now)
+    if plan is not None and plan.kind is DisruptionKind.REPAIR and plan.replacing:
+        return _replacing(keep, job, plan, current, now)
     unask = tuple(PodRef(pod.name, pod.uid) for _, pod in sorted(current.items()) if pod.asked)
     keep = replace(keep, disruption=None, unask=unask)
     verdict = failure.judge(job, current, now)
@@ -250,6 +252,12 @@ def _disrupted(keep: Decision, job: JobFacts, plan: Disruption, current: dict[in
         and not any(pod.over or pod.broken or pod.deleting or pod.node_gone for pod in current.values())
     )
     if saved or not whole or now >= plan.deadline:
+        if job.policy.single and job.state is State.RUNNING and 0 < plan.workers < job.workers:
+            # Only the last ranks go; the others run on.
+            extra = [pod for rank, pod in sorted(current.items()) if rank >= plan.workers]
+            if extra:
+                return replace(keep, reason="Shrinking", message=plan.message, delete=_all_of(extra, now))
+            return replace(keep, wants_again=True)
         after = "a checkpoint was saved" if saved else "without a new checkpoint"
         message = f"{plan.message}; {after}"
         return replace(keep, state=State.RESTARTING, reason=_WORDS[plan.kind], message=message)
@@ -276,7 +284,20 @@ def _failed(keep: Decision, job: JobFacts, verdict: failure.Verdict, now: float)
     if counted:
         message = f"{verdict.message}; restart {job.restarts + 1} of at most {job.policy.backoff_limit}"
     # Which nodes are to blame is written down: when the pods are gone, nothing tells of it any more.
-    plan = Disruption(DisruptionKind.REPAIR, now, 0.0, "", verdict.message, job.workers, verdict.nodes[:MOST_NODES])
+    old = job.disruption
+    alone = dict(old.replacing) if old is not None else {}
+    alone |= dict(verdict.workers)
+    nodes = tuple(dict.fromkeys((*(old.nodes if old is not None and old.replacing else ()), *verdict.nodes)))
+    plan = Disruption(DisruptionKind.REPAIR, now, 0.0, "", verdict.message, job.workers, nodes[:MOST_NODES])
+    if job.policy.single and len(alone) < job.workers:
+        return replace(
+            keep,
+            state=State.STARTING,
+            reason="ReplacingWorkers",
+            message=message,
+            restarts=job.restarts + counted,
+            disruption=replace(plan, replacing=tuple(sorted(alone.items()))),
+        )
     # The pods are deleted from the next decision on, when the restart has been counted.
     return replace(
         keep,
@@ -286,6 +307,25 @@ def _failed(keep: Decision, job: JobFacts, verdict: failure.Verdict, now: float)
         restarts=job.restarts + counted,
         disruption=plan if verdict.nodes else None,
     )
+
+
+def _replacing(keep: Decision, job: JobFacts, plan: Disruption, current: dict[int, PodFacts], now: float) -> Decision:
+    """Some workers are replaced, and the others run on: first the old pods go, then there is a place for new ones."""
+    old = dict(plan.replacing)
+    others = {rank: pod for rank, pod in current.items() if rank not in old}
+    verdict = failure.judge(replace(job, state=State.STARTING), others, now)
+    if verdict is not None:
+        return _failed(keep, job, verdict, now)
+    still = [pod for rank, pod in sorted(current.items()) if old.get(rank) == pod.uid]
+    keep = replace(keep, state=State.STARTING)
+    if still:
+        message = f"{len(old)} of {job.workers} workers are replaced; the others run on"
+        return replace(keep, reason="ReplacingWorkers", message=message, delete=_all_of(still, now))
+    if now >= plan.deadline > 0:
+        message = f"no place was found within {job.policy.hold:g} s instead of {_named(plan.nodes)}; all workers stop"
+        return replace(keep, state=State.RESTARTING, reason="RepairTimedOut", message=message)
+    times = [at for at in (plan.deadline, keep.wake_at) if at]
+    return replace(keep, wants_again=True, wake_at=min(times, default=None))
 
 
 def _after_the_end(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:

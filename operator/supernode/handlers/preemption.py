@@ -130,10 +130,10 @@ class Preemptions:
                 seconds = float(model.spec.run_policy.checkpoint_seconds) if model is not None else 0.0
                 mine = self._priority(model) if model is not None else 0
                 ends = f", keeping {workers} workers" if workers else ""
-                message = (
-                    f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine}){ends}; it "
-                    f"has {seconds:g} s to save a checkpoint"
-                )
+                why = f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine})"
+                if mine >= nomination.priority:
+                    why = f"gives borrowed devices back to {nomination.key}, whose namespace they are guaranteed to"
+                message = f"{why}{ends}; it has {seconds:g} s to save a checkpoint"
                 kind = DisruptionKind.PREEMPTION
                 found.append((obj, Disruption(kind, now, now + seconds, nomination.key, message, workers)))
         return found
@@ -182,7 +182,7 @@ class Preemptions:
                 continue
             plans += 1
             found = plan_preemption(snapshot, demand, victims)
-            if found is None:
+            if found is None or not (found.gangs or found.shrunk):
                 self._hopeless[candidate.uid] = snapshot.generation
                 continue
             nomination = self._nominate(candidate, found)
@@ -236,8 +236,8 @@ class Preemptions:
             facts = job_facts(obj, model, accepted=True)
             since = max(at for at in (facts.saved_at, facts.placed_at, facts.started, 0.0) if at is not None)
             lost = max(0.0, now - since) if since and facts.state is State.RUNNING else 0.0
-            surplus = max(0, facts.workers - sizes_of(model.spec)[-1])
-            found.append(Victim(key, self._priority(model), lost, surplus))
+            surplus, quantum = spare(sizes_of(model.spec), facts.workers)
+            found.append(Victim(key, self._priority(model), lost, surplus, quantum))
         return found
 
     def _nominate(self, candidate: Candidate, plan: Preemption) -> Nomination:
@@ -294,6 +294,16 @@ class Preemptions:
     def _priority(self, model: object) -> int:
         priority = self._readings.priority(model)  # type: ignore[arg-type]
         return 0 if isinstance(priority, Problem) else priority.value
+
+
+def spare(sizes: Sequence[int], workers: int) -> tuple[int, int]:
+    """(workers that a gang can do without, the multiples in which they go), by the sizes that it may have."""
+    steps = [workers - size for size in sizes if size < workers]
+    if not steps:
+        return 0, 1
+    even = steps == [steps[0] * count for count in range(1, len(steps) + 1)]
+    # Sizes at uneven distances: all that can go, or none.
+    return steps[-1], steps[0] if even else steps[-1]
 
 
 def _attempt(status: Json) -> int:

@@ -67,8 +67,13 @@ def read_report(text: str | bytes) -> Json | None:
     return result if "step" in result else None
 
 
-def utilisation(model: TrainingJob, step_seconds: float, observer: Observer, placement: Json) -> float | None:
-    """Model FLOP/s utilisation: useful FLOP/s over the peak FLOP/s of all devices; None when a figure is unknown."""
+def utilisation(
+    model: TrainingJob, step_seconds: float, observer: Observer, placement: Json, tokens: float | None = None
+) -> float | None:
+    """Model FLOP/s utilisation: useful FLOP/s over the peak FLOP/s of all devices; None when a figure is unknown.
+
+    `tokens`: of one step, as the worker has counted them; None = as many as the job's parallelism says.
+    """
     shape = translate.model_shape(model.spec)
     cut = translate.parallelism(model.spec)
     if shape is None or cut is None or step_seconds <= 0:
@@ -82,7 +87,8 @@ def utilisation(model: TrainingJob, step_seconds: float, observer: Observer, pla
             peak += spec.chip.peak_flops(shape.dtype) * len(worker.get("devices") or [])
         except InputError:
             return None
-    return flops_per_step(shape, cut.batch) / (step_seconds * peak) if peak > 0 else None
+    batch = cut.batch if tokens is None else tokens / shape.sequence_length
+    return flops_per_step(shape, 1) * batch / (step_seconds * peak) if peak > 0 else None
 
 
 class Reports:
@@ -119,7 +125,9 @@ class Reports:
             return None, None
         mfu = None
         if model is not None and "stepSeconds" in report:
-            mfu = utilisation(model, report["stepSeconds"], observer, placement)
+            steps, tokens = report["step"], report.get("tokens")
+            counted = tokens / steps if tokens and steps else None
+            mfu = utilisation(model, report["stepSeconds"], observer, placement, counted)
         # Six digits are more than anybody reads, and keep equal values equal.
         return report, None if mfu is None else float(f"{mfu:.6g}")
 

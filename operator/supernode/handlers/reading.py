@@ -16,7 +16,8 @@ from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.errors import InputError
 from supernode.handlers.context import Context
-from supernode.handlers.facts import closed_pool
+from supernode.handlers.facts import closed_pool, job_facts
+from supernode.handlers.life import JobFacts
 from supernode.handlers.priorities import Priority, priority_of
 from supernode.handlers.sizes import sized
 from supernode.scheduling.demand import GangDemand
@@ -81,6 +82,18 @@ class Readings:
         except InputError as exc:
             return Problem(exc.field, exc.message)
         return None
+
+    def facts(self, obj: Json, reading: Reading, problem: Problem | None = None) -> JobFacts:
+        """The job as `lifecycle` sees it."""
+        facts = job_facts(obj, reading.model, accepted=problem is None)
+        if facts.policy.single:
+            placed = ((obj.get("status") or {}).get("placement") or {}).get("workers") or []
+            specs = self._context.observer.view.specs
+            used = {specs.get(str(worker.get("pool"))) for worker in placed}
+            if any(spec is None or spec.emulated for spec in used):
+                # The sidecars of a gang find each other once, at its start: none can come later.
+                return replace(facts, policy=replace(facts.policy, single=False))
+        return facts
 
     def priority(self, model: TrainingJob) -> Priority | Problem:
         """How urgent the job is, or what is wrong with the name of its class."""

@@ -13,8 +13,7 @@ from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.errors import InputError
 from supernode.handlers.context import Context
-from supernode.handlers.facts import job_facts
-from supernode.handlers.life import JobFacts
+from supernode.handlers.life import JobFacts, State
 from supernode.handlers.reading import Readings
 from supernode.scheduling.demand import GangDemand
 
@@ -68,7 +67,8 @@ class Waiting:
             demand = self._readings.demand(obj, reading.model)
         except InputError:
             return None  # the pools have changed since it was read: it is looked at again
-        facts = job_facts(obj, reading.model, accepted=True)
-        attempt = facts.attempt if facts.placed_attempt is None else facts.attempt + 1
+        facts = self._readings.facts(obj, reading)
+        # One of which only some workers are replaced, while the others run on, is still the same attempt.
+        attempt = facts.attempt + (facts.state is State.RESTARTING)
         status = obj.get("status") or {}
         return Candidate(key, reading.uid, reading.generation, attempt, demand, reading.model, facts, status)

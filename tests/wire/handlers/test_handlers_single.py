@@ -1,0 +1,89 @@
+"""disruptionMode Single on real devices: what goes wrong with one worker is no matter of the others."""
+
+from __future__ import annotations
+
+import pytest
+from tests.wire.operatorlab import Lab
+
+from supernode.cluster.kinds import Json
+
+pytestmark = pytest.mark.timeout(180)
+
+
+async def uids(lab: Lab, name: str) -> dict[int, str]:
+    """Rank -> uid of its pod."""
+    pods = [pod for pod in await lab.job_pods(name) if "deletionTimestamp" not in pod["metadata"]]
+    return {int(pod["metadata"]["labels"]["supernode.dev/rank"]): pod["metadata"]["uid"] for pod in pods}
+
+
+async def settled(lab: Lab, name: str, workers: int, restarts: int) -> Json:
+    return await lab.until_status(
+        name,
+        f"{workers} run after {restarts} restarts",
+        lambda s: s.get("state") == "Running" and s["ready"].startswith(f"{workers}/") and s["restarts"] == restarts,
+    )
+
+
+async def test_a_worker_is_replaced_alone(hardware_lab: Lab) -> None:
+    lab = hardware_lab
+    process = lab.operator()
+    repair = {"repair": {"nodeLossSeconds": 0, "holdSeconds": 3600}, "backoffLimit": 2}
+    await lab.add_job("train", workers=3, scheduling={"disruptionMode": "Single"}, runPolicy=repair)
+    first = await settled(lab, "train", 3, 0)
+    before = await uids(lab, "train")
+    lab.kubelet.stuck = True
+    lab.kubelet.endings["train-worker-1"] = 1
+    await lab.until_status("train", "replaces one", lambda s: (s.get("disruption") or {}).get("replacing"))
+    process.kill()
+    lab.kubelet.stuck = False
+    lab.operator()
+    second = await settled(lab, "train", 3, 1)
+    after = await uids(lab, "train")
+    assert [rank for rank in range(3) if before[rank] != after[rank]] == [1]
+    assert second["attempt"] == 0
+    assert second["placement"]["workers"] == first["placement"]["workers"]
+    # Its node is lost for good: the rank goes elsewhere, the others don't notice.
+    lost = second["placement"]["workers"][2]["node"]
+    await lab.node_ready(lost, "Unknown")
+    third = await settled(lab, "train", 3, 2)
+    assert third["placement"]["workers"][:2] == second["placement"]["workers"][:2]
+    assert third["placement"]["workers"][2]["node"] not in {w["node"] for w in second["placement"]["workers"]}
+    last = await uids(lab, "train")
+    assert [rank for rank in range(3) if after[rank] != last[rank]] == [2]
+    lab.kubelet.endings["train-worker-0"] = 1
+    assert "backoffLimit is 2" in (await lab.until_state("train", "Failed"))["status"]["message"]
+
+
+async def test_a_gang_runs_on_while_one_of_it_waits_for_a_node(hardware_lab: Lab) -> None:
+    lab = hardware_lab
+    lab.operator()
+    repair = {"repair": {"nodeLossSeconds": 0, "holdSeconds": 3600}}
+    await lab.add_job("train", workers=4, scheduling={"disruptionMode": "Single"}, runPolicy=repair)
+    first = await settled(lab, "train", 4, 0)
+    before = await uids(lab, "train")
+    lost = first["placement"]["workers"][3]["node"]
+    await lab.node_ready(lost, "Unknown")
+
+    async def waits() -> bool:
+        return (await lab.condition("train", "Scheduled")).get("reason") == "WaitingForRepair"
+
+    await lab.until("it waits for repair", waits)
+    assert {rank: uid for rank, uid in before.items() if rank < 3} == await uids(lab, "train")
+    await lab.node_ready(lost, "True")
+    assert (await settled(lab, "train", 4, 1))["placement"]["workers"] == first["placement"]["workers"]
+
+
+async def test_workers_that_can_be_done_without_go_and_the_others_run_on(hardware_lab: Lab) -> None:
+    lab = hardware_lab
+    high = await lab.add_class("high", 1000)
+    lab.operator()
+    scheduling = {"disruptionMode": "Single", "policy": {"gang": {"minCount": 2}}}
+    await lab.add_job("low", workers=4, scheduling=scheduling, runPolicy={"checkpointSeconds": 1})
+    await settled(lab, "low", 4, 0)
+    before = await uids(lab, "low")
+    await lab.add_job("high", workers=1, scheduling={"priorityClassName": high})
+    await lab.until_state("high", "Running")
+    status = await settled(lab, "low", 3, 0)
+    assert status["attempt"] == 0
+    assert "disruption" not in status
+    assert await uids(lab, "low") == {rank: uid for rank, uid in before.items() if rank < 3}
