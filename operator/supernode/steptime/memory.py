@@ -137,6 +137,8 @@ def _layer_activations(chip: Chip, model: ModelShape, cuts: Cuts) -> tuple[Num, 
     per_token = per_token + 2 * width * (query + key_value) / tensor  # queries, keys, values, input of the projection
     wide = (3 if model.gated else 2) * width * model.ffn * model.experts_per_token
     per_token = per_token + wide / tensor
+    if model.experts > 1:  # what goes to the experts and comes back, of each visit
+        per_token = per_token + 2 * width * hidden * model.experts_per_token / shared
     scores = plain * (model.attention_heads * model.sequence_length * (2 * width + 1) / tensor)
     whole = (per_token + scores) * tokens
     thin = (per_token + scores * (1 - cuts.selective)) * tokens

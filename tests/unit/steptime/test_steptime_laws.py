@@ -237,3 +237,11 @@ def test_fp8_is_a_format_of_products_only() -> None:
     assert narrow.memory == wide.memory
     assert narrow.parts.tensor == wide.parts.tensor
     assert 0.5 * wide.parts.compute < narrow.parts.compute < 0.9 * wide.parts.compute
+
+
+def test_tokens_on_their_way_to_experts_are_kept() -> None:
+    chip, one = CHIPS[2], replace(EXPERTS, experts_per_token=1)
+    kept = [float(memory_of(chip, model, cuts_of(Parallelism())).activations) for model in (one, EXPERTS)]
+    tokens, layers = 2048, 16
+    # Two inner activations of 4096, and the token itself there and back, in 2 bytes, for the second expert.
+    assert kept[1] - kept[0] == pytest.approx(layers * tokens * 2 * (2 * 4096 + 2 * 2048))
