@@ -10,7 +10,7 @@ frame's header, nothing of which is trusted. Flows out: work items. Not here: re
     upload  stream handle dtype shape segment offset               (segment -1: the frame's body)
     adopt   stream handle dtype shape file                         (`sealed`)
     view    array new shape          move  stream array new        free   [arrays]
-    stream  new device               close stream
+    stream  new device priority      close stream
     record  stream new               wait  stream event            forget [events]
     collective  ...                                                (`collective`)
     report  {fields}
@@ -253,8 +253,8 @@ def _free(session: Session, body: memoryview, handles: list[int]) -> None:
     launches.free(session, handles)
 
 
-def _new_stream(session: Session, body: memoryview, handle: int, ordinal: int) -> None:
-    session.add_stream(int(handle), int(ordinal))
+def _new_stream(session: Session, body: memoryview, handle: int, ordinal: int, priority: int = 0) -> None:
+    session.add_stream(int(handle), int(ordinal), max(-1, min(1, int(priority))))
 
 
 def _close_stream(session: Session, body: memoryview, handle: int) -> None:
@@ -263,6 +263,8 @@ def _close_stream(session: Session, body: memoryview, handle: int) -> None:
         raise InvalidHandleError(f"stream {handle} is the default stream of a device and stays")
     session.wait(session.mark([stream]))
     del session.streams[handle]
+    for other in session.streams.values():
+        other.above.pop(stream, None)
     stream.close()
     for signature in session.signatures.values():
         if signature.stream is stream:

@@ -93,6 +93,8 @@ def start(session: Session, signature: Signature, inputs: Sequence[int], handles
                 return
             for found in buffers:
                 found.uses += 1
+            if stream.above:
+                stream.make_room()
             output = Buffer(signature.output, Storage(stream, block))
             arrays[handle] = output
             output.storage.position = stream.add(
@@ -144,6 +146,8 @@ def _start_carefully(session: Session, signature: Signature, inputs: Sequence[in
         session.order_write(stream, storage)
     for buffer in buffers:
         buffer.uses += 1
+    if stream.above:
+        stream.make_room()
     position = stream.add(Launch(signature, session.number, session.host_seconds, buffers, outputs))
     for storage in elsewhere:
         storage.read(stream, position)

@@ -87,14 +87,19 @@ class Session:
 
     # --- handles --------------------------------------------------------------------------------------------------
 
-    def add_stream(self, handle: int, ordinal: int) -> None:
-        """A new stream of a device."""
+    def add_stream(self, handle: int, ordinal: int, priority: int = 0) -> None:
+        """A new stream of a device; lower numbers of priority go first."""
         if handle in self.streams or len(self.streams) >= MAX_STREAMS + len(self.devices):
             raise ProtocolError(f"stream {handle} exists, or there are too many ({len(self.streams)})")
         if not 0 <= ordinal < len(self.devices):
             raise InvalidHandleError(f"there is no device {ordinal}; the sidecar has {len(self.devices)}")
         device = self.devices[ordinal]
-        self.streams[handle] = Stream(device, f"{device.name} stream {handle}", seconds=self.host_seconds)
+        made = Stream(device, f"{device.name} stream {handle}", seconds=self.host_seconds, priority=priority)
+        for other in self.streams.values():
+            if other.device is device and other.priority != priority:
+                first, second = (made, other) if priority < other.priority else (other, made)
+                first.goes_before(second)
+        self.streams[handle] = made
 
     def stream(self, handle: int) -> Stream:
         """A stream by handle; InvalidHandleError if it is not there."""

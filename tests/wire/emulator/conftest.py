@@ -28,10 +28,10 @@ def sidecar(directory: Path) -> Iterator[Callable[..., Server]]:
     """Starts sidecars; all are stopped after the test."""
     started: list[Server] = []
 
-    def start(devices: int = 2, memory_bytes: int | None = 1 << 20) -> Server:
+    def start(devices: int = 2, memory_bytes: int | None = 1 << 20, cores: int = 100) -> Server:
         fabric = FabricConfig(rank=0, workers=1, devices_per_worker=devices, chip=CHIP, timeout=2.0)
         path = directory / f"{len(started)}.sock"
-        server = Server(ServerConfig(CHIP, devices, path, fabric, memory_bytes=memory_bytes))
+        server = Server(ServerConfig(CHIP, devices, path, fabric, memory_bytes=memory_bytes, cores=cores))
         server.start()
         started.append(server)
         return server

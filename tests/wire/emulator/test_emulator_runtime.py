@@ -10,10 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from supernode.emulator.client import Emulator, connect
+from supernode.chips import find_chip
+from supernode.emulator.client import Emulator, Stream, connect
 from supernode.emulator.client.connection import Connection
 from supernode.emulator.server import Server
-from supernode.errors import InvalidHandleError, KernelError, OutOfDeviceMemoryError, ProtocolError
+from supernode.errors import InputError, InvalidHandleError, KernelError, OutOfDeviceMemoryError, ProtocolError
+
+CHIP = find_chip("hygon-bw1000")
 
 
 def line() -> int:
@@ -196,3 +199,114 @@ def test_call_numbers_do_not_depend_on_what_python_frees(emulator: Emulator) -> 
         emulator.synchronize()
     with pytest.raises(KernelError):
         device.launch("add", device.full(2, 1.0), device.full(3, 1.0))
+
+
+# --- devices, streams, shares ---
+
+
+def test_properties_are_the_catalogues(emulator: Emulator) -> None:
+    found = emulator.devices[1].properties
+    assert (found["chip"], found["vendor"], found["architecture"]) == (CHIP.name, CHIP.vendor, CHIP.architecture)
+    assert (found["computeUnits"], found["wavefront"]) == (CHIP.compute_units, CHIP.wavefront)
+    assert (found["memoryBytes"], found["memoryBandwidth"]) == (1 << 20, CHIP.memory_bandwidth)
+    assert found["tflops"] == dict(CHIP.tflops)
+    assert (found["linkBandwidth"], found["linkDomain"]) == (CHIP.link_bandwidth, CHIP.link_domain)
+
+
+def test_a_share_of_a_card_is_smaller_and_slower(sidecar: Callable[..., Server]) -> None:
+    def seconds(cores: int, kernel: str, *specs: tuple[int, ...]) -> float:
+        server = sidecar(devices=1, memory_bytes=512 << 20, cores=cores)
+        with connect(server.config.socket, environment={}) as emulator:
+            device = emulator.devices[0]
+            assert device.properties["cores"] == cores
+            assert device.properties["tflops"]["f16"] == CHIP.tflops["f16"] * cores / 100
+            arrays = [device.zeros(shape, dtype="f16") for shape in specs]
+            began = device.synchronize()
+            device.launch(kernel, *arrays)
+            return device.synchronize() - began
+
+    launch = seconds(100, "add", (1,), (1,))
+    for kernel, shape in (("matmul", (4096, 4096)), ("add", (4096, 4096))):
+        whole = seconds(100, kernel, shape, shape) - launch
+        assert seconds(25, kernel, shape, shape) - launch == pytest.approx(4 * whole, rel=0.01)
+
+
+@pytest.mark.parametrize("cores", [0, 101])
+def test_shares_are_percent(sidecar: Callable[..., Server], cores: int) -> None:
+    with pytest.raises(InputError, match=f"1 to 100 percent .*, not {cores}"):
+        sidecar(devices=1, cores=cores)
+
+
+def test_streams_that_go_first(sidecar: Callable[..., Server]) -> None:
+    with connect(sidecar(devices=2, memory_bytes=1 << 30).config.socket, environment={}) as emulator:
+        device, other = emulator.devices
+        x, far = device.zeros((1024, 1024)), other.zeros((1024, 1024))
+        began = device.synchronize()
+        device.launch("matmul", x, x)
+        once = device.synchronize() - began
+
+        def ends(*streams: Stream) -> list[float]:
+            """Of one product on each stream, issued in this order, in products."""
+            began = emulator.synchronize()
+            for stream in streams:
+                array = x if stream.device is device else far
+                stream.device.launch("matmul", array, array, stream=stream)
+            events = [stream.record() for stream in streams]
+            return [round((event.seconds - began) / once, 6) for event in events]
+
+        first, last, normal = device.stream(-1), device.stream(priority=1), device.default
+        assert ends(first, normal) == [1, 2]
+        assert ends(normal, first) == [1, 1]  # what comes later does not push back what was issued
+        assert ends(first, normal, last) == [1, 2, 3]
+        assert ends(device.stream(), normal) == [1, 1]
+        assert ends(device.stream(-9), device.stream(7)) == [1, 2]
+        assert ends(first, other.default) == [1, 1]
+        first.close()
+        assert ends(normal, last) == [1, 2]
+
+
+def test_priorities_measure_the_same_every_time(sidecar: Callable[..., Server]) -> None:
+    def run() -> list[float]:
+        with connect(sidecar(devices=1, memory_bytes=1 << 30).config.socket, environment={}) as emulator:
+            device = emulator.devices[0]
+            x = device.zeros((256, 256))
+            began = emulator.synchronize()
+            streams = [device.stream(priority) for priority in (-1, 0, 1, -1)]
+            events = []
+            for number in range(60):
+                stream = streams[(number * 7) % 4]
+                y = device.launch("matmul", x, x, stream=stream)
+                if number % 5 == 0:
+                    x = device.launch("add", x, y, stream=streams[number % 4])
+                events.append(stream.record())
+            return [event.seconds - began for event in events]
+
+    assert run() == run() == run()
+
+
+def test_a_stream_cannot_wait_for_itself_for_ever(emulator: Emulator) -> None:
+    """An event is a point that has been passed in the order of the program, so waits never form a circle."""
+    device = emulator.devices[0]
+    one, two = device.stream(), device.stream()
+    for _ in range(20):
+        first, second = one.record(), two.record()
+        one.wait(second)
+        two.wait(first)
+        one.wait(first)
+        device.launch("full", shape=[4], value=1.0, dtype="f32", stream=one)
+    one.synchronize()
+    two.synchronize()
+    emulator.connection.record(["wait", one.handle, 123456])  # an event that nobody has recorded
+    with pytest.raises(InvalidHandleError, match="was never recorded"):
+        emulator.synchronize()
+
+
+def test_a_program_that_is_started_again_finds_the_device_as_new(server: Server) -> None:
+    for turn in range(3):
+        with connect(server.config.socket, environment={}) as emulator:
+            group = emulator.group()
+            arrays = [device.full(4, 1.0) for device in emulator.devices]
+            for _ in range(turn + 1):
+                group.all_reduce(arrays)
+            assert [array.numpy().tolist() for array in arrays] == [[2.0 ** (turn + 1)] * 4] * 2
+            assert emulator.devices[0].memory().allocations == 1

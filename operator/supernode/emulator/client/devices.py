@@ -285,10 +285,15 @@ class Device:
         made: Array = self.launch("empty", shape=_shape(shape), dtype=dtype)
         return made
 
-    def stream(self) -> Stream:
-        """A new stream."""
+    def stream(self, priority: int = 0) -> Stream:
+        """A new stream.
+
+        Args:
+            priority: -1 (first), 0 or 1 (last), as HIP numbers them; others count as the nearest. On the virtual clock
+                a launch makes room for what was issued before it on streams that go first.
+        """
         handle = self.emulator.local_devices + self._connection.handle()
-        self._connection.record(["stream", handle, self.ordinal])
+        self._connection.record(["stream", handle, self.ordinal, int(priority)])
         return Stream(self, handle)
 
     def record(self) -> Event:

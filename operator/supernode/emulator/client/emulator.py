@@ -210,7 +210,7 @@ class Emulator:
 
 
 def visible_devices(text: str | None, count: int) -> list[int]:
-    """The devices that $HIP_VISIBLE_DEVICES leaves of `count`; unset: all, empty: none.
+    """The devices that $HIP_VISIBLE_DEVICES leaves of `count`; unset: all, empty: none; -1 ends the list.
 
     Raises:
         InputError: not a list of numbers, or a device that is not there, or one named twice.
@@ -218,6 +218,8 @@ def visible_devices(text: str | None, count: int) -> list[int]:
     if text is None:
         return list(range(count))
     parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "-1" in parts:
+        del parts[parts.index("-1") :]
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"{ENV_VISIBLE_DEVICES}={text!r} is not a list of device numbers such as 0,1")
     numbers = [int(part) for part in parts]

@@ -120,9 +120,10 @@ class Fused:
             return
         if not done:
             return
-        for item in self._run:
+        for stream.ahead, item in enumerate(self._run):
             start = max([item.issued, *(buffer.storage.ready_seconds for buffer in item.inputs)])
             item.spend(stream, start)
+        stream.ahead = 0
 
     def _compute(self, stream: Stream) -> bool:
         size = self._run[0].outputs[0].spec.size

@@ -207,7 +207,10 @@ class Launch:
         """Count the launch, and its device time from when its inputs were ready."""
         signature = self.signature
         end = stream.seconds
-        stream.seconds = end = (start if start > end else end) + signature.seconds
+        if end > start:
+            start = end
+        end = stream.contend(start, signature.seconds) if stream.contends else start + signature.seconds
+        stream.seconds = end
         for buffer in self.outputs:
             buffer.storage.ready_seconds = end
         for index in signature.writes:

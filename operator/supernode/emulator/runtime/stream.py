@@ -1,8 +1,8 @@
 """A stream: work items run one after the other by a thread of their own, on a virtual timeline of their own.
 
 Flows in: work items, put by one session in program order. Flows out: what the items do; the device's counters.
-Streams of a device run side by side, on the host's cores as on the virtual clock; they do not take device time from
-each other. Not here: what the items do (`work`).
+Streams of a device run side by side, on the host's cores as on the virtual clock; they take device time from each other
+where their priorities differ (`contention`). Not here: what the items do (`work`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from supernode.emulator.runtime.contention import Busy, MakeRoom, end_of
 from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.fuse import Fused, collect
 from supernode.emulator.runtime.launch import Launch, Signature
@@ -37,12 +38,23 @@ class Stream:
         seconds: device time at which the last item ended; written by the stream's thread alone.
         position: items put so far; written by the session alone.
         completed: items done so far; written by the stream's thread alone.
+        priority: lower numbers go first (-1, 0 or 1).
+        above: streams of the device that go first, and up to where they have been made room for; the session's.
+        busy: when its launches ran, where lower streams must know; `higher`: the same of those above.
+        contends: one of the two is there.
+        ahead: launches of one pass that come before the one that is being counted.
         aborted: items do nothing any more, except `work.Marker`, which others wait for.
         launched, copied, collectives: done since the last `publish`; written by the stream's thread alone.
     """
 
-    def __init__(self, device: Device, name: str, *, seconds: float = 0.0) -> None:
+    def __init__(self, device: Device, name: str, *, seconds: float = 0.0, priority: int = 0) -> None:
         self.device = device
+        self.priority = priority
+        self.above: dict[Stream, int] = {}
+        self.busy: Busy | None = None
+        self.higher: Sequence[tuple[Busy, int]] = ()
+        self.contends = False
+        self.ahead = 0
         self.name = name
         self.seconds = seconds
         self.position = 0
@@ -76,6 +88,20 @@ class Stream:
         self._queue.put(self._pending)
         self._pending = []
 
+    def goes_before(self, lower: Stream) -> None:
+        """From now on a stream of lower priority makes room for this one."""
+        if self.busy is None:
+            self.busy = Busy(self.position)
+        lower.above[self] = self.position
+        self.contends = lower.contends = True
+
+    def make_room(self) -> None:
+        """Let the next launch make room for what has been issued on streams above since the last."""
+        if any(other.position > known for other, known in self.above.items()):
+            for other in self.above:
+                self.above[other] = other.position
+            self.add(MakeRoom(list(self.above.items())))
+
     def throttle(self) -> None:
         """Wait until at most `DEPTH` items wait: a client cannot fill the sidecar's memory with commands."""
         if self.position - self.completed > DEPTH:
@@ -107,6 +133,13 @@ class Stream:
         """Spend device time from `start` or the end of the item before, whichever is later; gives the end."""
         self.seconds = end = max(self.seconds, start) + seconds
         self._busy += seconds
+        return end
+
+    def contend(self, start: float, seconds: float) -> float:
+        """When a launch ends that may start at `start`, among streams of other priorities."""
+        end = end_of(start, seconds, self.higher)
+        if self.busy is not None:
+            self.busy.add(self.completed + 1 + self.ahead, start, end)
         return end
 
     def reach(self, end: float, *, busy: float) -> None:
