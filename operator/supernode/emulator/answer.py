@@ -98,6 +98,11 @@ def _event(session: Session, handle: int) -> Reply:
     return Reply({"seconds": session.event(handle).seconds})
 
 
+def _reached(session: Session, handle: int) -> Reply:
+    session.flush()
+    return Reply({"reached": session.event(handle).done.is_set()})
+
+
 def _memory(session: Session, ordinal: int) -> Reply:
     if not 0 <= ordinal < len(session.devices):
         raise InvalidHandleError(f"there is no device {ordinal}")
@@ -134,6 +139,7 @@ REQUESTS: Final[Mapping[str, Callable[..., Reply]]] = {
     "file": _file,
     "synchronize": _synchronize,
     "event": _event,
+    "reached": _reached,
     "memory": _memory,
     "empty": _empty,
     "segment": _segment,

@@ -37,10 +37,15 @@ All take a list with one array per local device of the group, in rank order, and
     out = group.all_gather(arrays)                   # each (group.size, *shape)
     out = group.reduce_scatter(arrays, op="sum")     # input (group.size * n, ...) -> (n, ...)
     out = group.all_to_all(arrays)                   # blocks along axis 0, one per rank
+    out = group.all_to_all_v(arrays, counts)         # counts[i][j] rows of axis 0 from member i to member j
     group.send(array, to=rank); received = group.recv(device, shape, dtype, source=rank)
     group.barrier()
     mine = group.member(device)   one device's calls alone, for programs written per device: mine.all_reduce(array) ...
 All take `stream=` or, for lists, `streams=`. A lost or late rank is an error that names it, at the next wait.
+    handle = group.start("all_reduce", arrays)    beside the program's other work, on streams of the group's own:
+                                  handle.result, handle.wait() (the device waits), handle.done(), handle.synchronize()
+    got = mine.exchange([(array, to)], [(shape, dtype, source)])      sends and receives side by side, in one call
+    group = group.again()         after it has failed, when all pods still live; every member must ask
 
 Progress: `emulator.report(step=1, loss=2.3, tokens=4096, digest=None, **extra)` once a step; the sidecar publishes it
 and takes the device seconds between two reports as the step time.
@@ -82,6 +87,8 @@ Kernels (attributes with defaults; 16-bit floats compute in f32 and round once, 
 from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.devices import Device, Event, MemoryUse, Stream
 from supernode.emulator.client.emulator import Emulator, connect
-from supernode.emulator.client.groups import Group, Member
+from supernode.emulator.client.groups import Group
+from supernode.emulator.client.handles import Handle
+from supernode.emulator.client.members import Member
 
-__all__ = ["Array", "Device", "Emulator", "Event", "Group", "Member", "MemoryUse", "Stream", "connect"]
+__all__ = ["Array", "Device", "Emulator", "Event", "Group", "Handle", "Member", "MemoryUse", "Stream", "connect"]

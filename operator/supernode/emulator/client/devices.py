@@ -72,6 +72,12 @@ class Event:
         header, _, _ = self._emulator.connection.request("event", self.handle)
         return float(header["seconds"])
 
+    @property
+    def done(self) -> bool:
+        """Whether this point is reached, without waiting."""
+        header, _, _ = self._emulator.connection.request("reached", self.handle)
+        return bool(header["reached"])
+
     def __del__(self) -> None:
         if hasattr(self, "_forgotten"):
             self._forgotten.append(self.handle)

@@ -115,6 +115,11 @@ class Emulator:
                 device.forget_signatures()
         return number
 
+    def replace_group(self, group: Group) -> None:
+        """From now on `group` gives this one for its ranks and channel."""
+        with self._lock:
+            self._groups[group.ranks, group.channel] = group
+
     def report(
         self,
         step: int,

@@ -1,22 +1,27 @@
 """Groups of devices that do something together.
 
 Flows in: one array per local device of the group, in rank order. Flows out: recorded collectives, asynchronous and in
-stream order. Every member must make the same calls in the same order. Not here: how they are carried (`fabric`).
+stream order. Every member must make the same calls in the same order. Not here: one device's calls (`members`), how
+they are carried (`fabric`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.devices import Device, Stream
-from supernode.emulator.kernels import Spec
+from supernode.emulator.client.handles import Handle
+from supernode.emulator.client.members import Member
 from supernode.errors import InvalidHandleError, KernelError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.emulator import Emulator
+
+Result = TypeVar("Result")
+Streams = Sequence[Stream] | None
 
 
 class Group:
@@ -24,21 +29,21 @@ class Group:
 
     Attributes:
         ranks: of all members, in order.
-        local: the members of this pod, in rank order.
+        local: the members of this pod that this program sees, in rank order.
+        channel, generation: tell it from other groups of the same ranks, and from those before it that have failed.
+        holding: calls wait for others of the same list.
     """
 
-    def __init__(self, emulator: Emulator, ranks: tuple[int, ...], channel: int) -> None:
+    def __init__(self, emulator: Emulator, ranks: tuple[int, ...], channel: int, generation: int = 0) -> None:
         self.ranks = ranks
+        self.channel = channel
+        self.generation = generation
+        self.holding = False
         self._emulator = emulator
-        self._channel = channel
+        self._next: Group | None = None
         by_rank = {device.rank: device for device in emulator.devices}
-        first = emulator.rank * emulator.local_devices
-        hidden = [r for r in ranks if first <= r < first + emulator.local_devices and r not in by_rank]
-        if hidden:
-            raise InvalidHandleError(f"ranks {hidden} of the group are devices of this pod that are not visible here")
         self.local: tuple[Device, ...] = tuple(by_rank[rank] for rank in ranks if rank in by_rank)
-        # Of the next call of each local member: members may be at different calls for a while.
-        self._numbers = [itertools.count(0) for _ in self.local]
+        self._members = tuple(Member(self, device) for device in self.local)
 
     @property
     def size(self) -> int:
@@ -53,76 +58,66 @@ class Group:
         """
         if device not in self.local:
             raise InvalidHandleError(f"{device} is not one of the local members {list(self.local)} of this group")
-        return Member(self, device)
+        return self._members[self.local.index(device)]
 
-    def all_reduce(self, arrays: Sequence[Array], op: str = "sum", *, streams: Sequence[Stream] | None = None) -> None:
+    def again(self) -> Group:
+        """The group made again after it has failed, if the pods of all members still live; all must ask for it.
+
+        From then on `Emulator.group` gives the new one, too. A group whose pod is lost needs the job's next attempt.
+        """
+        if self._next is None:
+            self._next = Group(self._emulator, self.ranks, self.channel, self.generation + 1)
+            self._emulator.replace_group(self._next)
+        return self._next
+
+    def all_reduce(self, arrays: Sequence[Array], op: str = "sum", *, streams: Streams = None) -> None:
         """Every member gets the reduction of all members' arrays, in place. op: sum, product, min, max, average."""
         self._same(arrays)
-        for i, array in enumerate(arrays):
-            self._put("all_reduce", i, streams, array.dtype, array.size, op, -1, array, array)
+        self._each(streams, lambda i, member, stream: member.all_reduce(arrays[i], op, stream=stream))
 
-    def broadcast(self, arrays: Sequence[Array], root: int = 0, *, streams: Sequence[Stream] | None = None) -> None:
+    def broadcast(self, arrays: Sequence[Array], root: int = 0, *, streams: Streams = None) -> None:
         """Every member gets the root's array, in place. `root` is a global rank."""
         self._same(arrays)
-        for i, array in enumerate(arrays):
-            send = array if array.device.rank == root else None
-            self._put("broadcast", i, streams, array.dtype, array.size, "sum", root, send, array)
+        self._each(streams, lambda i, member, stream: member.broadcast(arrays[i], root, stream=stream))
 
-    def reduce(
-        self, arrays: Sequence[Array], root: int = 0, op: str = "sum", *, streams: Sequence[Stream] | None = None
-    ) -> None:
+    def reduce(self, arrays: Sequence[Array], root: int = 0, op: str = "sum", *, streams: Streams = None) -> None:
         """The root gets the reduction of all members' arrays, in place."""
         self._same(arrays)
-        for i, array in enumerate(arrays):
-            receive = array if array.device.rank == root else None
-            self._put("reduce", i, streams, array.dtype, array.size, op, root, array, receive)
+        self._each(streams, lambda i, member, stream: member.reduce(arrays[i], root, op, stream=stream))
 
-    def all_gather(self, arrays: Sequence[Array], *, streams: Sequence[Stream] | None = None) -> list[Array]:
+    def all_gather(self, arrays: Sequence[Array], *, streams: Streams = None) -> list[Array]:
         """Every member gets all members' arrays, stacked along a new first axis in rank order."""
         self._same(arrays)
-        results = []
-        for i, array in enumerate(arrays):
-            out = self._new(i, Spec(array.dtype, (self.size, *array.shape)))
-            self._put("all_gather", i, streams, array.dtype, array.size, "sum", -1, array, out, new=True)
-            results.append(out)
-        return results
+        return self._each(streams, lambda i, member, stream: member.all_gather(arrays[i], stream=stream))
 
-    def reduce_scatter(
-        self, arrays: Sequence[Array], op: str = "sum", *, streams: Sequence[Stream] | None = None
-    ) -> list[Array]:
+    def reduce_scatter(self, arrays: Sequence[Array], op: str = "sum", *, streams: Streams = None) -> list[Array]:
         """Member i gets the reduction of everyone's i-th part along the first axis."""
         self._same(arrays)
-        results = []
-        for i, array in enumerate(arrays):
-            out = self._new(i, Spec(array.dtype, (self._part(array), *array.shape[1:])))
-            self._put("reduce_scatter", i, streams, array.dtype, out.size, op, -1, array, out, new=True)
-            results.append(out)
-        return results
+        return self._each(streams, lambda i, member, stream: member.reduce_scatter(arrays[i], op, stream=stream))
 
-    def all_to_all(self, arrays: Sequence[Array], *, streams: Sequence[Stream] | None = None) -> list[Array]:
+    def all_to_all(self, arrays: Sequence[Array], *, streams: Streams = None) -> list[Array]:
         """Member i gets everyone's i-th part along the first axis, in rank order."""
         self._same(arrays)
-        results = []
-        for i, array in enumerate(arrays):
-            self._part(array)
-            out = self._new(i, array.spec)
-            count = array.size // self.size
-            self._put("all_to_all", i, streams, array.dtype, count, "sum", -1, array, out, new=True)
-            results.append(out)
-        return results
+        return self._each(streams, lambda i, member, stream: member.all_to_all(arrays[i], stream=stream))
 
-    def gather(
-        self, arrays: Sequence[Array], root: int = 0, *, streams: Sequence[Stream] | None = None
-    ) -> list[Array | None]:
+    def all_to_all_v(
+        self, arrays: Sequence[Array], counts: Sequence[Sequence[int]], *, streams: Streams = None
+    ) -> list[Array]:
+        """As `all_to_all`, with `counts[i][j]` rows of the first axis from member i to member j of the whole group."""
+        self._local(arrays)
+        if len(counts) != self.size or any(len(row) != self.size for row in counts):
+            raise KernelError(f"counts must be {self.size} rows of {self.size} numbers")
+
+        def call(i: int, member: Member, stream: Stream | None) -> Array:
+            due = [row[member.place] for row in counts]
+            return member.all_to_all_v(arrays[i], counts[member.place], due, stream=stream)
+
+        return self._each(streams, call)
+
+    def gather(self, arrays: Sequence[Array], root: int = 0, *, streams: Streams = None) -> list[Array | None]:
         """The root gets all members' arrays, stacked in rank order; the others get None."""
         self._same(arrays)
-        results: list[Array | None] = []
-        for i, array in enumerate(arrays):
-            at_root = array.device.rank == root
-            out = self._new(i, Spec(array.dtype, (self.size, *array.shape))) if at_root else None
-            self._put("gather", i, streams, array.dtype, array.size, "sum", root, array, out, new=at_root)
-            results.append(out)
-        return results
+        return self._each(streams, lambda i, member, stream: member.gather(arrays[i], root, stream=stream))
 
     def scatter(
         self,
@@ -131,48 +126,59 @@ class Group:
         dtype: str = "f32",
         root: int = 0,
         *,
-        streams: Sequence[Stream] | None = None,
+        streams: Streams = None,
     ) -> list[Array]:
         """Member i gets part i of the root's array [size, *shape]; elsewhere `array` is None."""
-        results = []
-        for i, device in enumerate(self.local):
-            send = array if device.rank == root else None
-            out = self._new(i, Spec(dtype, tuple(shape)))
-            self._put("scatter", i, streams, dtype, out.size, "sum", root, send, out, new=True)
-            results.append(out)
-        return results
+        return self._each(streams, lambda i, member, stream: member.scatter(array, shape, dtype, root, stream=stream))
 
-    def barrier(self, *, streams: Sequence[Stream] | None = None) -> None:
+    def barrier(self, *, streams: Streams = None) -> None:
         """Hold every member's stream until all have come."""
-        for i in range(len(self.local)):
-            self._put("barrier", i, streams, "f32", 0, "sum", -1, None, None)
-        self._emulator.connection.flush()
+        self._each(streams, lambda i, member, stream: member.barrier(stream=stream))
 
     def send(self, array: Array, to: int, *, stream: Stream | None = None) -> None:
         """Send an array to another member (global rank), which must `recv` it."""
-        place = self.local.index(array.device)
-        streams = None if stream is None else {place: stream}
-        self._put("send", place, streams, array.dtype, array.size, "sum", to, array, None)
-        self._emulator.connection.flush()
+        self.member(array.device).send(array, to=to, stream=stream)
 
     def recv(
         self, device: Device, shape: Sequence[int], dtype: str = "f32", *, source: int, stream: Stream | None = None
     ) -> Array:
         """Receive an array that member `source` (global rank) sends to `device`."""
-        place = self.local.index(device)
-        out = self._new(place, Spec(dtype, tuple(shape)))
-        streams = None if stream is None else {place: stream}
-        self._put("recv", place, streams, dtype, out.size, "sum", source, None, out, new=True)
-        self._emulator.connection.flush()
-        return out
+        return self.member(device).recv(shape, dtype, source=source, stream=stream)
 
-    def _new(self, place: int, spec: Spec) -> Array:
-        return Array(self.local[place], spec, self._emulator.connection.handle())
+    def start(self, kind: str, *arguments: Any, **settings: Any) -> Handle[list[Any]]:
+        """Make a call beside the program's other work, on streams of the group's own; see `Member.start`.
 
-    def _part(self, array: Array) -> int:
-        if not array.shape or array.shape[0] % self.size:
-            raise KernelError(f"the first axis of {array.spec} does not divide into {self.size} parts")
-        return array.shape[0] // self.size
+        Args:
+            kind: name of the method, such as ``all_reduce``.
+            arguments, settings: of that method, without `streams`; lists have one entry per local member.
+        """
+        handles = []
+        with self._held():
+            for i, member in enumerate(self._members):
+                own = [argument[i] if _per_member(argument) else argument for argument in arguments]
+                if kind == "all_to_all_v" and len(own) == 2:
+                    own = [own[0], own[1][member.place], [row[member.place] for row in own[1]]]
+                handles.append(member.start(kind, *own, **settings))
+        events = [event for handle in handles for event in handle._events]
+        return Handle([handle.result for handle in handles], events, [s for handle in handles for s in handle._streams])
+
+    def _each(self, streams: Streams, call: Callable[[int, Member, Stream | None], Result]) -> list[Result]:
+        with self._held():
+            return [call(i, member, None if streams is None else streams[i]) for i, member in enumerate(self._members)]
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Send the calls of a list together."""
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding = False
+            self._emulator.connection.flush()
+
+    def _local(self, arrays: Sequence[Array]) -> None:
+        if tuple(array.device for array in arrays) != self.local:
+            raise KernelError(f"this call needs one array on each of {list(self.local)}, not {list(arrays)}")
 
     def _same(self, arrays: Sequence[Array]) -> None:
         devices = tuple(array.device for array in arrays)
@@ -182,92 +188,6 @@ class Group:
                 f"not {list(arrays)}"
             )
 
-    def _put(
-        self,
-        kind: str,
-        place: int,
-        streams: Any,
-        dtype: str,
-        count: int,
-        op: str,
-        peer: int,
-        send: Array | None,
-        receive: Array | None,
-        *,
-        new: bool = False,
-        flush: bool = False,
-    ) -> None:
-        device = self.local[place]
-        stream = device.ordinal if streams is None else streams[place].handle
-        number = 0 if kind in ("send", "recv") else next(self._numbers[place])
-        command = ["collective", stream, kind, self.ranks, number, dtype, count, op, peer, self._channel]
-        command += [
-            None if send is None else send.handle,
-            None if receive is None else receive.handle,
-            list(receive.shape) if new and receive is not None else None,
-        ]
-        connection = self._emulator.connection
-        connection.record(command)
-        if flush or place == len(self.local) - 1:
-            # Others wait for us: do not sit on the call until the batch is full.
-            connection.flush()
 
-
-class Member:
-    """One device's part in a group: the calls of a program that runs once per device, as those of MPI and NCCL.
-
-    A call is recorded and carried out when all members have made it; members of one pod may make theirs one after the
-    other, because nothing here waits.
-
-    Attributes:
-        device: the member.
-        place: among the group's ranks, counted from 0.
-        size: number of members.
-    """
-
-    def __init__(self, group: Group, device: Device) -> None:
-        self.device = device
-        self.place = group.ranks.index(device.rank)
-        self.size = group.size
-        self._group = group
-        self._local = group.local.index(device)
-
-    def all_reduce(self, array: Array, op: str = "sum", *, stream: Stream | None = None) -> None:
-        """The reduction of all members' arrays, in place. op: sum, product, min, max, average."""
-        self._put("all_reduce", stream, array.spec.dtype, array.size, op, -1, array, array)
-
-    def broadcast(self, array: Array, root: int = 0, *, stream: Stream | None = None) -> None:
-        """The root's array, in place. `root` is a global rank."""
-        send = array if self.device.rank == root else None
-        self._put("broadcast", stream, array.dtype, array.size, "sum", root, send, array)
-
-    def all_gather(self, array: Array, *, out: Array | None = None, stream: Stream | None = None) -> Array:
-        """All members' arrays in rank order: stacked along a new first axis, or written into `out`.
-
-        Raises:
-            KernelError: `out` has another dtype or number of elements.
-        """
-        if out is not None and (out.dtype, out.size) != (array.dtype, array.size * self.size):
-            raise KernelError(f"{self.size} times {array.spec} do not go into {out.spec}")
-        result = self._group._new(self._local, Spec(array.dtype, (self.size, *array.shape))) if out is None else out
-        self._put("all_gather", stream, array.dtype, array.size, "sum", -1, array, result, new=out is None)
-        return result
-
-    def reduce_scatter(self, array: Array, op: str = "sum", *, stream: Stream | None = None) -> Array:
-        """This member's part, along the first axis, of the reduction of all members' arrays."""
-        spec = Spec(array.dtype, (self._group._part(array), *array.shape[1:]))
-        result = self._group._new(self._local, spec)
-        self._put("reduce_scatter", stream, array.dtype, result.size, op, -1, array, result, new=True)
-        return result
-
-    def send(self, array: Array, *, to: int, stream: Stream | None = None) -> None:
-        """Send an array to another member (global rank), which must `recv` it."""
-        self._group.send(array, to, stream=stream)
-
-    def recv(self, shape: Sequence[int], dtype: str = "f32", *, source: int, stream: Stream | None = None) -> Array:
-        """Receive an array that member `source` (global rank) sends."""
-        return self._group.recv(self.device, shape, dtype, source=source, stream=stream)
-
-    def _put(self, kind: str, stream: Stream | None, *words: Any, new: bool = False) -> None:
-        streams = None if stream is None else {self._local: stream}
-        self._group._put(kind, self._local, streams, *words, new=new, flush=True)
+def _per_member(argument: object) -> bool:
+    return isinstance(argument, Sequence) and any(isinstance(one, Array) for one in argument)
