@@ -119,7 +119,7 @@ def test_each_gradient_agrees_with_the_reference():
         ("layer_norm_backward", second_zero),
         ("attention_qkv_backward", lambda results: (results[0] * np.asarray(0.5, results[0].dtype),)),
         ("gelu_backward", lambda results: (results[0] * np.asarray(1.05, results[0].dtype),)),
-        ("softmax_cross_entropy_backward", lambda results: (results[0] * np.asarray(0.5, results[0].dtype),)),
+        ("cross_entropy_shard_gradient", lambda results: (results[0] * np.asarray(0.5, results[0].dtype),)),
     ],
 )
 def test_a_planted_bug_in_a_backward_kernel_is_noticed(kernel, breaker):
