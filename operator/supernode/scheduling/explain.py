@@ -18,6 +18,7 @@ from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import MixRefusal, PoolRefusal, Reason, Unplaceable
+from supernode.scheduling.work import open_rows
 
 _LISTED: Final = 6  # domains or holders that a sentence names
 _GIB: Final = 2**30
@@ -42,7 +43,9 @@ def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str
         sentence = _mixed(result.mix, snapshot, demand)
     if result.reserved_for:
         pool = snapshot.pool(nearest.pool)
-        free = 0 if pool is None else int(np.bitwise_count(snapshot.device_free[pool.rows]).sum())
+        mask = demand.eligible.get(nearest.pool)
+        usable = None if pool is None else open_rows(snapshot, pool, demand, mask)
+        free = 0 if usable is None else int(np.bitwise_count(snapshot.device_free[usable]).sum())
         sentence = (
             f"{_asked(demand, snapshot)}; pool {nearest.pool} has {free} devices free, but they are kept for "
             f"{result.reserved_for}, which comes first and waits for more to end"
@@ -168,6 +171,8 @@ def _resource(demand: GangDemand, snapshot: Snapshot) -> str:
 
 def _accelerators(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
+    if not refusal.nodes:
+        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_who(refusal, snapshot)}"
     missing = demand.fewest * demand.devices - refusal.free
     if missing > 0:
         text += f"; {missing} more {'is' if missing == 1 else 'are'} missing"
@@ -291,6 +296,13 @@ def _brief(refusal: PoolRefusal, demand: GangDemand) -> str:
 
 
 def _pool_numbers(refusal: PoolRefusal) -> str:
+    if refusal.excluded and not refusal.nodes:
+        those = "the one node" if refusal.excluded == 1 else f"none of the {refusal.excluded} nodes"
+        verb = "is not" if refusal.excluded == 1 else "is"
+        return (
+            f"{those} of pool {refusal.pool} {verb} ready and open to this job (cordons, taints, its node selector and "
+            "affinity decide that)"
+        )
     text = f"pool {refusal.pool} has {_count(refusal.devices, 'device')} on {_count(refusal.nodes, 'node')}"
     if refusal.excluded:
         text += f" ({refusal.excluded} more not ready or closed to this job)"
@@ -299,10 +311,11 @@ def _pool_numbers(refusal: PoolRefusal) -> str:
 
 def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     """`: sn-0 0, sn-1 4`, free devices by domain of the innermost level that names few enough; empty if none does."""
-    asked = ("where", refusal.pool, demand.constraints, demand.slices)
+    mask = demand.eligible.get(refusal.pool)
+    asked = ("where", refusal.pool, demand.constraints, demand.slices, id(mask))
     if asked not in snapshot.memo:
-        snapshot.memo[asked] = _free_by_domain(refusal, snapshot, demand)
-    return str(snapshot.memo[asked])
+        snapshot.memo[asked] = _free_by_domain(refusal, snapshot, demand), mask  # kept: its id must stay its own
+    return str(snapshot.memo[asked][0])
 
 
 def _free_by_domain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
@@ -310,15 +323,15 @@ def _free_by_domain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand
     if pool is None:
         return ""
     free = np.zeros(len(snapshot.node_names), dtype=np.int64)
-    free[pool.rows] = np.bitwise_count(snapshot.device_free[pool.rows])
-    inside = np.zeros(len(snapshot.node_names), dtype=np.int64)
-    inside[pool.rows] = 1
+    inside = open_rows(snapshot, pool, demand, demand.eligible.get(pool.name))
+    free[inside] = np.bitwise_count(snapshot.device_free[inside])
     pieces: list[str] = []
     left_out = 0
     for topology in snapshot.topologies:
-        members = inside[topology.node_rows].astype(np.bool_)
+        members = inside[topology.node_rows]
         if not members.any() or anchor_level(topology, demand) is None:
             continue
+        inside[topology.node_rows] = False  # a node that several groups hold is told of once
         for level in range(len(topology.levels) - 1, -1, -1):
             where = topology.node_domain[members, level]
             domains = np.unique(where)
@@ -357,7 +370,9 @@ def _never(refusal: PoolRefusal, demand: GangDemand) -> str:
     if refusal.fits_empty >= demand.fewest:
         return ""
     where = f"an empty {refusal.level}" if refusal.level and refusal.level != NODE_LEVEL else "empty nodes"
-    return f"; waiting won't help: even {where} would take only {_count(refusal.fits_empty, 'worker')}"
+    text = f"; waiting won't help: even {where} would take only {_count(refusal.fits_empty, 'worker')}"
+    closed = refusal.excluded
+    return text + (f" as long as {_count(closed, 'node')} {'is' if closed == 1 else 'are'} closed" if closed else "")
 
 
 def _amount(resource: str, amount: int) -> str:

@@ -253,6 +253,28 @@ def roll_up(
     return Tree(topology, tuple(reversed(result)), runs, units, quanta, {}, {}, {} if memo is None else memo)
 
 
+@lru_cache(maxsize=64)
+def _overlap(topologies: tuple[Topology, ...]) -> bool:
+    """Whether any node is in several of these groups."""
+    rows = np.concatenate([topology.node_rows for topology in topologies])
+    return bool(np.unique(rows).size < rows.size)
+
+
+def disjoint(trees: list[Tree]) -> list[Tree]:
+    """The trees with each node counted once: where several groups hold it, in the first of them."""
+    if len(trees) < 2 or not _overlap(tuple(tree.topology for tree in trees)):
+        return trees
+    seen = np.zeros(max(int(tree.topology.node_rows.max(initial=0)) for tree in trees) + 1, dtype=np.bool_)
+    result: list[Tree] = []
+    for tree in trees:
+        rows = tree.topology.node_rows
+        per_row = np.zeros(seen.size, dtype=np.int64)
+        per_row[rows] = np.where(seen[rows], 0, tree.caps[tree.depth])
+        seen[rows] = True
+        result.append(roll_up(tree.topology, per_row, tree.quanta))
+    return result
+
+
 def outside(rows: Int32, topologies: tuple[Topology, ...], nodes: int) -> Int32:
     """Those of `rows` that are in no domain of any group."""
     inside = np.zeros(nodes, dtype=np.bool_)

@@ -22,7 +22,7 @@ import numpy as np
 
 from supernode.errors import ChipError, ModelError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.fit import Tree, roll_up
+from supernode.scheduling.fit import Tree, disjoint, roll_up
 from supernode.scheduling.mixclock import Clock, Run
 from supernode.scheduling.mixdescent import descend
 from supernode.scheduling.score import EQUAL
@@ -187,7 +187,7 @@ class Mixer:
                 per_row[scope] = room.per_row[scope]
                 trees = [roll_up(tree.topology, per_row, tree.quanta) for tree in trees]
                 trees = [tree for tree in trees if tree.caps[0].any()]
-            most = sum(int(tree.caps[0].sum()) for tree in trees)
+            most = sum(int(tree.caps[0].sum()) for tree in disjoint(trees))
             if scope is None and room.loose.size:
                 most += int(loose_caps(per_row, room.loose, self.demand).sum())
             most = min(most, self.allowed.get(room.pool.name, most))

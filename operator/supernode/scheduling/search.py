@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.fit import Tree, outside, roll_up
+from supernode.scheduling.fit import Tree, disjoint, outside, roll_up
 from supernode.scheduling.improve import MOST_NODES, Descent
 from supernode.scheduling.score import (
     Option,
@@ -210,6 +210,7 @@ class Search:
 
     def _anywhere(self, trees: list[Tree], loose: Int64, quantum: int) -> list[Option]:
         """The gang over several outermost domains, groups or loose nodes of the pool."""
+        trees = disjoint(trees)
         caps = np.concatenate([*(tree.caps[0] for tree in trees), loose])
         if int(caps.sum()) < self.workers:
             return []

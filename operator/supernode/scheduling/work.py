@@ -19,7 +19,7 @@ import numpy as np
 
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES, GangDemand, Key, Mask
-from supernode.scheduling.fit import Tree, fits_on, roll_up
+from supernode.scheduling.fit import Tree, disjoint, fits_on, roll_up
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.search import anchor_level, loose_caps, loose_rows
 from supernode.scheduling.snapshot import Bool, Holding, Int64, PoolInfo, Snapshot, resource_vector
@@ -60,7 +60,8 @@ class Room:
         if anchored or one_node:
             most = max((tree.most(anchor) for tree, anchor in self.trees), default=0)
             return max(most, int(loose.max(initial=0))) if one_node else most
-        return sum(int(tree.caps[0].sum()) for tree, _ in self.trees) + int(loose.sum())
+        trees = disjoint([tree for tree, _ in self.trees])
+        return sum(int(tree.caps[0].sum()) for tree in trees) + int(loose.sum())
 
 
 class Work:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.unit.scheduling.clusters import (
     ASCEND,
     MODEL,
     a_gang,
+    a_group,
     a_node,
     a_pool,
     a_state,
@@ -25,7 +28,8 @@ from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
-from supernode.scheduling.unplaceable import Reason, Unplaceable
+from supernode.scheduling.topology import Level
+from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
 from supernode.steptime.model import ModelShape, Parallelism
 
 
@@ -190,13 +194,64 @@ def test_placed() -> None:
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_has_words(reason: Reason) -> None:
-    from supernode.scheduling.unplaceable import PoolRefusal
-
     state = a_state()
     result = Unplaceable(reason, (PoolRefusal("dcu", reason, limit=1, detail="because"),))
     text = explain(result, state.snapshot(), a_gang())
     assert len(text) > 20
     assert not text.endswith(".")
+
+
+def test_nodes_that_are_closed() -> None:
+    """What nobody may use is not told as free, and not as something that waiting would bring."""
+    closed = [a_node(f"dcu-{i}", "spine-0", f"sn-{i // 2}", usable=False) for i in range(4)]
+    code, text = answer(a_state(closed), a_gang())
+    assert code == Reason.INSUFFICIENT_ACCELERATORS
+    assert text == (
+        "needs 2 workers x 2 hygon.com/hcu (4 devices); none of the 4 nodes of pool dcu is ready and open to this job "
+        "(cordons, taints, its node selector and affinity decide that)"
+    )
+    assert "; the one node of pool dcu is not ready and open to" in answer(a_state(closed[:1]), a_gang())[1]
+    half = [*closed[:2], *(a_node(f"dcu-{i}", "spine-0", "sn-1") for i in (2, 3))]
+    assert answer(a_state(half), a_gang(workers=3))[1] == (
+        "needs 3 workers x 2 hygon.com/hcu (6 devices); pool dcu has 4 devices on 2 nodes (2 more not ready or closed "
+        "to this job), 4 free: sn-1 4; 2 more are missing; waiting won't help: even empty nodes would take only 2 "
+        "workers as long as 2 nodes are closed"
+    )
+    state = a_state()
+    mask = np.asarray([False, True, True, True])
+    demand = a_gang(workers=4).with_eligible({"dcu": mask})
+    assert "6 free: sn-0 2, sn-1 4" in answer(state, demand)[1]
+
+
+def test_a_node_of_two_groups_is_told_of_once() -> None:
+    nodes = [
+        a_node(f"n{i}", groups={"scalex": ("spine-0", f"sn-{i // 2}"), "racks": (f"rack-{i % 2}",)}) for i in range(4)
+    ]
+    nodes.append(a_node("n9", groups={"racks": ("rack-1",)}))
+    groups = [a_group(), a_group("racks", (Level("rack", 100e9, 5e-6),))]
+    text = answer(a_state(nodes, groups=groups), a_gang(workers=6))[1]
+    assert "10 free: rack-0 4, rack-1 6; 2 more are missing" in text
+
+
+def test_waiting_for_others() -> None:
+    """Reasons that the operator gives: each with its numbers."""
+    state = half_full()
+    demand = a_gang("a/x", 4)
+    numbers = PoolRefusal("dcu", Reason.SUSPENDED, nodes=4, devices=8, free=4)
+    suspended = Unplaceable(Reason.SUSPENDED, (numbers,))
+    assert explain(suspended, state.snapshot(), demand) == (
+        "needs 4 workers x 2 hygon.com/hcu (8 devices), but is suspended and holds nothing; pool dcu has 8 devices on "
+        "4 nodes, 4 free; it queues again when spec.runPolicy.suspend is false"
+    )
+    numbers = replace(numbers, code=Reason.WAITING_FOR_PREEMPTION, detail="b/y", used=90)
+    assert explain(Unplaceable(numbers.code, (numbers,)), state.snapshot(), demand) == (
+        "needs 4 workers x 2 hygon.com/hcu (8 devices); pool dcu has 8 devices on 4 nodes, 4 free; starts when b/y has "
+        "given way, doing 90 s of work again"
+    )
+    numbers = replace(numbers, code=Reason.WAITING_FOR_REPAIR, detail="", used=0)
+    assert explain(Unplaceable(numbers.code, (numbers,)), state.snapshot(), demand).endswith(
+        "4 free; waits until a part of it is repaired"
+    )
 
 
 def test_alternatives_by_step_time() -> None:

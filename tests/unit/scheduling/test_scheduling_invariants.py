@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.scheduling.clusters import a_node, a_random_gang, a_random_state, a_state
+from tests.unit.scheduling.clusters import a_gang, a_group, a_node, a_random_gang, a_random_state, a_state
 
 from supernode.scheduling.cycle import plan_cycle, with_claim
 from supernode.scheduling.demand import GangDemand
@@ -17,6 +17,7 @@ from supernode.scheduling.placement import Placement
 from supernode.scheduling.shares import queue_order
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.state import State
+from supernode.scheduling.topology import Level
 from supernode.scheduling.unplaceable import Unplaceable
 
 seeds = st.integers(0, 2**32 - 1)
@@ -230,6 +231,32 @@ def test_a_cycle_never_gives_a_device_twice(seed: int) -> None:
             assert isinstance(decision.result, Unplaceable)
     shuffled = plan_cycle(snapshot, dice.sample(gangs, len(gangs)))
     assert [d.demand.key for d in shuffled] == [d.demand.key for d in decisions]
+
+
+@given(seeds)
+@settings(max_examples=60, deadline=None)
+def test_nodes_in_several_groups_are_used_once(seed: int) -> None:
+    """Two groups over partly the same nodes: no device twice, and all of the room is found."""
+    dice = random.Random(seed)
+    nodes = []
+    for index in range(dice.randint(1, 8)):
+        groups: dict[str, tuple[str | None, ...]] = {}
+        if dice.random() < 0.8:
+            groups["scalex"] = (f"spine-{dice.randrange(2)}", f"sn-{dice.randrange(2)}")
+        if dice.random() < 0.8:
+            groups["racks"] = (f"rack-{dice.randrange(2)}",)
+        nodes.append(a_node(f"n{index}", groups=groups))
+    state = a_state(nodes, groups=[a_group(), a_group("racks", (Level("rack", 100e9, 5e-6),))])
+    demand = a_gang(workers=dice.randint(1, 10), devices=dice.choice([1, 2]))
+    snapshot = state.snapshot()
+    result = place(snapshot, demand)
+    room = sum(2 // demand.devices for _ in nodes)
+    assert isinstance(result, Placement) == (demand.workers <= room)
+    if isinstance(result, Placement):
+        state.claim(demand.key, result, demand.request)
+        assert len({(worker.node, device) for worker in result.workers for device in worker.devices}) == (
+            demand.workers * demand.devices
+        )
 
 
 def test_a_large_gang_gets_in_under_a_stream_of_small_ones() -> None:
