@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from supernode.errors import InputError
+from supernode.errors import ChipError, InputError, ModelError
 from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.placement import StageShare, WorkerPlacement
 from supernode.scheduling.score import innermost, link_levels
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.stores import NO_STORAGE, StorageUse, far_from, storage_at
@@ -92,8 +93,8 @@ class Clock:
             self._known[key] = predict_mixed(stages, self._model, self._cut, borders)
         return self._known[key]
 
-    def step(self, runs: Sequence[Run]) -> MixedStepTime | Shortage:
-        """The step on the links between exactly these nodes."""
+    def step(self, runs: Sequence[Run], layers: Sequence[Sequence[int]] | None = None) -> MixedStepTime | Shortage:
+        """The step on the links between exactly these nodes; `layers`: of each stage's chunks, if they are settled."""
         rows = np.concatenate([np.repeat(run.rows, run.takes) for run in runs])
         ranks = np.repeat(rows, self.demand.devices)
         each = self._cut.devices // self._cut.pipeline
@@ -101,7 +102,7 @@ class Clock:
         parts = [ranks[stage * each : (stage + 1) * each] for stage in range(self._cut.pipeline)]
         stages = [Stage(pool.chip, self._wiring(pool, part)) for pool, part in zip(pools, parts, strict=True)]
         storage = NO_STORAGE if self.demand.storage is None else self._storage(self.demand.storage, pools, rows)[0]
-        return predict_mixed(stages, self._model, self._cut, self._borders(pools, parts), storage)
+        return predict_mixed(stages, self._model, self._cut, self._borders(pools, parts), storage, layers)
 
     def far(self, runs: Sequence[Run]) -> int:
         """Stores of the gang that these nodes are not all close to."""
@@ -198,6 +199,26 @@ class Clock:
         devices = self._alone.devices
         nodes = np.arange(devices, dtype=np.int64) // max(1, share * self.demand.devices)
         return Stage(pool.chip, wiring_of(self._near(pool), np.vstack((np.zeros_like(nodes), nodes)), self._alone))
+
+
+def settled_step(
+    snapshot: Snapshot, demand: GangDemand, workers: Sequence[WorkerPlacement], stages: Sequence[StageShare]
+) -> MixedStepTime | None:
+    """The step of a gang that is placed by stages, wherever its workers are now; None = it can't be predicted."""
+    row = {name: index for index, name in enumerate(snapshot.node_names)}
+    pools = {name: snapshot.pool(name) for name in dict.fromkeys(worker.pool for worker in workers)}
+    runs: list[Run] = []
+    try:
+        for name, pool in pools.items():
+            if pool is None:
+                return None
+            rows = np.asarray([row[worker.node] for worker in workers if worker.pool == name], dtype=np.int64)
+            count = sum(stage.pool == name for stage in stages)
+            runs.append(Run(pool, count, rows, np.ones_like(rows)))
+        step = Clock(snapshot, demand).step(runs, [stage.chunks for stage in stages])
+    except (KeyError, InputError, ChipError, ModelError):
+        return None
+    return step if isinstance(step, MixedStepTime) else None
 
 
 def _border(levels: tuple[LinkLevel, ...], at: int) -> Links:

@@ -20,6 +20,8 @@ import numpy as np
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.devices import link_group, pick_devices
+from supernode.scheduling.mixclock import settled_step
+from supernode.scheduling.mixrepair import pool_by_pool
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.rescore import common_topology, step_on
@@ -29,6 +31,7 @@ from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.topology import NODE_LEVEL, Topology
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable
 from supernode.scheduling.work import Work, positions_of
+from supernode.steptime.predict import StepTime
 
 _NAMED = 6  # lost nodes that a refusal names
 
@@ -50,6 +53,8 @@ def plan_replacement(
     gone = {name for name in placement.nodes if name in set(lost)}
     if not gone:
         return placement
+    if placement.node_pools:
+        return pool_by_pool(snapshot, demand, placement, gone, plan_replacement)
     repair = _Repair(snapshot, demand, placement, gone)
     refusal = repair.anew() if len(gone) == len(placement.nodes) else repair.patch()
     return refusal if refusal is not None else repair.result()
@@ -63,6 +68,8 @@ def replace_ranks(
     Raises:
         InputError: the gang's pool is gone, or a node mask that does not belong to this snapshot.
     """
+    if placement.node_pools:
+        return None  # a gang over several pools moves whole, or not at all
     repair = _Repair(snapshot, demand, placement, (), closed=closed, ranks=ranks)
     return None if repair.stay() is not None else repair.result()
 
@@ -307,8 +314,19 @@ class _Repair:
         """The whole gang's place, with its step time."""
         level, domain = _common(self.snapshot, self.placement.group, set(self.rows))
         group = self.topology.name if self.topology is not None and level else self.placement.group
-        predicted = step_on(self.snapshot, self.pool, self.demand, self.rows)
-        return Placement.of(self.demand.key, self.workers, group=group, level=level, domain=domain, predicted=predicted)
+        stages = self.placement.stages
+        predicted: StepTime | None = settled_step(self.snapshot, self.demand, self.workers, stages) if stages else None
+        if not stages:
+            predicted = step_on(self.snapshot, self.pool, self.demand, self.rows)
+        return Placement.of(
+            self.demand.key,
+            self.workers,
+            group=group,
+            level=level,
+            domain=domain,
+            predicted=predicted,
+            stages=stages,
+        )
 
     def _level(self, level: int) -> str:
         if level < 0 or self.topology is None:

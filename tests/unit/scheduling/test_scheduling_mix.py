@@ -17,6 +17,7 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.repair import plan_replacement
 from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.unplaceable import Reason, Unplaceable
@@ -199,3 +200,30 @@ def test_without_stages_a_gang_stays_in_one_pool(changes: dict[str, object]) -> 
     result = place(two_pools(4, 4).snapshot(), a_mix(**changes))
     assert isinstance(result, Unplaceable)
     assert result.mix is None
+
+
+def test_a_lost_node_is_replaced_in_its_own_pool() -> None:
+    """Every stage keeps its pool and its layers; the new node is in the same spine, and nobody else moves."""
+    nodes = [a_node(f"d{i}", f"s{i // 5}", "x") for i in range(10)]
+    nodes += [a_node(f"a{i}", f"s{i // 5}", "x", pool="npu") for i in range(10)]
+    state = a_state(nodes, [a_pool(), a_pool("npu", ASCEND)])
+    demand = a_mix(constraints=required("spine"), model=replace(MODEL, layers=48))
+    before = place(state.snapshot(), demand)
+    assert isinstance(before, Placement)
+    assert set(before.pools) == {"dcu", "npu"}
+    state.claim(demand.key, before, demand.request)
+    for pool in ("dcu", "npu"):
+        lost = next(worker for worker in before.workers if worker.pool == pool)
+        after = plan_replacement(state.snapshot(), demand, before, {lost.node})
+        assert isinstance(after, Placement), after
+        assert after.stages == before.stages
+        assert (after.pool, after.level, after.domain) == (before.pool, before.level, before.domain)
+        assert [w.pool for w in after.workers] == [w.pool for w in before.workers]
+        assert {new.rank for old, new in zip(before.workers, after.workers, strict=True) if old != new} == {lost.rank}
+        assert after.predicted is not None
+        assert before.predicted is not None
+        assert after.predicted.seconds == pytest.approx(before.predicted.seconds, rel=0.05)
+    spare = {f"a{i}" for i in (range(5) if before.domain[0] == "s0" else range(5, 10))}
+    none = plan_replacement(state.snapshot(), demand, before, spare)
+    assert isinstance(none, Unplaceable)
+    assert none.nearest.pool == "npu"
