@@ -7,6 +7,7 @@ floats too; all of them are whole and below 2^53, where floats are exact. Operat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +37,15 @@ def choose(condition: Num, one: Num, other: Num) -> Num:
     if type(condition) is _Array:
         return np.where(condition, one, other)
     return one if condition else other
+
+
+def either(condition: Num, one: Callable[[], Num], other: Callable[[], Num]) -> Num:
+    """`choose`, but what nothing needs is not computed."""
+    if type(condition) is not _Array:
+        return one() if condition else other()
+    if condition.all():
+        return one()
+    return np.where(condition, one(), other()) if condition.any() else other()
 
 
 def root(value: Num) -> Num:

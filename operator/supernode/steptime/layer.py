@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, choose, largest, split
+from supernode.steptime.arithmetic import Num, either, largest, split
 from supernode.steptime.calibration import ATTENTION_BACKWARD, ATTENTION_SHORT, family_of
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.model import ModelShape
@@ -96,19 +96,24 @@ def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     length = model.sequence_length
     rows = split(length, cuts.context)
     rates = training_rates(chip, model.dtype)
-    # Two products of 2 x rows x length x head, half of it masked; five products backward.
-    flops = 2.0 * heads * rows * length * model.head
-    moved = 4 * heads * rows * model.head * rates.width / rates.memory
-    once = largest(flops * (1 + ATTENTION_SHORT / length) / rates.attention, moved)
-    fused = Passes(rates.launch + once, rates.launch + ATTENTION_BACKWARD * once)
+
+    def fused() -> Num:
+        # Two products of 2 x rows x length x head, half of it masked.
+        flops = 2.0 * heads * rows * length * model.head
+        moved = 4 * heads * rows * model.head * rates.width / rates.memory
+        return largest(flops * (1 + ATTENTION_SHORT / length) / rates.attention, moved)
+
     plain = plain_core(chip, cuts)
     if plain is False:
-        return fused
+        once = fused()
+        return Passes(rates.launch + once, rates.launch + ATTENTION_BACKWARD * once)
     timer = _Timer(rates)
     timer.product(rows, length, model.head, heads)
     timer.product(rows, model.head, length, heads)
     timer.moved(family_of(chip.name).score_passes * heads * rows * length * rates.width)
-    return Passes(choose(plain, timer.forward, fused.forward), choose(plain, timer.backward, fused.backward))
+    forward = either(plain, lambda: timer.forward, lambda: rates.launch + fused())
+    backward = either(plain, lambda: timer.backward, lambda: rates.launch + ATTENTION_BACKWARD * fused())
+    return Passes(forward, backward)
 
 
 def plain_core(chip: Chip, cuts: Cuts) -> Num:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, choose, smallest
+from supernode.steptime.arithmetic import Num, choose, either, smallest
 from supernode.steptime.calibration import family_of
 from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts
@@ -55,12 +55,15 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     tokens = tokens_per_device(model, cuts)
     activations = tokens * (model.hidden_size * float(width))
     passes = 2 + cuts.full  # forward, backward, and forward again
-    gather = transfer_seconds("all_gather", activations, wiring.tensor)
-    scatter = transfer_seconds("reduce_scatter", activations, wiring.tensor)
-    reduce = transfer_seconds("all_reduce", activations, wiring.tensor)
-    # Behind attention and behind the feed-forward part, where tokens that visit several experts travel several times.
-    parts = 1 + choose(cuts.sequence_parallel > 0, model.experts_per_token, 1)
-    tensor = passes * parts * choose(cuts.sequence_parallel > 0, gather + scatter, reduce)
+
+    def pieces() -> Num:
+        gather = transfer_seconds("all_gather", activations, wiring.tensor)
+        # Behind attention and behind the feed-forward part, where tokens that visit several experts travel so often.
+        return (1 + model.experts_per_token) * (gather + transfer_seconds("reduce_scatter", activations, wiring.tensor))
+
+    tensor = passes * either(
+        cuts.sequence_parallel > 0, pieces, lambda: 2 * transfer_seconds("all_reduce", activations, wiring.tensor)
+    )
     overlap = family_of(chip.name).tensor_overlap * cuts.sequence_parallel
     hidden = smallest(overlap * tensor, compute)
     key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
@@ -107,13 +110,16 @@ def data_seconds(
     # Experts have fewer replicas, but their ring has the same links at its widest, and its volume is nearly the same.
     count = weights.dense + weights.experts * (replicas > cuts.expert)
     links = crowded(wiring.data, cuts.devices)
-    reduce = transfer_seconds("all_reduce", count * GRADIENT_BYTES, links)
-    pieces = choose(alone, layers, 1.0)
-    scatter = pieces * transfer_seconds("reduce_scatter", count * GRADIENT_BYTES / pieces, links)
-    gather = pieces * transfer_seconds("all_gather", count * kept_bytes(model.dtype) / pieces, links)
-    split = choose(alone, cuts.micro_batches, 1) * scatter
-    split = split + choose(alone & (cuts.zero_stage == 3), 2 * cuts.micro_batches, 1) * gather
-    return choose(cuts.zero_stage == 0, reduce, split) * (replicas > 1)
+
+    def split() -> Num:
+        pieces = choose(alone, layers, 1.0)
+        scatter = pieces * transfer_seconds("reduce_scatter", count * GRADIENT_BYTES / pieces, links)
+        gather = pieces * transfer_seconds("all_gather", count * kept_bytes(model.dtype) / pieces, links)
+        often = choose(alone & (cuts.zero_stage == 3), 2 * cuts.micro_batches, 1)
+        return choose(alone, cuts.micro_batches, 1) * scatter + often * gather
+
+    whole = either(cuts.zero_stage == 0, lambda: transfer_seconds("all_reduce", count * GRADIENT_BYTES, links), split)
+    return whole * (replicas > 1)
 
 
 def optimizer_seconds(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weights) -> Num:
