@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from supernode import names
+from supernode.commands import run_model
 from supernode.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,13 +39,17 @@ _GRACE: Final = 5.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags; each has a variable, so that a pod needs no arguments."""
     _add_settings(parser)
-    commands = parser.add_subparsers(dest="emulator_command", metavar="[exec|kernels]")
+    commands = parser.add_subparsers(dest="emulator_command", metavar="[exec|kernels|run]")
     beside = commands.add_parser("exec", help="run a command beside an emulator", description=_exec.__doc__)
     beside.add_argument("--chip", default=argparse.SUPPRESS, help="chip to emulate (default: $SUPERNODE_CHIP)")
     beside.add_argument("--devices", type=int, default=argparse.SUPPRESS, help="number of devices (default: 1)")
     beside.add_argument("--memory-gib", type=float, default=argparse.SUPPRESS, help="memory of a device")
     beside.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
     commands.add_parser("kernels", help="print the kernel table", description="Print the kernel table.")
+    model = commands.add_parser(
+        "run", help="run an ONNX model and say how long it takes", description=run_model.run.__doc__
+    )
+    run_model.configure(model)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -98,10 +103,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Dispatch to the sidecar, `exec` or `kernels`."""
+    """Dispatch to the sidecar, or to one of its subcommands."""
     ours = _limit_threads(getattr(args, "threads", "1"))
     if args.emulator_command == "kernels":
         return _kernels()
+    if args.emulator_command == "run":
+        return run_model.run(args)
     if args.emulator_command == "exec":
         return _exec(args, ours)
     return _serve(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ def test_more_work_takes_no_less_time(m: int, n: int, k: int) -> None:
     one = seconds(CHIP, "matmul", Spec("bf16", (m, k)), Spec("bf16", (k, n)))
     two = seconds(CHIP, "matmul", Spec("bf16", (2 * m, k)), Spec("bf16", (k, n)))
     assert two >= one > 0
+
+
+def test_bytes_run_at_the_rate_of_f16_where_the_sheet_is_silent() -> None:
+    a, b, zero = Spec("i8", (512, 1024)), Spec("i8", (1024, 256)), Spec("i8", ())
+    assert "int8" not in CHIP.tflops
+    assert seconds(CHIP, "integer_matmul", a, b, zero, zero) == gemm_seconds(CHIP, 512, 256, 1024, "f16")
+    known = find_chip("nvidia-a100-80g-sxm")
+    assert known.tflops["int8"] > known.tflops["f16"]
+    assert seconds(known, "integer_matmul", a, b, zero, zero) == gemm_seconds(known, 512, 256, 1024, "int8")
+    lacks = replace(known, tflops={"f16": 100.0, "int8": 0.0})
+    with pytest.raises(ChipError, match="does not compute in int8"):
+        seconds(lacks, "integer_matmul", a, b, zero, zero)
 
 
 def test_a_missing_figure_says_what_to_write() -> None:

@@ -175,6 +175,11 @@ class Connection:
                 raise self._lost(exc) from exc
 
     @property
+    def calls(self) -> int:
+        """The number of the call that was made last; `call` of an error is such a number."""
+        return self._number
+
+    @property
     def answers(self) -> int:
         """Answers so far: what was sent before the latest has been read by the sidecar."""
         return self._drained

@@ -205,7 +205,7 @@ KERNELS: Final = (
         examples=(example((3, 5), dtype="i32"),),
     ),
     Kernel(
-        "quantize",
+        "quantise_with_zero",
         ("x", "scale", "zero"),
         NUMBERS,
         _quantize_shape,

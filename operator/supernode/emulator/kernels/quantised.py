@@ -1,7 +1,7 @@
 """Products of 8-bit integers, and windows as columns for convolutions of them.
 
 Flows in: `i8` or `u8` arrays with zero points. Flows out: `i32`, exact (wrapping around like the device's integers).
-Not here: scales (`formats.quantize` applies them).
+Not here: scales (`formats` applies them).
 """
 
 from __future__ import annotations

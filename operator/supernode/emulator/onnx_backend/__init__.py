@@ -15,6 +15,7 @@ from typing import Final
 
 from supernode.emulator.onnx_backend.backend import EmulatorBackend, Prepared
 from supernode.emulator.onnx_backend.profile import Profile, Row, by_operator
+from supernode.emulator.onnx_backend.sidecar import find_device
 
 prepare: Final = EmulatorBackend.prepare
 run_model: Final = EmulatorBackend.run_model
@@ -28,6 +29,7 @@ __all__ = [
     "Profile",
     "Row",
     "by_operator",
+    "find_device",
     "is_compatible",
     "prepare",
     "run_model",

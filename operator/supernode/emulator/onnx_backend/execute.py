@@ -6,6 +6,7 @@ node that needs it, and its device memory with it. Not here: what an operator is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from supernode.emulator.onnx_backend.profile import Profile
 from supernode.emulator.onnx_backend.values import STRING, Tensor, Value
 from supernode.errors import EmulatorError, InputError, ModelError
 
+#: Nodes whose calls are remembered, to say which one failed.
+_REMEMBERED: Final = 1 << 16
 #: Results that are shapes by nature.
 _SHAPES: Final = frozenset(("Shape", "Size"))
 
@@ -60,7 +63,7 @@ class Executor:
         self.profile: Profile | None = None
         self._constants: dict[int, dict[str, Tensor]] = {}
         self._evaluators: dict[int, Any] = {}
-        self._started: list[tuple[int, Node]] = []
+        self._started: deque[tuple[int, Node]] = deque(maxlen=_REMEMBERED)
         self._prepare(graph)
 
     def _prepare(self, graph: Graph) -> None:
@@ -95,17 +98,31 @@ class Executor:
             ModelError: a node cannot be run; names it.
             EmulatorError: the device refused.
         """
+        self._started.clear()
         return self._run_graph(self.graph, feeds, None)
+
+    def blame(self, exc: EmulatorError) -> EmulatorError:
+        """A failure that the device tells of later, with the name of the node whose call it was."""
+        call = getattr(exc, "call", 0)
+        for before, node in reversed(self._started):
+            if call and before < call:
+                return _named(exc, node)  # type: ignore[return-value]
+        return exc
 
     def _run_graph(self, graph: Graph, feeds: Mapping[str, Value], around: Scope | None) -> list[Value]:
         scope = Scope({**self._constants[id(graph)], **feeds}, around)
         values = scope.values
+        started, connection = self._started, self.device.emulator.connection
         for node in graph.nodes:
+            started.append((connection.calls, node))
             inputs = [scope.find(name) if name else None for name in node.inputs]
             try:
                 results = self._run_node(node, inputs, scope)
-            except (ModelError, EmulatorError) as exc:
+            except ModelError as exc:
                 raise _named(exc, node) from exc
+            except EmulatorError as exc:
+                # The device may tell only now of a call that an earlier node made.
+                raise (self.blame(exc) if getattr(exc, "call", 0) else _named(exc, node)) from exc
             for name, result in zip(node.outputs, results, strict=False):
                 if name:
                     values[name] = result

@@ -7,7 +7,8 @@ printing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,8 +26,8 @@ class Row:
 
     Attributes:
         name, operator: of the node.
-        where: `device`, `host` (reference implementation), `shapes` (arithmetic on shapes) or `graph` (a node that
-            runs nodes).
+        where: `device`, `host` (reference implementation), `shapes` (arithmetic on shapes), `graph` (a node that runs
+            nodes) or `copy` (of the model's inputs and outputs).
         runs: how often.
         seconds: of device time.
         flops, bytes_moved: of its launches.
@@ -61,19 +62,31 @@ class Profile:
 
     def enter(self, node: Node, where: str) -> Row:
         """A node begins."""
-        row = self.rows.get(id(node))
-        if row is None:
-            row = self.rows[id(node)] = Row(node.name, node.op_type, where)
-        row.where = where
-        row.runs += 1
-        self._stack.append(row)
-        self._mark()
-        return row
+        return self._enter(id(node), node.name, node.op_type, where)
 
     def leave(self) -> None:
         """The node that began last ends."""
         self._stack.pop()
         self._mark()
+
+    @contextmanager
+    def copying(self, name: str) -> Iterator[None]:
+        """What happens inside are copies of inputs or outputs, which no node does."""
+        self._enter(-1 - len(name), name, "(copy)", "copy")
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def _enter(self, key: int, name: str, operator: str, where: str) -> Row:
+        row = self.rows.get(key)
+        if row is None:
+            row = self.rows[key] = Row(name, operator, where)
+        row.where = where
+        row.runs += 1
+        self._stack.append(row)
+        self._mark()
+        return row
 
     def launched(self, cost: Cost) -> None:
         """A kernel was launched for the node that runs now."""

@@ -103,11 +103,13 @@ def _attention(call: Call) -> Any:
     present = (k, v)
     scale = float(call.get("scale") or 1 / math.sqrt(q.shape[3]))
     seen = len(call.node.outputs) > 3 and bool(call.node.outputs[3])
-    k, v = _repeated(call, k, q.shape[1]), _repeated(call, v, q.shape[1])
     scores: Array | None = None
-    if _fused(call, q, k, v) and not seen and own in ("f32", "f64"):
-        out, _ = call.launch("attention", q, k, v, causal=bool(call.get("is_causal", 0)), scale=scale)
+    window = _fused_window(call, q, k)
+    if window is not None and not seen:
+        causal = bool(call.get("is_causal", 0))
+        out, _ = call.launch("attention", q, k, v, causal=causal, scale=scale, window=window)
     else:
+        k, v = _repeated(call, k, q.shape[1]), _repeated(call, v, q.shape[1])
         out, scores = _by_parts(call, q, k, v, scale, own)
     if flat:
         batch, heads, tokens, size = out.shape
@@ -116,11 +118,18 @@ def _attention(call: Call) -> Any:
     return [*results, call.out(scores)] if scores is not None else results
 
 
-def _fused(call: Call, q: Array, k: Array, v: Array) -> bool:
-    """Whether the fused kernel does what the node wants."""
-    plain = not any(call.has(place) for place in (3, 4, 6)) and not call.get("softcap", 0.0)
-    windowed = max(call.get("left_window_size", -1), call.get("right_window_size", -1)) >= 0
-    return plain and not windowed and q.shape == k.shape == v.shape and not call.get("softmax_precision")
+def _fused_window(call: Call, q: Array, k: Array) -> int | None:
+    """The window (0: all keys) with which the fused kernel does what the node wants; None: it does not."""
+    if call.has(3) or call.has(6) or call.get("softcap", 0.0) or call.get("softmax_precision"):
+        return None
+    left, right = int(call.get("left_window_size", -1)), int(call.get("right_window_size", -1))
+    if not call.get("is_causal", 0):
+        return 0 if left < 0 and right < 0 else None
+    # The fused kernel's last query sees the last key, the node's first query the key behind those of the cache.
+    past = call.tensor(4).shape[2] if call.has(4) else 0
+    if past != k.shape[2] - q.shape[2]:
+        return None
+    return left + 1 if left >= 0 else 0
 
 
 def _by_parts(call: Call, q: Array, k: Array, v: Array, scale: float, own: str) -> tuple[Array, Array]:

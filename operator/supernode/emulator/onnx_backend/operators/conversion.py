@@ -116,7 +116,7 @@ def _quantize(call: Call) -> Any:
         given = [call.cast(x, wide), ratio_of]
         if zero is not None:
             given.append(_spread(call, decode(call, zero, "i32"), x.shape))
-        made = call.launch("quantize", *given, dtype=short, low=low, high=high)
+        made = call.launch("quantise_with_zero", *given, dtype=short, low=low, high=high)
         return call.out(made) if native(target) else encode(call, made, target)
     ratio = call.launch("divide", call.cast(x, wide), ratio_of)
     if zero is not None and "float8" not in target.name:

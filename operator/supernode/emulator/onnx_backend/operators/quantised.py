@@ -56,7 +56,7 @@ def _requantized(call: Call, whole: Array, scales: tuple[Array, Array, Array], z
     factor = call.launch("divide", y, call.launch("multiply", a, b))
     limits = np.iinfo(DTYPES[zero.dtype])
     made = call.launch(
-        "quantize",
+        "quantise_with_zero",
         call.cast(whole, "f32"),
         call.cast(factor, "f32"),
         zero,
@@ -130,7 +130,7 @@ def _dynamic_quantize(call: Call) -> Any:
     # 0 - low / scale, not low * (1 / scale): one rounding.
     zero = call.launch("round", call.launch("subtract", none, call.launch("divide", low, safe)))
     zero = call.cast(call.launch("clip", zero, low=0.0, high=255.0), "u8")
-    y = call.launch("quantize", x, safe, zero, dtype="u8", low=0, high=255)
+    y = call.launch("quantise_with_zero", x, safe, zero, dtype="u8", low=0, high=255)
     return call.out(y), call.out(scale), call.out(zero)
 
 
