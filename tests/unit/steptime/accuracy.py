@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import fields
+from io import StringIO
 from math import log10
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.unit.steptime import published
 
+from supernode.cli import main as main_of_supernode
 from supernode.steptime import calibration
 from supernode.steptime.family import Family
 
@@ -23,6 +30,11 @@ PAGE = ROOT / "docs" / "step-time.md"
 PICTURE = ROOT / "docs" / "images" / "step-time.svg"
 CONSTANTS = ROOT / "docs" / "step-time-constants.md"
 BEGIN, END = "<!-- accuracy: python -m tests.unit.steptime.accuracy -->", "<!-- end of accuracy -->"
+BEGIN_EXAMPLE, END_EXAMPLE = "<!-- example: python -m tests.unit.steptime.accuracy -->", "<!-- end of example -->"
+EXAMPLE = """\
+model,layers,hidden,heads,kv_heads,ffn,gated,vocab,seq_len,tp,pp,interleave,sequence_parallel,zero_stage,global_batch,chip,devices
+70B,80,8192,64,8,28672,1,128256,8192,8,4,5,1,1,128,nvidia-h100-80g-sxm,64
+"""
 
 #: Source -> what it is, in the order of the table.
 RUNS = {
@@ -171,12 +183,36 @@ def _cell(name: str, value: object) -> str:
     return "-" if value is None else f"{value:g}"
 
 
+def example() -> str:
+    """A file of one job, and what the command says of it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.csv"
+        path.write_text(EXAMPLE, encoding="utf-8")
+        out = StringIO()
+        with redirect_stdout(out):
+            status = main_of_supernode(["predict", "--csv", str(path), "--json"])
+    said = json.dumps(_rounded(json.loads(out.getvalue())), indent=1)
+    # One line for each of the two lists of parts.
+    said = re.sub(r"\{\s+([^{}]+?)\s+\}", lambda found: "{" + re.sub(r"\s*\n\s*", " ", found[1]) + "}", said[1:-1])
+    shown = f"$ cat jobs.csv\n{EXAMPLE}$ supernode predict --csv jobs.csv --json\n{{{said}}}\n"
+    return f"```console\n{shown}```" if status == 0 else f"exit status {status}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def page(text: str) -> str:
-    """The page with its generated part renewed."""
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    made = f"{accuracy_table()}\n\n{odd_table()}\n"
-    return f"{before}{BEGIN}\n{made}{END}{after}"
+    """The page with its generated parts renewed."""
+    text = _between(text, BEGIN, END, f"{accuracy_table()}\n\n{odd_table()}")
+    return _between(text, BEGIN_EXAMPLE, END_EXAMPLE, example())
+
+
+def _between(text: str, begin: str, end: str, made: str) -> str:
+    before, rest = text.split(begin, 1)
+    return f"{before}{begin}\n{made}\n{end}{rest.split(end, 1)[1]}"
 
 
 def main() -> None:

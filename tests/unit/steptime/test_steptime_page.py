@@ -9,7 +9,7 @@ from tests.unit.steptime import accuracy
 AGAIN = "run: python -m tests.unit.steptime.accuracy"
 
 
-def test_the_accuracy_on_the_page_is_that_of_the_model() -> None:
+def test_example_and_accuracy_on_the_page_are_those_of_the_model() -> None:
     text = accuracy.PAGE.read_text(encoding="utf-8")
     assert accuracy.page(text) == text, AGAIN
 
