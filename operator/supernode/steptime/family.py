@@ -33,8 +33,8 @@ class Family:
             recomputes activations; 0 = a fused kernel keeps them on the chip and leaves the masked half out.
         attention: share of the peak FLOP/s that a fused attention kernel reaches on long sequences
             (`ATTENTION_SHORT`); None = there is no such
-            kernel. Where there is one, jobs without recomputation use it whatever `score_passes` says: without it
-            the scores would have to be kept, which is what recomputation was for.
+            kernel. Where there is one, jobs without recomputation and jobs with fully sharded weights use it whatever
+            `score_passes` says: without it the scores would have to be kept, and sharding came with it.
         reserved: bytes of device memory that the model can't have: runtime, communication buffers.
         network_thin: share of the network bandwidth where fewer than `THIN_LANES` devices of a node take part; None =
             no difference known.

@@ -121,7 +121,7 @@ def plain_core(chip: Chip, cuts: Cuts) -> Num:
     family = family_of(chip.name)
     if family.score_passes == 0:
         return False
-    return family.attention is None or (cuts.full + cuts.selective) > 0
+    return family.attention is None or ((cuts.full + cuts.selective) > 0) & (cuts.zero_stage < 3)
 
 
 class _Timer:

@@ -220,6 +220,8 @@ def test_without_recomputation_ampere_keeps_no_scores() -> None:
     assert kept(a100, "None") == pytest.approx(2)
     assert kept(v100, "None") > 2.5  # no fused kernel: the scores grow with the square of the sequence
     assert kept(v100, "Selective") == pytest.approx(2)
+    plain, fused = (run(a100, DENSE, Parallelism(data=8, recompute="Full", zero_stage=stage)) for stage in (1, 3))
+    assert fused.parts.compute < 0.95 * plain.parts.compute
 
 
 def test_every_constant_has_a_source() -> None:

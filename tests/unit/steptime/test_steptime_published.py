@@ -84,7 +84,7 @@ def test_older_software_on_a100() -> None:
         ("llama3", 0.08, 0.09),
         ("megatron-h100", 0.08, 0.14),
         ("mpt-h100", 0.07, 0.14),
-        ("mpt-a100", 0.10, 0.19),
+        ("mpt-a100", 0.07, 0.09),
         ("moe-folding", 0.10, 0.26),
         ("pangu-ultra", 0.10, 0.14),
         ("mindspeed", 0.07, 0.11),
