@@ -6,7 +6,6 @@ Flows in: a TrainingJob that `cluster.translate` has read. Flows out: `GangDeman
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from supernode.errors import InputError
 from supernode.scheduling.stores import StorageUse
+from supernode.scheduling.topology import check_figure
 from supernode.steptime.model import ModelShape, Parallelism
 
 #: Largest number of devices that one node can have: they are bits of a 64-bit mask.
@@ -147,8 +147,8 @@ class GangDemand:
             )
         for name in ("created", "seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise InputError(f"must be 0 or more and finite, found {value}", field=name, obj=obj)
+            if value is not None:
+                check_figure(value, name, obj)
         object.__setattr__(self, "request", MappingProxyType({"pods": 1, **self.request}))
         object.__setattr__(self, "eligible", MappingProxyType(dict(self.eligible)))
 

@@ -151,6 +151,13 @@ class Placement:
                 node, or a device index that no node can have; names the job.
         """
         obj = f"TrainingJob {key}"
+        for index, worker in enumerate(workers):
+            if any(type(number) is not int for number in (worker.rank, *worker.devices)):
+                raise InputError(
+                    f"ranks and devices are whole numbers, found {worker.rank!r} and {list(worker.devices)!r}",
+                    field=f"status.placement.workers[{index}]",
+                    obj=obj,
+                )
         ordered = sorted(workers, key=lambda worker: worker.rank)
         if not ordered or [worker.rank for worker in ordered] != list(range(len(ordered))):
             raise InputError("ranks must be 0, 1, 2, ... without gaps", field="status.placement.workers", obj=obj)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ from supernode.chips import Chip
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.snapshot import Quota, Store
-from supernode.scheduling.topology import Level
+from supernode.scheduling.topology import Level, check_figure
 
 #: Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
 #: the same, and sums over a node's pods stay inside 64 bits.
@@ -91,14 +90,14 @@ def booked(request: Mapping[str, int], obj: str) -> dict[str, int]:
     return amounts
 
 
-def check_devices(count: int, obj: str, field: str) -> None:
+def check_devices(count: object, obj: str, field: str) -> None:
     """Refuse a number of devices that no node can have.
 
     Raises:
         InputError: names object and field.
     """
-    if not 0 <= count <= MOST_DEVICES:
-        raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count}", field=field, obj=obj)
+    if not _is_whole(count, 0, MOST_DEVICES):
+        raise InputError(f"a node has 0 to {MOST_DEVICES} devices, found {count!r}", field=field, obj=obj)
 
 
 def check_pool(spec: PoolSpec) -> None:
@@ -109,27 +108,23 @@ def check_pool(spec: PoolSpec) -> None:
     """
     obj = f"AcceleratorPool {spec.name}"
     check_devices(spec.devices_per_node, obj, "spec.devicesPerNode")
-    if not 0 < spec.bandwidth < math.inf:
-        raise InputError(
-            f"must be above 0 and finite, found {spec.bandwidth}", field="spec.interconnect.bandwidthGBps", obj=obj
-        )
-    if not 0 <= spec.latency < math.inf:
-        raise InputError(
-            f"must be 0 or more and finite, found {spec.latency}",
-            field="spec.interconnect.latencyMicroseconds",
-            obj=obj,
-        )
+    check_figure(spec.bandwidth, "spec.interconnect.bandwidthGBps", obj, zero=False)
+    check_figure(spec.latency, "spec.interconnect.latencyMicroseconds", obj)
     seen: set[str] = set()
     for index, quota in enumerate(spec.quotas):
         where = f"spec.quotas[{index}]"
         if quota.namespace in seen:
             raise InputError(f"{quota.namespace} has a quota already", field=f"{where}.namespace", obj=obj)
         seen.add(quota.namespace)
-        if quota.guaranteed < 0:
-            raise InputError(f"must be 0 or more, found {quota.guaranteed}", field=f"{where}.guaranteed", obj=obj)
-        if quota.limit is not None and quota.limit < quota.guaranteed:
+        if not _is_whole(quota.guaranteed, 0, _MOST_OFFERED):
             raise InputError(
-                f"must be at least what is guaranteed, {quota.guaranteed}, found {quota.limit}",
+                f"must be a whole number from 0 to 2^56, found {quota.guaranteed!r}",
+                field=f"{where}.guaranteed",
+                obj=obj,
+            )
+        if quota.limit is not None and not _is_whole(quota.limit, quota.guaranteed, _MOST_OFFERED):
+            raise InputError(
+                f"must be a whole number of at least what is guaranteed, {quota.guaranteed}, found {quota.limit!r}",
                 field=f"{where}.limit",
                 obj=obj,
             )
@@ -143,13 +138,13 @@ def check_node(node: NodeInfo) -> None:
     """
     obj = f"Node {node.name}"
     for name, amount in node.capacity.items():
-        if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= _MOST_OFFERED:
+        if not _is_whole(amount, 0, _MOST_OFFERED):
             raise InputError(
                 f"must be a whole number from 0 to 2^56, found {amount!r}", field=f"status.allocatable.{name}", obj=obj
             )
-    if not 0 <= node.unhealthy < 2**MOST_DEVICES:
+    if not _is_whole(node.unhealthy, 0, 2**MOST_DEVICES - 1):
         raise InputError(
-            f"must be a mask of {MOST_DEVICES} devices, found {node.unhealthy}", field="unhealthy", obj=obj
+            f"must be a mask of {MOST_DEVICES} devices, found {node.unhealthy!r}", field="unhealthy", obj=obj
         )
     for group, values in node.groups.items():
         for value in values:
@@ -157,3 +152,7 @@ def check_node(node: NodeInfo) -> None:
                 raise InputError(
                     f"labels for group {group} must be text, found {value!r}", field="metadata.labels", obj=obj
                 )
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

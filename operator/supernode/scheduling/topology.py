@@ -97,21 +97,27 @@ def check_levels(group: str, levels: Sequence[Level]) -> None:
     seen: set[str] = set()
     for index, level in enumerate(levels):
         where = f"spec.levels[{index}]"
-        if not level.name or level.name == NODE_LEVEL or level.name in seen:
+        if not isinstance(level.name, str) or not level.name or level.name == NODE_LEVEL or level.name in seen:
             raise InputError(
                 f"{level.name!r} is empty, taken twice or the name of the implied innermost level {NODE_LEVEL!r}",
                 field=f"{where}.name",
                 obj=obj,
             )
         seen.add(level.name)
-        if not 0 < level.bandwidth < math.inf:
-            raise InputError(
-                f"must be above 0 and finite, found {level.bandwidth}", field=f"{where}.bandwidthGBps", obj=obj
-            )
-        if not 0 <= level.latency < math.inf:
-            raise InputError(
-                f"must be 0 or more and finite, found {level.latency}", field=f"{where}.latencyMicroseconds", obj=obj
-            )
+        check_figure(level.bandwidth, f"{where}.bandwidthGBps", obj, zero=False)
+        check_figure(level.latency, f"{where}.latencyMicroseconds", obj)
+
+
+def check_figure(value: object, field: str, obj: str, *, zero: bool = True) -> None:
+    """Refuse what is no finite number of 0 or more (`zero`: False = above 0).
+
+    Raises:
+        InputError: names object and field.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf or (value == 0 and not zero):  # type: ignore[operator]
+        least = "0 or more" if zero else "above 0"
+        raise InputError(f"must be {least} and finite, found {value!r}", field=field, obj=obj)
 
 
 def build_topology(
