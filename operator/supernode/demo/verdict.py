@@ -13,6 +13,8 @@ from typing import Any, Final, TypeGuard
 
 # The loss must be at least this much below the unigram model's, in nats per byte, to count as "clearly below".
 MARGIN_NATS: Final = 0.3
+# How far the emulated step may be from the predicted one.
+AGREEMENT: Final = 0.1
 
 Object = Mapping[str, Any]
 
@@ -123,8 +125,8 @@ def check_training(name: str, job: Object, finals: Sequence[Mapping[str, Any]]) 
     timed = all(_number(row[key]) and row[key] > 0 for key in ("predictedStepSeconds", "emulatedStepSeconds", "mfu"))
     checks.append(
         Check(
-            f"{name} has predicted and emulated step time and MFU",
-            timed,
+            f"{name}: emulated step within {AGREEMENT:.0%} of the predicted one, and an MFU",
+            timed and abs(row["emulatedStepSeconds"] / row["predictedStepSeconds"] - 1) <= AGREEMENT,
             f"predicted {_seconds(row['predictedStepSeconds'])}, emulated {_seconds(row['emulatedStepSeconds'])}, "
             f"MFU {_cell(row['mfu'], '.2e')}",
         )

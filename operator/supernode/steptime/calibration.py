@@ -302,6 +302,11 @@ ATTENTION_SHORT: Final = 1200.0
 #: Share of the traffic of fully sharded weights that hides behind the layers they are for: a layer cannot begin before
 #: its weights are there. Fitted on MosaicML's MPT runs on H100 (fit_steptime).
 SHARDED_OVERLAP: Final = 0.5
+#: Gradients that travel together, at least, and more of them per replica: those that are ready last have no backward
+#: pass left to hide behind. The defaults of Megatron-Core's DistributedDataParallel (max(40 million, 1 million x
+#: replicas)); PyTorch's 25 MiB are less.
+BUCKET: Final = 40_000_000
+BUCKET_PER_REPLICA: Final = 1_000_000
 #: Seconds of transfer beyond which a collective's pieces don't grow any more. Fitted on the all-reduces of 2 and 4
 #: nodes of 8 H100 and of 4 nodes of B200 from 64 MiB to 1 GiB (nccl-tests issue 309; stas00/ml-engineering, network).
 PIECES: Final = 250e-6

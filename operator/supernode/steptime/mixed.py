@@ -31,7 +31,15 @@ from supernode.steptime.memory import Memory, in_flight, stage_weights
 from supernode.steptime.memory import stage_memory as memory_of_stage
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
 from supernode.steptime.predict import Parts, StepTime, notes_of
-from supernode.steptime.stage import Cost, data_seconds, layer_cost, optimizer_seconds, output_cost, send_seconds
+from supernode.steptime.stage import (
+    Cost,
+    data_seconds,
+    early_share,
+    layer_cost,
+    optimizer_seconds,
+    output_cost,
+    send_seconds,
+)
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
 
@@ -351,6 +359,6 @@ def _update(
     window = (compute - layers * pace.layer.hidden) * min(
         cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave)
     )
-    data -= min(data * family_of(stage.chip.name).overlap, window)
+    data -= min(data * family_of(stage.chip.name).overlap * float(early_share(cuts, weights)), window)
     optimizer = float(optimizer_seconds(stage.chip, model, cuts, weights))
     return data + optimizer, data, optimizer

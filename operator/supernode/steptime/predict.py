@@ -24,7 +24,7 @@ from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
 from supernode.steptime.family import Family
 from supernode.steptime.memory import Memory, memory_of, stage_layers, stage_weights
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
-from supernode.steptime.stage import data_seconds, layer_cost, optimizer_seconds, output_cost, send_seconds
+from supernode.steptime.stage import data_seconds, early_share, layer_cost, optimizer_seconds, output_cost, send_seconds
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
 
@@ -206,7 +206,7 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     # those that other chunks still work on.
     chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
     window = (compute - stage.hidden) * choose(alone, micro_batches, smallest(micro_batches, chunks))
-    overlap = choose(alone, SHARDED_OVERLAP, family_of(chip.name).overlap)
+    overlap = choose(alone, SHARDED_OVERLAP, family_of(chip.name).overlap * early_share(cuts, weights))
     hidden = smallest(data * overlap, window)
     values = (
         micro_batches * compute,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, choose, either, smallest
-from supernode.steptime.calibration import family_of
+from supernode.steptime.arithmetic import Num, choose, either, largest, smallest
+from supernode.steptime.calibration import BUCKET, BUCKET_PER_REPLICA, family_of
 from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
@@ -120,6 +120,12 @@ def data_seconds(
 
     whole = either(cuts.zero_stage == 0, lambda: transfer_seconds("all_reduce", count * GRADIENT_BYTES, links), split)
     return whole * (replicas > 1)
+
+
+def early_share(cuts: Cuts, weights: Weights) -> Num:
+    """Share of a stage's gradients that travel while later ones are still computed: all but the last bucket."""
+    bucket = largest(BUCKET, BUCKET_PER_REPLICA * cuts.replicas)
+    return 1.0 - smallest(bucket / (weights.dense + weights.experts), 1.0)
 
 
 def optimizer_seconds(chip: Chip, model: ModelShape, cuts: Cuts, weights: Weights) -> Num:

@@ -90,7 +90,10 @@ def test_overlap_hides_a_stated_share_and_never_more_than_a_micro_batch() -> Non
     links = regular_links(levels, (1, 8))
     weights = 16 * MODEL.layer_parameters + MODEL.embedding_parameters
     whole = collective_seconds("all_reduce", weights * 4.0, links)
-    assert busy.parts.data == pytest.approx(0.2 * whole)
+    # All buckets but the last, whose gradients are there when the backward pass has ended.
+    assert busy.parts.data == pytest.approx((1 - 0.8 * (1 - 40e6 / weights)) * whole)
+    small = replace(MODEL, layers=1, hidden_size=1024, vocabulary_size=1024)
+    assert run(cut, small).parts.data == pytest.approx(run(cut, small, chip=A100).parts.data, rel=0.5)
     tiny = replace(MODEL, sequence_length=8)
     assert run(cut, tiny).parts.data > 0.2 * whole
 
