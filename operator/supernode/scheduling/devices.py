@@ -92,3 +92,12 @@ def highest(mask: int, count: int) -> int:
         mask ^= bit
         count -= 1
     return result
+
+
+def untorn_workers(free: UInt64, devices: int, linked: int) -> Int64:
+    """int64 (k,): workers per node whose devices all lie in one link group of the node; see `pick_devices`."""
+    count = np.zeros(free.shape, dtype=np.int64)
+    group = np.uint64((1 << linked) - 1)
+    for first in range(0, 64, linked):
+        count += np.bitwise_count((free >> np.uint64(first)) & group).astype(np.int64) // devices
+    return count

@@ -18,6 +18,7 @@ from supernode.errors import ChipError, ModelError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.devices import link_group, pick_devices, pick_with_masks
 from supernode.scheduling.fit import NodeFit, node_fit, roll_up
+from supernode.scheduling.linked import untorn
 from supernode.scheduling.mix import Mix, Mixer
 from supernode.scheduling.placement import Placement, RunnerUp, StageShare
 from supernode.scheduling.rank import rank_options
@@ -191,7 +192,8 @@ def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: b
     if workers < demand.fewest or workers < 1:
         return _known(room.memo, ("refusal", demand.fewest), lambda: _refusal(work.live, room, demand, most))
     trees = [tree for tree, _ in room.trees]
-    return Search(pool, order, demand, workers, room.per_row, trees, room.loose).options()
+    options = Search(pool, order, demand, workers, room.per_row, trees, room.loose).options()
+    return untorn(work, room, demand, options, workers) if pool.chip.link_domain else options
 
 
 def _known(memo: dict[object, Any], key: object, work_out: Callable[[], T]) -> T:

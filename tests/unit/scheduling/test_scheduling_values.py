@@ -287,6 +287,25 @@ def test_devices_are_chosen_by_their_links() -> None:
     assert result.workers[0].devices == (4, 5, 6, 7)
 
 
+def test_nodes_are_chosen_by_links_too() -> None:
+    """Node a has six free devices, but no whole quad; b has. Where pairs do, the broken node is used up first."""
+    state = a_state([a_node("a"), a_node("b")], [a_pool(chip=find_chip("cambricon-mlu370-x8"), devices=8)])
+    state.claim("o/x", held("o/x", ("a", (1,)), ("a", (5,))), {})
+    for workers, devices, wanted in (
+        (1, 4, [("b", (0, 1, 2, 3))]),
+        (1, 2, [("a", (0, 2))]),
+        (2, 3, [("a", (0, 2, 3)), ("a", (4, 6, 7))]),
+        (2, 4, [("b", (0, 1, 2, 3)), ("b", (4, 5, 6, 7))]),
+    ):
+        result = place(state.snapshot(), a_gang(workers=workers, devices=devices, request={}))
+        assert isinstance(result, Placement)
+        assert [(worker.node, worker.devices) for worker in result.workers] == wanted
+    # Better torn than not at all.
+    state.claim("o/y", held("o/y", ("b", (0,)), ("b", (4,))), {})
+    torn = place(state.snapshot(), a_gang(workers=1, devices=4, request={}))
+    assert isinstance(torn, Placement)
+
+
 def test_demand_keeps_its_own_copy() -> None:
     request = {"cpu": 1}
     demand = GangDemand("a/x", ("dcu",), 1, 1, request)
