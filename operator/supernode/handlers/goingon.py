@@ -74,6 +74,9 @@ def go_on(
             return None
         target = count
     if target < count:
+        if held.stages:
+            # Its ranks count through the data first: the last ones are a stage, not replicas.
+            return largest(snapshot, held.key, [target], lost, demand_at)
         held = first_workers(held, target)
     if not set(held.nodes) & set(lost):
         return held

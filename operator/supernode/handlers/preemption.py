@@ -237,6 +237,8 @@ class Preemptions:
             since = max(at for at in (facts.saved_at, facts.placed_at, facts.started, 0.0) if at is not None)
             lost = max(0.0, now - since) if since and facts.state is State.RUNNING else 0.0
             surplus, quantum = spare(sizes_of(model.spec), facts.workers)
+            if (status.get("placement") or {}).get("stages"):
+                surplus, quantum = 0, 1  # its last ranks are a pipeline stage
             found.append(Victim(key, self._priority(model), lost, surplus, quantum))
         return found
 

@@ -196,6 +196,18 @@ print(json.dumps({**{k: os.environ.get(k) for k in keys}, "hosts": open("/cfg/ho
     assert found["arg"] == f"{found['cwd']}/x"
 
 
+async def test_a_file_about_the_pod_follows_its_annotations(namespace: Namespace) -> None:
+    item = {"path": "asked", "fieldRef": {"fieldPath": "metadata.annotations['asked']"}}
+    command = "test ! -s /etc/pod/asked && while [ ! -s /etc/pod/asked ]; do sleep 0.05; done; cat /etc/pod/asked"
+    mount = {"name": "d", "mountPath": "/etc/pod"}
+    volume = {"name": "d", "downwardAPI": {"items": [item]}}
+    await namespace.run("p", shell("c", command, volumeMounts=[mount]), restartPolicy="Never", volumes=[volume])
+    await namespace.until_phase("p", "Running")
+    await namespace.client.patch(f"{namespace.path}/pods/p", {"metadata": {"annotations": {"asked": "now"}}})
+    await namespace.until_phase("p", "Succeeded")
+    assert await namespace.log("p", "c") == "now"
+
+
 async def test_a_missing_secret_holds_the_container_back_until_it_is_there(namespace: Namespace) -> None:
     reference = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}
     await namespace.run("p", shell("c", 'test "$A" = x', env=[reference]), restartPolicy="Never")

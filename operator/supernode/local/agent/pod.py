@@ -44,6 +44,7 @@ class PodRunner:
         self._resumed = bool((pod.get("status") or {}).get("startTime"))
         self._failure: tuple[str, str] | None = None
         self._prepared = False
+        self._refreshing = asyncio.Lock()
         self._terminating = asyncio.Event()
         self._deadline: float | None = None
         self._changed = asyncio.Event()
@@ -82,8 +83,11 @@ class PodRunner:
 
     def update(self, pod: Object) -> None:
         """The API has a newer version of the pod."""
+        told = [self.pod["metadata"].get(name) for name in ("labels", "annotations")]
         self.pod = pod
         self._sandbox.pod = self._effective(pod)
+        if self._prepared and told != [pod["metadata"].get(name) for name in ("labels", "annotations")]:
+            self._keep(self._refresh_volumes())
         if pod["metadata"].get("deletionTimestamp"):
             grace = pod["metadata"].get("deletionGracePeriodSeconds")
             self.terminate(float(30 if grace is None else grace))
@@ -194,8 +198,8 @@ class PodRunner:
                 grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 30)
             await container.stop(grace)
 
-    async def _make_volumes(self) -> bool:
-        context = volumes.VolumeContext(
+    def _volume_context(self) -> volumes.VolumeContext:
+        return volumes.VolumeContext(
             directory=self._access.directory,
             memory_directory=self._access.memory_directory,
             lookup=self._access.lookup,
@@ -203,6 +207,17 @@ class PodRunner:
             rewrite=self._access.rewrite,
             allocatable=self._access.allocatable,
         )
+
+    async def _refresh_volumes(self) -> None:
+        """Labels or annotations have changed: the files that tell of them follow."""
+        async with self._refreshing:
+            try:
+                await volumes.refresh_volumes(self._sandbox.pod, self._volume_context())
+            except (ConfigError, OSError) as exc:
+                self._event("Warning", "FailedMount", f"MountVolume.SetUp failed: {exc}")
+
+    async def _make_volumes(self) -> bool:
+        context = self._volume_context()
         delay = 0.5
         while not self._terminating.is_set():
             try:

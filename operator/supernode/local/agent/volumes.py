@@ -2,7 +2,7 @@
 
 In: the pod, a `Lookup` for secrets and config maps, a way to get service account tokens. Out: volume name -> directory,
 and the `PathMap` of a container's mounts. `ConfigError` when a volume cannot be made (yet); its message says which.
-Config maps and secrets are written once, as the pod starts.
+Config maps and secrets are written once, as the pod starts; files of the downward API follow the pod.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ async def make_volumes(pod: Object, context: VolumeContext) -> dict[str, Path]:
     for index, volume in enumerate(pod["spec"].get("volumes") or []):
         made[volume["name"]] = await _make(pod, volume, index, context)
     return made
+
+
+async def refresh_volumes(pod: Object, context: VolumeContext) -> None:
+    """Write the files again that tell of the pod itself: its labels and annotations may have changed."""
+    for index, volume in enumerate(pod["spec"].get("volumes") or []):
+        if volume.get("downwardAPI") is not None:
+            files = await _files(pod, volume, context)
+            await asyncio.to_thread(_write_files, context.directory / f"v{index}", files)
 
 
 async def _make(pod: Object, volume: Object, index: int, context: VolumeContext) -> Path:
@@ -163,11 +171,14 @@ def _write_files(directory: Path, files: list[_File]) -> None:
         if not path.is_relative_to(root):
             raise ConfigError(f"path {relative!r} leaves its volume")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(content)
+        # Put in place whole: whoever reads the old file meanwhile finds it complete.
+        new = path.with_name(f".{path.name}.new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.write_bytes(content)
         # Others on this machine see none of it: the directories above are ours alone.
-        path.chmod(mode & 0o777)
+        new.chmod(mode & 0o777)
+        new.replace(path)
 
 
 def mounts_of(container: Object, volumes: Mapping[str, Path], variables: Mapping[str, str]) -> dict[str, str]:
