@@ -65,6 +65,26 @@ def test_a_dump_gives_the_same_answer_again(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (first.returncode, first.stdout)
 
 
+def test_a_dump_keeps_the_time_the_priorities_and_who_runs(tmp_path: Path) -> None:
+    """The same offers again, whenever and wherever it is asked: when others end, who would give way."""
+    running = RUNNING.replace(
+        "  template:", "  runPolicy: {activeDeadlineSeconds: 2000000000}\n  template:", 1
+    ).replace("  state: Running", "  state: Running\n  startTime: '2020-01-01T00:00:00Z'")
+    classes = "---\napiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high}\nvalue: 100\n"
+    job = a_job(workers=3, scheduling={"priorityClassName": "high", "disruptionMode": "Single"})
+    kept = tmp_path / "kept.json"
+    first = run(tmp_path, job, "--json", "--dump", str(kept), cluster=CLUSTER + running + classes)
+    inputs = json.loads(kept.read_text())
+    inputs["now"] = 1_800_000_000.0  # as if it had been dumped then
+    kept.write_text(json.dumps(inputs))
+    again = [json.loads(call("--replay", str(kept), "--json").stdout) for _ in range(2)]
+    assert again[0] == again[1]
+    assert {**again[0], "alternatives": []} == {**json.loads(first.stdout), "alternatives": []}
+    left = 1_577_836_800 + 2_000_000_000 - 1_800_000_000
+    assert again[0]["alternatives"][1] == f"free in about {left / 86400:.0f} d when default/gpt ends"
+    assert again[0]["alternatives"][2].startswith("fits if default/gpt gave way")
+
+
 def test_wrong_uses_are_named(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text('{"version": 1, "now": 0.0, "cluster": 7}', encoding="utf-8")

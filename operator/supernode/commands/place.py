@@ -131,7 +131,8 @@ class Cluster:
         self.drawn: tuple[Snapshot, Placement | None]
         self._now = now
         self._priorities: dict[str, int] = {}
-        self._running: list[tuple[Object, float]] = []  # jobs that hold devices, and work since their checkpoint
+        # Jobs that hold devices, where, and the seconds of work since their checkpoint.
+        self._running: list[tuple[Object, Placement, float]] = []
         self._pools: dict[str, AcceleratorPool] = {}
         self._groups: list[SuperNodeGroup] = []
         self._specs: dict[str, PoolSpec] = {}
@@ -203,15 +204,16 @@ class Cluster:
         ends: dict[str, float] = {}
         victims: list[Victim] = []
         movable: list[Movable] = []
-        for obj, lost in self._running:
+        for obj, placement, lost in self._running:
             demand = self._demand(obj, snapshot)
             start = (obj.get("status") or {}).get("startTime")
             limit = (obj["spec"].get("runPolicy") or {}).get("activeDeadlineSeconds")
             if start and limit is not None:
                 ends[demand.key] = max(0.0, seconds_of(start) + float(limit) - self._now)
             held = int(snapshot.holders[demand.key].workers.sum())
-            victims.append(Victim(demand.key, demand.priority, lost, max(0, held - demand.fewest)))
-            movable.append(Movable(demand, lost + _RESTART_SECONDS))
+            slices = demand.slices[0].size if demand.slices else 1
+            victims.append(Victim(demand.key, demand.priority, lost, max(0, held - demand.fewest), slices))
+            movable.append(Movable(demand, lost + _RESTART_SECONDS, placement))
         return Running(ends, tuple(victims), tuple(movable))
 
     def _hold(self, obj: Object) -> str:
@@ -224,7 +226,7 @@ class Cluster:
         held = translate.placement_of(key, placement)
         specs = [self._specs[name] for name in held.pools if name in self._specs]
         self._state.claim(key, held, translate.request_in(translate.template_of(obj), specs), stores_of(obj))
-        self._running.append((obj, _lost(obj)))
+        self._running.append((obj, held, _lost(obj)))
         return key
 
     def _use(self, pod: Object, held: list[str]) -> None:
