@@ -95,6 +95,10 @@ ENV_FABRIC_SECRET: Final = "SUPERNODE_FABRIC_SECRET"  # noqa: S105 (a name, not 
 ENV_TOPOLOGY: Final = "SUPERNODE_TOPOLOGY"
 # Seconds that a collective waits for a rank before it fails with that rank's name.
 ENV_FABRIC_TIMEOUT: Final = "SUPERNODE_FABRIC_TIMEOUT"
+# auto: collectives go through memory between pods on one host, through TCP to others; tcp: through TCP only.
+ENV_FABRIC_TRANSPORT: Final = "SUPERNODE_FABRIC_TRANSPORT"
+# Pieces of work that each emulated device keeps for a trace; 0: none.
+ENV_TRACE_EVENTS: Final = "SUPERNODE_TRACE_EVENTS"
 
 # --- variables of the local cluster -----------------------------------------------------------------------------
 # Directory of all local clusters of a user, instead of /tmp/supernode-UID; short, because Unix sockets lie below it.
@@ -107,7 +111,7 @@ ENV_TERMINATION_LOG: Final = "TERMINATION_LOG"
 # --- ports and files in a pod ---------------------------------------------------------------------------------
 # TCP port of the sidecar's fabric (collectives between pods).
 PORT_FABRIC: Final = 29400
-# HTTP port of the sidecar: /metrics, /healthz, /readyz, /progress.
+# HTTP port of the sidecar: /metrics, /healthz, /readyz, /progress, /trace.
 PORT_EMULATOR_HTTP: Final = 29401
 # HTTP port of the operator's metrics.
 PORT_OPERATOR_METRICS: Final = 9090

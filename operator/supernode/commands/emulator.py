@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from supernode import names
-from supernode.commands import run_model
+from supernode.commands import device_trace, run_model
 from supernode.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,17 +39,22 @@ _GRACE: Final = 5.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags; each has a variable, so that a pod needs no arguments."""
     _add_settings(parser)
-    commands = parser.add_subparsers(dest="emulator_command", metavar="[exec|kernels|run]")
+    commands = parser.add_subparsers(dest="emulator_command", metavar="[exec|kernels|run|trace]")
     beside = commands.add_parser("exec", help="run a command beside an emulator", description=_exec.__doc__)
     beside.add_argument("--chip", default=argparse.SUPPRESS, help="chip to emulate (default: $SUPERNODE_CHIP)")
     beside.add_argument("--devices", type=int, default=argparse.SUPPRESS, help="number of devices (default: 1)")
     beside.add_argument("--memory-gib", type=float, default=argparse.SUPPRESS, help="memory of a device")
+    beside.add_argument("--trace", metavar="FILE", help="write what the devices did, for ui.perfetto.dev")
     beside.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
     commands.add_parser("kernels", help="print the kernel table", description="Print the kernel table.")
     model = commands.add_parser(
         "run", help="run an ONNX model and say how long it takes", description=run_model.run.__doc__
     )
     run_model.configure(model)
+    traces = commands.add_parser(
+        "trace", help="show what the devices of a job did when", description=device_trace.run.__doc__
+    )
+    device_trace.configure(traces)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +104,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         default=env.get("TERMINATION_LOG", _TERMINATION_LOG),
         help="file for the final progress ($TERMINATION_LOG); ignored where it cannot be written",
     )
+    add(
+        "--fabric-transport",
+        default=env.get(names.ENV_FABRIC_TRANSPORT, "auto"),
+        help=f"auto: memory between pods on one host, TCP to others; tcp: TCP only (${names.ENV_FABRIC_TRANSPORT})",
+    )
+    add(
+        "--trace-events",
+        default=env.get(names.ENV_TRACE_EVENTS, "16384"),
+        help=f"pieces of work that each device keeps for /trace; 0: none (${names.ENV_TRACE_EVENTS})",
+    )
     add("--threads", default="1", help="BLAS threads of one kernel (default: 1)")
 
 
@@ -109,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         return _kernels()
     if args.emulator_command == "run":
         return run_model.run(args)
+    if args.emulator_command == "trace":
+        return device_trace.run(args)
     if args.emulator_command == "exec":
         return _exec(args, ours)
     return _serve(args)
@@ -167,6 +184,7 @@ def _build(args: argparse.Namespace, *, socket: Path, fabric_port: int, http_por
             topology=os.environ.get(names.ENV_TOPOLOGY),
             chip=chip,
             timeout=_seconds(args.fabric_timeout),
+            transport=args.fabric_transport,
             attempt=_number(args, "attempt", 0, 1 << 31),
         )
     config = ServerConfig(
@@ -179,6 +197,7 @@ def _build(args: argparse.Namespace, *, socket: Path, fabric_port: int, http_por
         memory_bytes=_memory(args, chip),
         cores=_number(args, "cores", 1, 100),
         socket_mode=_mode(args.socket_mode),
+        trace_events=_number(args, "trace-events", 0, 1 << 22),
     )
     return Server(config)
 
@@ -287,6 +306,8 @@ def _exec(args: argparse.Namespace, ours: Sequence[str] = ()) -> int:
             return 127
         finally:
             server.stop()
+        if args.trace:
+            device_trace.write(server.trace(), args.trace)
         return status if status >= 0 else 128 - status
     finally:
         shutil.rmtree(directory, ignore_errors=True)

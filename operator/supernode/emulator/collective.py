@@ -24,6 +24,7 @@ from supernode.emulator.runtime.call import Call, first_error, poison
 from supernode.emulator.runtime.host import check_room
 from supernode.emulator.runtime.stream import Stream
 from supernode.emulator.session import Session
+from supernode.emulator.trace import COLLECTIVE
 from supernode.errors import EmulatorError, ProtocolError
 
 _MAX_RANKS: Final = 1 << 16
@@ -173,6 +174,17 @@ class Collective:
             poison(buffers, self.call.failed(exc, stream.device.name))
             return
         stream.reach(end, busy=max(end - start, 0.0))
+        if stream.trace is not None:
+            self._remember(stream, start, end)
         for buffer in buffers:
             buffer.storage.ready_seconds = stream.seconds
         stream.collectives[self.ticket.call.kind] += 1
+
+    def _remember(self, stream: Stream, start: float, end: float) -> None:
+        """Tell the trace: from when the device was ready; it moved bytes in `moving` (begin and end, microseconds)."""
+        ticket = self.ticket
+        words = {**ticket.call.words(), "group": str(list(ticket.call.group))[:200]}
+        if ticket.moving:
+            words["moving"] = [round(ticket.moving[0][0] * 1e6, 6), round(ticket.moving[-1][1] * 1e6, 6)]
+        if stream.trace is not None:
+            stream.trace.add(stream.lane, COLLECTIVE, ticket.call.kind, start, end, words)

@@ -1,4 +1,4 @@
-"""The sidecar's HTTP port: /metrics, /healthz, /readyz, /progress.
+"""The sidecar's HTTP port: /metrics, /healthz, /readyz, /progress, /trace.
 
 Flows in: GET requests of the kubelet, Prometheus and the operator. Flows out: what the server's callables say.
 Reading only; nothing that a request carries is used beyond its path. Not here: what the answers contain.
@@ -28,11 +28,13 @@ class Views(NamedTuple):
     Attributes:
         registry: for /metrics.
         progress: JSON object for /progress.
+        trace: JSON object for /trace.
         ready: why the sidecar is not ready, or an empty text, for /readyz.
     """
 
     registry: CollectorRegistry
     progress: Callable[[], dict[str, Any]]
+    trace: Callable[[], dict[str, Any]]
     ready: Callable[[], str]
 
 
@@ -97,13 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, CONTENT_TYPE_LATEST, generate_latest(self.shown.registry))
         elif path == "/progress":
             self._send(200, "application/json", json.dumps(self.shown.progress()).encode())
+        elif path == "/trace":
+            self._send(200, "application/json", json.dumps(self.shown.trace()).encode())
         elif path == "/healthz":
             self._send(200, "text/plain", b"ok\n")
         elif path == "/readyz":
             reason = self.shown.ready()
             self._send(503 if reason else 200, "text/plain", f"{reason or 'ok'}\n".encode())
         else:
-            self._send(404, "text/plain", b"there are /metrics, /progress, /healthz and /readyz\n")
+            self._send(404, "text/plain", b"there are /metrics, /progress, /trace, /healthz and /readyz\n")
 
     def do_HEAD(self) -> None:
         """Answer without a body."""

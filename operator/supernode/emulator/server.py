@@ -32,6 +32,7 @@ from supernode.emulator.progress import Progress
 from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.host import give_back
 from supernode.emulator.session import ClientGoneError, Session
+from supernode.emulator.trace import EVENTS, Trace, chrome_trace
 from supernode.errors import EmulatorError, FabricError, ProtocolError, SupernodeError
 
 _LOG: Final = logging.getLogger("supernode.emulator")
@@ -54,6 +55,7 @@ class ServerConfig:
         http_host, http_port: of the HTTP port; port 0 takes any free one, None: no HTTP.
         memory_bytes: per device, to emulate a smaller card or a share of one; None: the chip's.
         cores: percent of the chip's compute units that each device has.
+        trace_events: that each device keeps for /trace; 0: none.
         socket_mode: permissions of the socket.
     """
 
@@ -66,6 +68,7 @@ class ServerConfig:
     memory_bytes: int | None = None
     socket_mode: int = 0o600
     cores: int = 100
+    trace_events: int = EVENTS
 
 
 class _FabricDoor:
@@ -133,7 +136,14 @@ class Server:
         self.config = config
         first = config.fabric.rank * config.devices
         self.devices = [
-            Device(i, first + i, config.chip, memory_limit=config.memory_bytes, cores=config.cores)
+            Device(
+                i,
+                first + i,
+                config.chip,
+                memory_limit=config.memory_bytes,
+                cores=config.cores,
+                trace=Trace(config.trace_events),
+            )
             for i in range(config.devices)
         ]
         self.progress = Progress()
@@ -156,7 +166,7 @@ class Server:
         self._fabric = _FabricDoor(Fabric(self.config.fabric))
         if self.config.http_port is not None:
             collector = RuntimeCollector(self.devices, self.config.fabric.rank, self.progress, self._counts)
-            views = Views(registry(collector), self.progress.snapshot, self._not_ready)
+            views = Views(registry(collector), self.progress.snapshot, self.trace, self._not_ready)
             self.http = ObserveServer(self.config.http_host, self.config.http_port, views)
             self.http.start()
         self._listener = _listen(self.config.socket, self.config.socket_mode)
@@ -186,6 +196,16 @@ class Server:
             thread.join()
         if self.http is not None:
             self.http.close()
+
+    def trace(self) -> dict[str, Any]:
+        """What the devices did, as Chrome's trace events."""
+        fabric = self.config.fabric
+        return chrome_trace(
+            [(device.rank, device.chip.name, device.trace) for device in self.devices],
+            worker=fabric.rank,
+            attempt=fabric.attempt,
+            now={device.rank: device.seconds for device in self.devices},
+        )
 
     def _counts(self) -> ServerCounts:
         door = self._fabric

@@ -33,6 +33,7 @@ def test_variables() -> None:
         *(names.ENV_CHIP, names.ENV_DEVICES, names.ENV_SOCKET, names.ENV_RANK, names.ENV_WORKERS, names.ENV_ATTEMPT),
         *(names.ENV_RENDEZVOUS, names.ENV_POD_IP, names.ENV_FABRIC_TIMEOUT, names.ENV_FABRIC_SECRET),
         *(names.ENV_TOPOLOGY, names.ENV_VISIBLE_DEVICES, names.ENV_DEVICE_CORES, names.ENV_DEVICE_MEMORY),
+        *(names.ENV_FABRIC_TRANSPORT, names.ENV_TRACE_EVENTS),
     }
     assert written == used <= known
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from supernode.chips import Chip
 from supernode.emulator.runtime.clock import CostModel
 from supernode.emulator.runtime.memory import Memory
+from supernode.emulator.trace import Trace
 from supernode.errors import InputError
 
 
@@ -36,13 +37,21 @@ class Device:
         chip: its data sheet; memory size and bandwidth are needed.
         memory_limit: bytes, to emulate another card or a share of one; None: the chip's.
         cores: percent of the chip's compute units that it has, as a virtual device of the card.
+        trace: keeps what the device's streams do.
 
     Raises:
         InputError: a share that is none.
     """
 
     def __init__(
-        self, ordinal: int, rank: int, chip: Chip, *, memory_limit: int | None = None, cores: int = 100
+        self,
+        ordinal: int,
+        rank: int,
+        chip: Chip,
+        *,
+        memory_limit: int | None = None,
+        cores: int = 100,
+        trace: Trace | None = None,
     ) -> None:
         if not 1 <= cores <= 100:
             raise InputError(f"a device has 1 to 100 percent of its chip's compute units, not {cores}", field="--cores")
@@ -50,6 +59,7 @@ class Device:
         self.rank = rank
         self.chip = chip
         self.cores = cores
+        self.trace = Trace() if trace is None else trace
         share = "" if cores == 100 else f", {cores} % of it"
         self.name = f"device {ordinal} ({chip.name}{share})"
         limit = int(chip.figure("memory_bytes")) if memory_limit is None else memory_limit

@@ -17,6 +17,7 @@ from supernode.emulator.runtime.buffer import Buffer
 from supernode.emulator.runtime.call import Call, Failures, poison
 from supernode.emulator.runtime.host import LARGE, check_room
 from supernode.emulator.runtime.memory import Pool
+from supernode.emulator.trace import KERNEL
 from supernode.errors import SupernodeError
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ class Launch:
             buffer.storage.ready_seconds = end
         for index in signature.writes:
             self.inputs[index].storage.ready_seconds = end
+        if stream.trace is not None:
+            stream.trace.add(stream.lane, KERNEL, signature.name, start, end, signature)
         launched = stream.launched
         launched[signature] = launched.get(signature, 0) + 1
 

@@ -19,6 +19,7 @@ from supernode.emulator.runtime.contention import Busy, MakeRoom, end_of
 from supernode.emulator.runtime.device import Device
 from supernode.emulator.runtime.fuse import Fused, collect
 from supernode.emulator.runtime.launch import Launch, Signature
+from supernode.emulator.trace import COPY
 
 #: Work items that may wait in a stream before the session that puts them is held back.
 DEPTH: Final = 4096
@@ -44,11 +45,14 @@ class Stream:
         contends: one of the two is there.
         ahead: launches of one pass that come before the one that is being counted.
         aborted: items do nothing any more, except `work.Marker`, which others wait for.
+        trace, lane: where what it does is remembered, if anywhere, and under which number.
         launched, copied, collectives: done since the last `publish`; written by the stream's thread alone.
     """
 
     def __init__(self, device: Device, name: str, *, seconds: float = 0.0, priority: int = 0) -> None:
         self.device = device
+        self.trace = device.trace if device.trace.capacity else None
+        self.lane = device.trace.lane(name.removeprefix(f"{device.name} "))
         self.priority = priority
         self.above: dict[Stream, int] = {}
         self.busy: Busy | None = None
@@ -129,10 +133,13 @@ class Stream:
 
     # --- on the stream's thread -------------------------------------------------------------------------------------
 
-    def advance(self, start: float, seconds: float) -> float:
-        """Spend device time from `start` or the end of the item before, whichever is later; gives the end."""
-        self.seconds = end = max(self.seconds, start) + seconds
+    def advance(self, start: float, seconds: float, copy: str = "copy", nbytes: int | None = None) -> float:
+        """Spend device time of a copy from `start` or the end of the item before, whichever is later; gives the end."""
+        start = max(self.seconds, start)
+        self.seconds = end = start + seconds
         self._busy += seconds
+        if self.trace is not None:
+            self.trace.add(self.lane, COPY, copy, start, end, nbytes)
         return end
 
     def contend(self, start: float, seconds: float) -> float:

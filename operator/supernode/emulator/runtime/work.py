@@ -54,7 +54,9 @@ class CopyIn:
             return
         self.buffer.data = self.data
         nbytes = self.data.nbytes
-        self.buffer.storage.ready_seconds = stream.advance(self.issued, stream.device.costs.copy_seconds(nbytes))
+        self.buffer.storage.ready_seconds = stream.advance(
+            self.issued, stream.device.costs.copy_seconds(nbytes), "copy from host", nbytes
+        )
         stream.copied += nbytes
 
 
@@ -84,7 +86,9 @@ class CopyAcross:
             return
         start = max(self.issued, self.source.storage.ready_seconds)
         nbytes = self.target.spec.nbytes
-        self.target.storage.ready_seconds = stream.advance(start, stream.device.costs.copy_seconds(2 * nbytes))
+        self.target.storage.ready_seconds = stream.advance(
+            start, stream.device.costs.copy_seconds(2 * nbytes), "copy from device", nbytes
+        )
         stream.copied += nbytes
 
 
@@ -107,7 +111,7 @@ class Marker:
     def run(self, stream: Stream) -> None:
         """Take the time and wake whoever waits."""
         if self.spend:
-            stream.advance(self.issued, self.spend)
+            stream.advance(self.issued, self.spend, "copy to host")
         self.seconds = max(stream.seconds, self.issued)
         stream.publish()
         self.done.set()
