@@ -165,7 +165,9 @@ class ProgressPoller:
             if status.get("state") != "Running":
                 continue
             placement = status.get("placement") or {}
-            spec = observer.view.specs.get(placement.get("pool") or "")
+            # Rank 0 tells; of a gang over several pools its own one counts.
+            first = next((worker for worker in placement.get("workers") or [] if worker.get("rank") == 0), {})
+            spec = observer.view.specs.get(first.get("pool") or placement.get("pool") or "")
             if spec is None or not spec.emulated:
                 continue
             uid, attempt = obj["metadata"]["uid"], placement.get("attempt", 0)

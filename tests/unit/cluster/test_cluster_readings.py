@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supernode.cluster import nodes, pods
@@ -158,6 +158,7 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 @given(OBJECTS, OBJECTS)
+@settings(deadline=None)
 def test_the_difference_makes_one_status_into_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert merged(old, difference(old, new)) == new
     assert difference(new, new) == {}
