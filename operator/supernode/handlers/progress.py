@@ -166,7 +166,7 @@ class ProgressPoller:
                 continue
             placement = status.get("placement") or {}
             # Rank 0 tells; of a gang over several pools its own one counts.
-            first = next((worker for worker in placement.get("workers") or [] if worker.get("rank") == 0), {})
+            first: dict[str, Any] = next((w for w in placement.get("workers") or [] if w.get("rank") == 0), {})
             spec = observer.view.specs.get(first.get("pool") or placement.get("pool") or "")
             if spec is None or not spec.emulated:
                 continue
