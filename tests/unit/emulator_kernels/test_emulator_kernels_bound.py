@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernode.emulator.dtypes import COMPLEX, DTYPES, FLOATS, FP8, NARROW, WIDE, dtype_name
+from supernode.emulator.dtypes import COMPLEX, DTYPES, FLOATS, FP8, INTEGERS, NARROW, WIDE, dtype_name
 from supernode.emulator.kernels import TABLE, Kernel, Spec
 from supernode.emulator.kernels.table import INPUTS, LARGEST, MAGNITUDES, RESULT, TERMS, UNKNOWN, Bound, Draw, Example
 from supernode.errors import KernelError
@@ -145,7 +145,8 @@ def sizes(kernel: Kernel, inputs: list[Array], attributes: dict[str, Any], resul
         value = attributes.get("value")
         return [sum(floats, np.asarray(0.0 if value is None else abs(value)))]
     if size == MAGNITUDES:
-        return run(kernel, inputs, attributes, [np.abs(x) if x.dtype.kind in "fc" else x for x in wide])
+        found = run(kernel, inputs, attributes, [np.abs(x) if x.dtype.kind in "fc" else x for x in wide])
+        return [np.abs(x).astype(np.float64) for x in found]
     if size == LARGEST:
         return [np.abs(np.nan_to_num(x)).max(initial=0.0) for x in results]
     assert size == INPUTS
@@ -245,3 +246,53 @@ def hold(kernel: Kernel, dtype: str, seed: int, nasty: bool) -> None:
                     words,
                     complex_launch=dtype in COMPLEX,
                 )
+
+
+#: Whole numbers that follow other rules than arithmetic modulo a power of two.
+OTHER_RULES = {
+    "quantised_matmul",  # scales
+    "dequantise",
+    "integer_matmul",  # zero points of the same type
+    "decode",
+    "encode",
+    "bitcast",
+    "host_operator",
+    "interpolate",  # means, rounded
+}
+WHOLE = [
+    pytest.param(kernel, dtype, id=f"{kernel.name}-{dtype}")
+    for kernel in TABLE.kernels.values()
+    for dtype in kernel.dtypes
+    if dtype in INTEGERS and dtype not in ("i64", "u64") and kernel.name not in OTHER_RULES
+]
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), WHOLE)
+def test_integers_are_those_of_64_bits_wrapped_around(kernel: Kernel, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    target, limits = DTYPES[dtype], np.iinfo(DTYPES[dtype])
+    for example in kernel.examples:
+        inputs = []
+        for place, draw in enumerate(example.inputs):
+            own = draw.dtype or dtype
+            if draw.values in ("any", "normal", "positive", "unit", "regular", "definite") and own == dtype:
+                low, high = (0, 7) if "shift" in kernel.name and place else (limits.min, int(limits.max) + 1)
+                x = rng.integers(low if draw.values == "any" else 1, high, draw.shape)
+                inputs.append(np.where(rng.random(draw.shape) < 0.2, rng.integers(0, 3, draw.shape), x).astype(target))
+            else:
+                inputs.append(numbers(rng, draw, own, False, kernel.bound).astype(DTYPES[own]))
+        attributes = dict(example.attributes)
+        if not inputs and "dtype" in kernel.attributes:
+            attributes["dtype"] = dtype
+        wide = [x.astype(np.int64) if x.dtype == target else x for x in inputs]
+        with np.errstate(all="ignore"):
+            try:
+                found = run(kernel, inputs, attributes)
+            except KernelError:
+                continue  # an example for floats
+            try:
+                expected = run(kernel, wide, {**attributes, **({"dtype": "i64"} if not inputs else {})})
+            except KernelError:
+                continue  # no version of 64 bits
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other.astype(one.dtype), err_msg=f"{kernel.name} {dtype} {attributes}")

@@ -164,6 +164,12 @@ def test_products_of_bytes_are_exact(kernel: Any) -> None:
     whole = a.astype(np.int64) @ b.astype(np.int64)
     assert (kernel("matmul", a, b, dtype="i32")[0] == whole).all()
     assert (kernel("matmul", a, b)[0] == whole.astype(np.int8)).all()  # wraps around
+    more = np.array([3, -3, 100, 0, 7], np.int8)
+    assert (kernel("matmul", a, b, more)[0] == (whole + more).astype(np.int8)).all()
+    assert (
+        kernel("matmul", a.astype(np.int16), b.astype(np.int16), more.astype(np.int16))[0]
+        == (whole + more).astype(np.int16)
+    ).all()
     ends = np.full((1, 2000), -128, np.int8)
     assert kernel("matmul", ends, ends.T.copy(), dtype="i32")[0].item() == 2000 << 14
     rows, columns = np.abs(normal(7)).astype(np.float32), np.abs(normal(5)).astype(np.float32)
@@ -285,6 +291,26 @@ def test_embedding_of_shards_adds_up_to_that_of_the_whole(kernel: Any) -> None:
     (whole,) = kernel("embedding_backward", grad, tokens, rows=12)
     pieces = [kernel("embedding_backward", grad, tokens, rows=4, start=start)[0] for start in (0, 4, 8)]
     assert (np.vstack(pieces) == whole).all()
+
+
+def test_large_numbers_move_no_softmax(kernel: Any) -> None:
+    """What every row has too much of cancels, however large: exponentials are of distances from the largest."""
+    x, targets = RNG.integers(-8, 8, (6, 9)).astype(float), RNG.integers(0, 9, 6)
+    for dtype, shift in (("f64", 1e6), ("f32", 4096.0), ("bf16", 128.0), ("f32", -4096.0)):
+        near, far = x.astype(DTYPES[dtype]), (x + shift).astype(DTYPES[dtype])
+        for name in ("softmax", "log_softmax"):
+            assert (kernel(name, near)[0] == kernel(name, far)[0]).all(), (name, dtype)
+        assert (kernel("top_k_gating", near, k=2)[2] == kernel("top_k_gating", far, k=2)[2]).all()
+        losses = [float(kernel("softmax_cross_entropy", logits, targets)[0]) for logits in (near, far)]
+        assert math.isclose(*losses, abs_tol=abs(shift) * 1e-6)
+        sums = [kernel("cross_entropy_sums", v, targets, kernel("cross_entropy_top", v)[0])[0] for v in (near, far)]
+        assert (sums[0] == sums[1]).all()
+        one = np.ones((1, 1, 1), DTYPES[dtype])
+        seen = [
+            kernel("attention", one, v[:1, :, None], x[:1, :, None].astype(DTYPES[dtype]), causal=False)[0]
+            for v in (near, far)
+        ]
+        assert (seen[0] == seen[1]).all()
 
 
 # --- random numbers, positions ---------------------------------------------------------------------------------------

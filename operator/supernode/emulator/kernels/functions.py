@@ -46,6 +46,18 @@ def _exponential_less_one(x: AnyArray) -> Any:
     return np.where(np.isfinite(x), out, beyond)
 
 
+def _log1p(x: AnyArray) -> Any:
+    out = np.log1p(x)
+    if x.dtype.kind != "c":
+        return out
+    # NumPy's takes the logarithm of 1 + x, which has forgotten most of a small x; |1 + x|^2 - 1 has not.
+    above = x.real * (2 + x.real)
+    above = np.where(x.imag == 0, above, above + np.square(x.imag))  # (keeps the sign of a zero)
+    near = np.empty_like(out)
+    near.real, near.imag = np.log1p(above) / 2, np.arctan2(x.imag, 1 + x.real)
+    return np.where(np.abs(x) < 0.5, near, out)
+
+
 def _imaginary(x: AnyArray) -> Any:
     return np.imag(x).copy()
 
@@ -68,7 +80,7 @@ _FUNCTIONS: Final = (
     ("sinh", np.sinh, "hyperbolic sine"),
     ("tan", np.tan, "tangent"),
     ("expm1", _exponential_less_one, "exp(x) - 1, exact near 0"),
-    ("log1p", np.log1p, "log(1 + x), exact near 0"),
+    ("log1p", _log1p, "log(1 + x), exact near 0"),
     ("log2", np.log2, "logarithm to base 2"),
     ("log10", np.log10, "logarithm to base 10"),
 )

@@ -133,8 +133,8 @@ def _turned(array: AnyArray, turned: bool) -> AnyArray:
 def _product(inputs: Sequence[AnyArray], attributes: Attributes, out: Spec) -> AnyArray:
     a, b = _turned(inputs[0], attributes["transpose_a"]), _turned(inputs[1], attributes["transpose_b"])
     if a.dtype.kind in "iu" and a.dtype.itemsize == 1 and out.dtype != "i64" and out.dtype != "u64":
-        product = multiply_integers(a, b)
-        return product.astype(DTYPES[out.dtype])
+        product = multiply_integers(a, b).astype(DTYPES[out.dtype])
+        return product + inputs[2].astype(product.dtype) if len(inputs) > 2 else product
     a, b = widen(a), widen(b)
     if out.dtype in FIELDS and WIDE[out.dtype].itemsize > a.dtype.itemsize:
         a, b = a.astype(WIDE[out.dtype]), b.astype(WIDE[out.dtype])
@@ -148,8 +148,6 @@ def _product(inputs: Sequence[AnyArray], attributes: Attributes, out: Spec) -> A
 
 def _run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     product = _product(inputs, attributes, outputs[0])
-    if len(inputs) > 2 and product.dtype.kind in "iu":
-        product = product + inputs[2].astype(product.dtype)
     if attributes["activation"] is not None:
         activate(attributes["activation"], product)
     return (narrow(product, outputs[0]),)
