@@ -18,7 +18,7 @@ from supernode.emulator.kernels import TABLE
 from supernode.emulator.onnx_backend import Profile
 from supernode.emulator.onnx_backend.operators.recurrent import OPERATORS as RECURRENT
 from supernode.emulator.runtime.clock import CostModel
-from supernode.errors import InputError, KernelError, ModelError, OutOfDeviceMemoryError
+from supernode.errors import ChipError, InputError, KernelError, ModelError, OutOfDeviceMemoryError
 
 RNG = np.random.default_rng(7)
 CHIP = "hygon-bw1000"
@@ -206,6 +206,16 @@ def test_results_leave_no_memory_behind() -> None:
     assert device.memory().in_use < in_use[-1]
 
 
+def test_a_value_is_dropped_after_its_last_use() -> None:
+    """Thirty results of 1 MiB one after the other need room for a few, not for thirty."""
+    size = (1 << 20) // 4
+    nodes = [helper.make_node("Neg", [f"v{i}"], [f"v{i + 1}"]) for i in range(30)]
+    prepared = onnx_backend.prepare(model(nodes, {"v0": (size,)}, ["v30"]), chip=CHIP, memory_bytes=9 << 20)
+    (y,) = prepared.run([np.ones(size, np.float32)])
+    assert y[0] == 1
+    assert prepared.device.memory().peak < 6 << 20
+
+
 def test_out_of_memory_says_how_much_and_where() -> None:
     """The weights fit; the second product does not."""
     nodes = [
@@ -317,6 +327,13 @@ def test_errors_name_the_node() -> None:
     nodes = [helper.make_node("MatMul", ["x", "x"], ["y"], name="product")]
     with pytest.raises(KernelError, match=r"node 'product' \(MatMul\).*inner sizes differ"):
         onnx_backend.run_model(model(nodes, {"x": (2, 3)}, ["y"]), [normal(2, 3)])
+
+
+def test_a_missing_figure_of_the_chip_names_the_node_that_needs_it() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("MatMul", ["a", "a"], ["y"], name="product")]
+    prepared = onnx_backend.prepare(model(nodes, {"x": (4, 4)}, ["y"]), chip="huawei-ascend-910b3")
+    with pytest.raises(ChipError, match=r"node 'product' \(MatMul\).*f32 peak of chip huawei-ascend-910b3"):
+        prepared.run([normal(4, 4)])
 
 
 def test_inputs_are_checked() -> None:

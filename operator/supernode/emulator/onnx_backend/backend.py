@@ -5,6 +5,7 @@ Flows in: ONNX messages and NumPy arrays. Flows out: NumPy arrays. Not here: the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,14 +23,14 @@ from supernode.emulator.onnx_backend.operators import OPERATORS
 from supernode.emulator.onnx_backend.profile import Profile
 from supernode.emulator.onnx_backend.sidecar import find_device
 from supernode.emulator.onnx_backend.values import STRING, Tensor, from_host, to_host
-from supernode.errors import EmulatorError, InputError, ModelError
+from supernode.errors import InputError, ModelError, SupernodeError
 
 #: Kinds of device that `supports_device` knows: the standard's tests run on `CPU`, where the emulator runs too.
 KINDS = ("CPU", "HCU", "DCU")
 
 
 class Prepared(BackendRep):  # type: ignore[misc]
-    """A model on a device: its constants are in device memory until it is closed or forgotten.
+    """A model on a device: its constants are in device memory until it is forgotten. Runs are one after the other.
 
     Attributes:
         device: where it runs.
@@ -42,6 +43,7 @@ class Prepared(BackendRep):  # type: ignore[misc]
         self._graph = graph
         constants = set(graph.constants)
         self._executor = Executor(graph, device)
+        self._one_at_a_time = threading.Lock()
         self.input_names = tuple(name for name in graph.inputs if name not in constants)
         self.output_names = graph.outputs
         self._result = namedtupledict("Outputs", self.output_names)
@@ -66,11 +68,9 @@ class Prepared(BackendRep):  # type: ignore[misc]
         feeds = {name: from_host(value) for name, value in self._named(inputs).items()}
         given = {id(value.host) for value in feeds.values() if isinstance(value, Tensor)}
         try:
-            if profile is None:
-                found = [to_host(value) for value in self._executor.run(feeds)]
-            else:
-                found = self._profiled(feeds, profile)
-        except EmulatorError as exc:
+            with self._one_at_a_time:
+                found = self._run(feeds) if profile is None else self._profiled(feeds, profile)
+        except SupernodeError as exc:
             blamed = self._executor.blame(exc)
             if blamed is exc:
                 raise
@@ -78,6 +78,9 @@ class Prepared(BackendRep):  # type: ignore[misc]
         # What came in and goes out unchanged is the caller's own array: he gets a copy.
         own = [value.copy() if id(value) in given else value for value in found]
         return self._result(*own)
+
+    def _run(self, feeds: dict[str, Any]) -> list[Any]:
+        return [to_host(value) for value in self._executor.run(feeds)]
 
     def _profiled(self, feeds: dict[str, Any], profile: Profile) -> list[Any]:
         """Run with the time of each node noted, and those of the copies apart from them."""

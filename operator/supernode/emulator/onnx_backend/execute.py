@@ -18,7 +18,7 @@ from supernode.emulator.onnx_backend.graph import Graph, Node, graphs_of
 from supernode.emulator.onnx_backend.operators import OPERATORS
 from supernode.emulator.onnx_backend.profile import Profile
 from supernode.emulator.onnx_backend.values import STRING, Tensor, Value
-from supernode.errors import EmulatorError, InputError, ModelError
+from supernode.errors import EmulatorError, InputError, ModelError, SupernodeError
 
 #: Nodes whose calls are remembered, to say which one failed.
 _REMEMBERED: Final = 1 << 16
@@ -101,12 +101,12 @@ class Executor:
         self._started.clear()
         return self._run_graph(self.graph, feeds, None)
 
-    def blame(self, exc: EmulatorError) -> EmulatorError:
+    def blame(self, exc: SupernodeError) -> SupernodeError:
         """A failure that the device tells of later, with the name of the node whose call it was."""
         call = getattr(exc, "call", 0)
         for before, node in reversed(self._started):
             if call and before < call:
-                return _named(exc, node)  # type: ignore[return-value]
+                return _named(exc, node)
         return exc
 
     def _run_graph(self, graph: Graph, feeds: Mapping[str, Value], around: Scope | None) -> list[Value]:
@@ -118,9 +118,7 @@ class Executor:
             inputs = [scope.find(name) if name else None for name in node.inputs]
             try:
                 results = self._run_node(node, inputs, scope)
-            except ModelError as exc:
-                raise _named(exc, node) from exc
-            except EmulatorError as exc:
+            except (InputError, EmulatorError) as exc:
                 # The device may tell only now of a call that an earlier node made.
                 raise (self.blame(exc) if getattr(exc, "call", 0) else _named(exc, node)) from exc
             for name, result in zip(node.outputs, results, strict=False):
@@ -209,12 +207,12 @@ def _small(node: Node, inputs: Sequence[Value]) -> bool:
     return bool(abs(int(inputs[1].value().prod())) * max(inputs[0].size, 1) <= host.SHAPE_ELEMENTS)
 
 
-def _named(exc: ModelError | EmulatorError, node: Node) -> ModelError | EmulatorError:
+def _named(exc: SupernodeError, node: Node) -> SupernodeError:
     """The error with the node's name, the innermost node only."""
     if getattr(exc, "node_is_named", False):
         return exc
     if isinstance(exc, InputError):
-        named: ModelError | EmulatorError = type(exc)(exc.message, obj=exc.obj or str(node), field=exc.field)
+        named: SupernodeError = type(exc)(exc.message, obj=exc.obj or str(node), field=exc.field)
     else:
         named = type(exc)(f"{node}: {exc}")
     named.node_is_named = True  # type: ignore[union-attr]
