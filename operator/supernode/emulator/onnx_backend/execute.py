@@ -215,5 +215,5 @@ def _named(exc: SupernodeError, node: Node) -> SupernodeError:
         named: SupernodeError = type(exc)(exc.message, obj=exc.obj or str(node), field=exc.field)
     else:
         named = type(exc)(f"{node}: {exc}")
-    named.node_is_named = True  # type: ignore[union-attr]
+    named.node_is_named = True  # type: ignore[attr-defined]
     return named
