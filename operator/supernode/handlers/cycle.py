@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -113,20 +113,29 @@ class Cycle:
             self._context.observer.snapshot()
             if rewired:
                 self._jobs.touch_all()
-            await self._give_way()
+            await self._safely("who gives way", self._give_way)
             due = self._jobs.take_due(self._context.now())
             await self._each(due)
             if due:
                 measure_jobs(self._context)
             await self._pools.offer()
-            await self._go_on()
+            await self._safely("who goes on", self._go_on)
             await self._place_waiting()
-            await self._give_way()
+            await self._safely("who grows", self._grow)
+            await self._safely("who gives way", self._give_way)
             await self._sweep()
             await self._pools.report()
         self._context.metrics.count("supernode_cycles")
         self._context.metrics.observe("supernode_cycle_seconds", time.perf_counter() - began)
         self._on_end()
+
+    async def _safely(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        """A step that concerns gangs that run: a fault of ours in it must not keep others from being placed."""
+        try:
+            await step()
+        except Exception:
+            self._context.metrics.count("supernode_reconcile_errors", "TrainingJob")
+            logger.exception("%s can't be told now", what)
 
     async def _each(self, keys: list[Key]) -> None:
         """Reconcile several jobs, some at a time; never one twice at once."""
@@ -167,7 +176,6 @@ class Cycle:
             self._answered = question if all(written) else None
             if self._answered is None:
                 self._context.wake.set()
-        await self._grow(self._jobs.waiting.candidates())
 
     def _decide(
         self, snapshot: Snapshot, candidates: list[Candidate], nominations: dict[str, Nomination]
@@ -272,18 +280,19 @@ class Cycle:
             rest.append((candidate, decision, result))
         return answers, rest
 
-    async def _grow(self, waiting: list[Candidate]) -> None:
+    async def _grow(self) -> None:
         """Let a gang that has fewer workers than it wants have more, where devices are free."""
-        snapshot = self._context.observer.snapshot()
-        masks = Masks(self._context, snapshot)
+        snapshot, masks = self._context.observer.snapshot(), None
 
         def demand_at(key: Key, obj: Json, workers: int) -> GangDemand:
+            nonlocal masks
+            masks = masks or Masks(self._context, snapshot)
             model = self._readings.read(key, obj).model
             if model is None:
                 raise InputError("is not valid", obj=f"TrainingJob {key[0]}/{key[1]}")
             return masks.on(self._readings.demand(obj, model, workers), obj)
 
-        for obj, plan in self._growth.plans(snapshot, waiting, demand_at):
+        for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates(), demand_at):
             await self._jobs.disrupt(obj, plan)
 
     def _ends(self, snapshot: Snapshot) -> dict[str, float]:

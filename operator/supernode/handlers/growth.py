@@ -52,7 +52,13 @@ class Growth:
     def plans(
         self, snapshot: Snapshot, waiting: Sequence[Candidate], demand_at: DemandAt
     ) -> list[tuple[Json, Disruption]]:
-        """Gangs that grow now; each plan is made as if it were the only one, so the first in order goes."""
+        """Gangs that grow now; each plan is made as if it were the only one, so the first in order goes.
+
+        Args:
+            snapshot: as this cycle's placements have left it.
+            waiting: gangs that wait for a place.
+            demand_at: gives the demand of a job at a size.
+        """
         now, looked = self._context.now(), 0
         for name in sorted(snapshot.holders):
             namespace, _, job = name.partition("/")

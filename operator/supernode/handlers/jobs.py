@@ -296,6 +296,8 @@ class Jobs:
                 logger.warning("what is planned could not be written: %s", exc)
                 self.wake_at(key, self._context.now() + 1.0)
             else:
+                if plan is not None:
+                    self._context.metrics.count("supernode_disruptions", str(plan.kind))
                 self.touch(key)
                 return True
             return False

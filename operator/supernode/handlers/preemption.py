@@ -129,6 +129,8 @@ class Preemptions:
                 model = self._readings.read((namespace, name), obj).model
                 seconds = float(model.spec.run_policy.checkpoint_seconds) if model is not None else 0.0
                 mine = self._priority(model) if model is not None else 0
+                if mine >= nomination.priority and not self._borrows(key):
+                    continue  # whoever wrote that down: this one need not give way
                 ends = f", keeping {workers} workers" if workers else ""
                 why = f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine})"
                 if mine >= nomination.priority:
@@ -292,6 +294,16 @@ class Preemptions:
         if state_of(status).finished or not (status.get("placement") or {}).get("workers"):
             return None
         return obj if _attempt(status) == attempt else None
+
+    def _borrows(self, key: str) -> bool:
+        """Whether a gang's namespace holds more than it is guaranteed, in one of the gang's pools."""
+        snapshot = self._context.observer.snapshot()
+        namespace, holding = key.partition("/")[0], snapshot.holders.get(key)
+        pools = [pool for name in (holding.pools if holding is not None else ()) if (pool := snapshot.pool(name))]
+        return any(
+            snapshot.held(pool.name, namespace) > (quota.guaranteed if (quota := pool.quota_of(namespace)) else 0)
+            for pool in pools
+        )
 
     def _priority(self, model: object) -> int:
         priority = self._readings.priority(model)  # type: ignore[arg-type]

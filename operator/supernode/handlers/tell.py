@@ -23,6 +23,9 @@ def tell_change(context: Context, obj: Json, facts: JobFacts, decision: Decision
             events.warning(JOBS, obj, "Misconfigured", str(problem))
     if decision.reason in ("WorkerStuck", "CheckpointRequested") and said != decision.message:
         events.warning(JOBS, obj, decision.reason, decision.message)
+    if decision.reason == "ReplacingWorkers" and decision.restarts != facts.restarts:
+        events.warning(JOBS, obj, decision.reason, decision.message)
+        context.metrics.count("supernode_restarts")
     if decision.release and decision.message:
         events.warning(JOBS, obj, decision.reason, decision.message)
     if decision.state is facts.state or facts.deleting:

@@ -39,7 +39,8 @@ OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "supernode_wait_seconds", "histogram", "Seconds from a job's creation to its first place.", (), _WAIT_BUCKETS
     ),
-    Metric("supernode_restarts", "counter", "Gangs restarted after a failure."),
+    Metric("supernode_restarts", "counter", "Gangs that restarted, or replaced workers, after a failure."),
+    Metric("supernode_disruptions", "counter", "Gangs that were told to give way, move or change size.", ("kind",)),
     Metric("supernode_pods_created", "counter", "Pods created."),
     Metric("supernode_pods_deleted", "counter", "Pods deleted."),
     Metric(

@@ -6,9 +6,9 @@ import asyncio
 import random
 
 import pytest
-from tests.wire.operatorlab import Lab
+from tests.wire.operatorlab import NAMESPACES, Lab
 
-from supernode.cluster.kinds import JOBS, LEASES, PODS, PRIORITY_CLASSES, Json
+from supernode.cluster.kinds import JOBS, LEASES, PODS, POOLS, PRIORITY_CLASSES, Json
 from supernode.names import ANNOTATION_CHECKPOINT, LEASE_NAME, LEASE_NAMESPACE
 
 pytestmark = pytest.mark.timeout(180)
@@ -122,6 +122,33 @@ async def test_nobody_gives_way_in_vain(either_lab: Lab) -> None:
     await lab.until("the request is taken back", unasked)
     status = (await lab.job("low"))["status"]
     assert (status["state"], status["attempt"]) == ("Running", 0)
+
+
+async def test_borrowed_devices_are_given_back(either_lab: Lab) -> None:
+    lab = either_lab
+    quotas = [{"namespace": lab.namespace, "guaranteed": 4}]
+    await lab.client.patch(POOLS, lab.pool, {"spec": {"quotas": quotas}})
+    lab.operator()
+    mine, borrower = lab.namespace, f"borrower-{lab.suffix}"
+    await lab.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": borrower}})
+    lab.namespace = borrower
+    for name in ("one", "two"):
+        await lab.add_job(name, workers=2, runPolicy={"checkpointSeconds": 1})
+        await lab.until_state(name, "Running")
+    lab.namespace = mine
+    await lab.add_job("ours", workers=2)
+    await lab.until_state("ours", "Running")
+    lab.namespace = borrower
+    states = sorted([(await lab.job(name))["status"]["state"] for name in ("one", "two")])
+    assert states == ["Running", "Waiting"], "no more is taken back than what was borrowed"
+    for name in ("one", "two"):
+        await lab.client.delete(JOBS, name, borrower)
+    await lab.until("the borrower is gone", lambda: gone(lab, borrower))
+    lab.namespace = mine
+
+
+async def gone(lab: Lab, namespace: str) -> bool:
+    return not (await lab.client.list_page(JOBS, namespace))["items"]
 
 
 async def test_who_gives_way_is_decided_once_however_often_the_operator_is_killed(either_lab: Lab) -> None:
