@@ -46,6 +46,7 @@ DEFAULT: Final = Family(
             "attention": "three quarters of a large product on long sequences; Ampere and Hopper reach that or more",
             "node_latency": "8 KiB all-reduce of 2, 4 and 8 BW1000: 20, 21 and 29 us, less launch, by the ring's steps",
             "network_latency": "8-byte all-reduce of 2 and 4 nodes of H100: 25 and 35 us, 5 us a hop (nccl-tests 309)",
+            "exchange": "two nodes of BW1000 exchange 15 to 16 GB/s a card where rings carry 23 (bw1000_2.txt)",
             "reserved": "runtime and communication buffers of usual installations, 1 to 3 GiB",
         }
     ),
@@ -67,6 +68,7 @@ _AMPERE: Final = Family(
     calibrated=True,
     attention=0.50,
     pair_tree=True,
+    exchange=0.96,
     sources=MappingProxyType(
         {
             "gemm_peak": "large fp16 products reach 250 of 312 TFLOPS, a usual figure; tables 3 to 5 of Korthikanti et "
@@ -100,6 +102,7 @@ _VOLTA: Final = Family(
     reserved=2 * 2**30,
     calibrated=True,
     pair_tree=True,
+    exchange=0.96,
     sources=MappingProxyType(
         {
             "gemm_peak": "fitted on the V100 rows of 1, 2 and 8 devices of Megatron-LM 2020 (fit_steptime)",
@@ -135,6 +138,7 @@ _HOPPER: Final = Family(
     node_latency=1.3e-6,
     network_latency=8e-6,
     pair_tree=True,
+    exchange=0.96,
     sources=MappingProxyType(
         {
             "gemm_peak": "fitted, with gemm_small, memory and tensor_overlap, on the rows of large_runs.csv marked so "
@@ -154,6 +158,8 @@ _HOPPER: Final = Family(
             "node_latency": "see network_latency",
             "pair_tree": "2 nodes of 2: 98 of 100 GB/s summed, where a ring would sum 67 (DGX H100 log); NVIDIA's "
             "engineers say that NCCL reduces over two nodes by a tree (nccl-tests issue 196)",
+            "exchange": "fitted on the all-to-alls of 16, 32 and 64 H100 (Megatron-Core's report on mixtures of "
+            "experts, 2026, table 7): 5.8, 8.1 and 9.2 ms for 8 x 7168 x 4096 numbers of 2 bytes",
             "collective_launch": "8-byte all-reduce of 16 ranks takes 25 us (nccl-tests issue 309)",
             "overlap": "gradient reduction and weight gathering run behind the passes by default; not all of it",
             "attention": "cuDNN's kernel on H100, see ATTENTION_SHORT",
@@ -181,6 +187,7 @@ _BLACKWELL: Final = Family(
     tensor_overlap=0.5,
     switch_reduce=0.49,
     pair_tree=True,
+    exchange=0.96,
     sources=MappingProxyType(
         {
             "gemm_peak": "as Hopper, a little less: power limits more",
@@ -280,6 +287,7 @@ _BOWEN: Final = Family(
             "network_latency": "with node_latency, fitted on the 1 MiB rows (bw1000_1.txt, bw1000_2.txt): 34 to 73 us "
             "for 2 to 8 cards of a node, 103 to 156 us for 2 to 16 cards of two",
             "node_latency": "see network_latency",
+            "exchange": "15 to 16 GB/s a card between two nodes, where rings carry 23 (bw1000_2.txt)",
             "network_thin": "the same with 1 and 2 cards a node: 17.8 of 50 GB/s per card",
             "collective_launch": "all-reduce of 8 KiB on 2 cards takes 20 us (bw1000_1.txt)",
             "overlap": "as default",
@@ -317,9 +325,6 @@ SWITCH_FROM: Final = 5
 #: Seconds that such a sum takes on top of the launch: 1 MiB on 2 nodes of H100 72 and 93 us, on 8 B200 51 us (same
 #: sources, two clusters of H100).
 SWITCH_LAUNCH: Final = 33e-6
-#: Share of the network's bandwidth that is left to all-to-all, where many senders meet at one receiver: two nodes of
-#: BW1000 exchange 15 to 16 GB/s a card where rings carry 23 (bw1000_2.txt).
-EXCHANGE: Final = 0.68
 
 #: Share of a port's rate that is left to gradient reduction in a job of more than `BLOCK` devices, whose groups all
 #: reduce at once and meet in the upper switches. Fitted on one pair: 530B on 280 A100 and, 8-fold data-parallel, 2,240

@@ -40,7 +40,8 @@ class Family:
             no difference known.
         switch_reduce: share of the link bandwidth at which the switch inside a node sums an all-reduce; 0 = it can't.
         mesh: the devices of a node have one link to each other device, so a small group can't use all of them.
-        pair_tree: its library reduces over two nodes by a tree where that is faster (`collectives.LinkLevel`).
+        pair_tree: its library reduces over two nodes by a tree where that is faster (`links.LinkLevel`).
+        exchange: share of the network's bandwidth that is left to all-to-all, where many senders meet at one receiver.
         node_latency, network_latency: seconds per hop where neither pool nor group says.
         calibrated: False where the constants are defaults, not measurements of this family.
         sources: constant -> where it comes from.
@@ -66,5 +67,6 @@ class Family:
     switch_reduce: float = 0.0
     mesh: bool = False
     pair_tree: bool = False
+    exchange: float = 0.68
     node_latency: float = 1e-6
     network_latency: float = 5e-6

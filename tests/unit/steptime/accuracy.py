@@ -78,6 +78,7 @@ def accuracy_table() -> str:
         chips = "H100, H200, B200, MI300X"
         line(f"{name}, {chips}: every row", [(p, m) for _, p, m in sized], "links")
         line(f"the same without the {len(sized) - len(plain)} named below", [(p, m) for _, p, m in plain], "links")
+    line("all-to-all of 8 to 64 H100", [(p, m) for _, p, m in published.expert_exchanges()], "links")
     for nbytes, name in ((2**30, "1 GiB"), (2**20, "1 MiB")):
         bus = [(p, m) for kind, _, p, m in published.bw1000_bus(nbytes) if kind == "all_reduce"]
         line(f"all-reduce of {name}, BW1000", bus, "links")

@@ -147,6 +147,20 @@ def bw1000_bus(nbytes: int) -> list[tuple[str, tuple[int, int], float, float]]:
     return result
 
 
+def expert_exchanges() -> list[tuple[int, float, float]]:
+    """(ranks, predicted, measured microseconds) of all-to-alls on H100.
+
+    Megatron-Core's report on mixtures of experts (2026), table 7, all-to-all, dispatch: hidden size 7168, 4,096 tokens
+    that visit 8 experts each, in 16 bits.
+    """
+    family = family_of(H100.name)
+    levels = levels_for(H100, [("network", 50e9, family.network_latency), ("node", 450e9, family.node_latency)])
+    return [
+        (ranks, collective_seconds("all_to_all", 4096 * 8 * 7168 * 2, regular_links(levels, (ranks // 8, 8))) * 1e6, us)
+        for ranks, us in ((8, 1265.0), (16, 5774.0), (32, 8059.0), (64, 9164.0))
+    ]
+
+
 def bus_bandwidth(kind: str, nbytes: float, links: Links, ranks: int) -> float:
     """GB/s as nccl-tests count them: what a link carries."""
     share = {"all_reduce": 2 * (ranks - 1) / ranks, "send_recv": 1.0}.get(kind, (ranks - 1) / ranks)
