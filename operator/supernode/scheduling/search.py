@@ -98,8 +98,9 @@ class Search:
             capped = np.minimum(self.per_row, share)
             equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
             options += self.ways(equal, capped, share)
-        if best.template.takes.size <= MOST_NODES and not self._ideal(min(options, key=lambda o: o.seconds).seconds):
-            options += self._balanced()
+        best = min(options, key=lambda option: option.seconds)
+        if best.template.takes.size <= MOST_NODES and not self._ideal(best.seconds):
+            options += self._balanced() + self._capped() + self._aligned_further_out()
             anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
             descent = Descent(
                 self.pool,
@@ -152,6 +153,32 @@ class Search:
                         sums = np.add.reduceat(same.caps[outer + 1], same.children[outer][:-1])
                         same.caps[outer][:] = sums - sums % quanta.get(outer, 1)
                     options += self.ways([same], self.per_row, share)
+        return options
+
+    def _capped(self) -> list[Option]:
+        """Ways with no more than so many workers on any node, for each number: over more nodes than it takes."""
+        options: list[Option] = []
+        for share in range(1, min(self.workers, int(self.per_row.max()))):
+            capped = np.minimum(self.per_row, share)
+            trees = []
+            for tree in self.trees:
+                slices = self._slices(tree)
+                if not any(at == tree.depth and share % size for at, size in slices.items()):
+                    memo = tree.memo.setdefault(("capped", share), {})
+                    trees.append(roll_up(tree.topology, capped, slices, memo))
+            options += self.ways(trees, capped, 1)
+        return options
+
+    def _aligned_further_out(self) -> list[Option]:
+        """Ways in whole groups of neighbours per domain, whatever the nodes in it hold."""
+        options: list[Option] = []
+        for quantum in neighbour_groups(self.demand, self.workers):
+            for tree in self.trees:
+                slices = self._slices(tree)
+                for level in range(tree.depth):
+                    if not any(size % quantum and quantum % size for size in slices.values()):
+                        quanta = {**slices, level: max(slices.get(level, 1), quantum)}
+                        options += self.ways([self._again(tree, self.per_row, quanta)], self.per_row, quantum)
         return options
 
     def ways(self, trees: list[Tree], per_row: Int64, quantum: int) -> list[Option]:
@@ -214,8 +241,11 @@ class Search:
         caps = np.concatenate([*(tree.caps[0] for tree in trees), loose])
         if int(caps.sum()) < self.workers:
             return []
-        unit = max([quantum, *(item.size for item in self.demand.slices)])
         options: list[Option] = []
+        if len(trees) > 1 or loose.any():  # one group alone is joined by more than a network
+            for tree in trees:
+                options += self._anywhere([tree], np.zeros_like(loose), quantum)
+        unit = max([quantum, *(item.size for item in self.demand.slices)])
         whole = np.zeros(caps.size, dtype=np.int64)
         seen: set[bytes] = set()
         for even in (False, True):
