@@ -118,12 +118,13 @@ CLUSTER_RIGHTS = {
     ("supernode.dev", "supernodegroups/status"): {"patch"},
     ("", "nodes"): {"list", "watch"},
     ("", "nodes/status"): {"patch"},
+    ("scheduling.k8s.io", "priorityclasses"): {"list", "watch"},
 }
 JOB_RIGHTS = {
     ("supernode.dev", "trainingjobs"): {"get", "list", "watch", "patch", "delete"},
     ("supernode.dev", "trainingjobs/status"): {"patch"},
     ("supernode.dev", "trainingjobs/finalizers"): {"update"},
-    ("", "pods"): {"get", "list", "watch", "create", "delete"},
+    ("", "pods"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "services"): {"create", "deletecollection"},
     ("", "secrets"): {"create", "deletecollection"},
     ("", "configmaps"): {"create", "deletecollection"},

@@ -38,8 +38,20 @@ def invariants(jobs: list[Json], pods: list[Json]) -> list[str]:
             wrong.append(f"orphan pod {name}")
             continue
         placement = (job.get("status") or {}).get("placement")
-        if pod["status"].get("phase") not in ("Succeeded", "Failed") and placement is None:
+        if pod["status"].get("phase") in ("Succeeded", "Failed"):
+            continue
+        if placement is None:
             wrong.append(f"pod {name} runs without a claim")
+        elif labels["supernode.dev/attempt"] == str(placement.get("attempt", 0)):
+            rank = int(labels["supernode.dev/rank"])
+            workers = {worker["rank"]: worker for worker in placement["workers"]}
+            devices = pod["metadata"]["annotations"]["supernode.dev/devices"]
+            worker = workers.get(rank)
+            if worker is None or (pod["spec"]["nodeName"], devices) != (
+                worker["node"],
+                ",".join(map(str, worker["devices"])),
+            ):
+                wrong.append(f"pod {name} on {pod['spec']['nodeName']} ({devices}) is not where its job says: {worker}")
     return wrong
 
 
