@@ -71,7 +71,7 @@ def _fetch(session: Session, handle: int) -> Reply:
 
 def _wait_for(session: Session, handle: int) -> tuple[Buffer, AnyArray]:
     buffer = session.array(handle)
-    spend = buffer.storage.stream.device.costs.copy_seconds(buffer.spec.nbytes)
+    spend = buffer.storage.stream.device.costs.host_copy_seconds(buffer.spec.nbytes)
     session.synchronise([buffer.storage.stream], spend=spend)
     if buffer.error is not None:
         raise buffer.error

@@ -11,7 +11,10 @@ from dataclasses import replace
 from typing import Final
 
 from supernode.chips import Chip
+from supernode.emulator.fabric.topology import read_topology
 from supernode.emulator.kernels import Cost
+from supernode.emulator.runtime.host_link import host_bandwidth
+from supernode.steptime.collectives import collective_seconds
 from supernode.steptime.roofline import gemm_seconds, kernel_seconds
 
 _REMEMBERED: Final = 8192
@@ -31,6 +34,8 @@ class CostModel:
     def __init__(self, chip: Chip, *, cores: int = 100) -> None:
         self.whole = chip
         self.chip = chip if cores == 100 else _share(chip, cores / 100)
+        self._host_bandwidth = host_bandwidth(chip.host_link)
+        self._peers = read_topology(None, workers=1, devices=2, chip=chip).links((0, 1))
         self._known: dict[int, tuple[Cost, float]] = {}
 
     def seconds(self, cost: Cost) -> float:
@@ -66,9 +71,16 @@ class CostModel:
         """
         return "f16" if dtype in ("int8", "fp8") and self.chip.tflops.get(dtype) is None else dtype
 
-    def copy_seconds(self, nbytes: int) -> float:
-        """Device seconds of a copy of `nbytes` to, from or inside the device, at memory bandwidth."""
-        return kernel_seconds(self.whole, flops=0.0, bytes_moved=float(nbytes), dtype="f32")
+    def host_copy_seconds(self, nbytes: int) -> float:
+        """Device seconds of a copy of `nbytes` from or to the host: over its link, or as slow as the memory."""
+        launch = kernel_seconds(self.whole, flops=0.0, bytes_moved=0.0, dtype="f32")
+        memory = kernel_seconds(self.whole, flops=0.0, bytes_moved=float(nbytes), dtype="f32")
+        return max(memory, launch + nbytes / self._host_bandwidth)
+
+    def peer_copy_seconds(self, nbytes: int) -> float:
+        """Device seconds of a copy of `nbytes` from another device of the node: a message over their link."""
+        memory = kernel_seconds(self.whole, flops=0.0, bytes_moved=2.0 * nbytes, dtype="f32")
+        return max(memory, float(collective_seconds("send_recv", nbytes, self._peers)))
 
 
 def _share(chip: Chip, part: float) -> Chip:

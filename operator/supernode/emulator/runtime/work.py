@@ -55,7 +55,7 @@ class CopyIn:
         self.buffer.data = self.data
         nbytes = self.data.nbytes
         self.buffer.storage.ready_seconds = stream.advance(
-            self.issued, stream.device.costs.copy_seconds(nbytes), "copy from host", nbytes
+            self.issued, stream.device.costs.host_copy_seconds(nbytes), "copy from host", nbytes
         )
         stream.copied += nbytes
 
@@ -72,7 +72,7 @@ class CopyAcross:
         self.issued = issued
 
     def run(self, stream: Stream) -> None:
-        """Copy and spend the time of a read and a write."""
+        """Copy, and spend the time of a message between the two."""
         if stream.aborted:
             return
         if self.source.error is not None or self.source.data is None:
@@ -87,7 +87,7 @@ class CopyAcross:
         start = max(self.issued, self.source.storage.ready_seconds)
         nbytes = self.target.spec.nbytes
         self.target.storage.ready_seconds = stream.advance(
-            start, stream.device.costs.copy_seconds(2 * nbytes), "copy from device", nbytes
+            start, stream.device.costs.peer_copy_seconds(nbytes), "copy from device", nbytes
         )
         stream.copied += nbytes
 
