@@ -56,6 +56,7 @@ def test_figures_are_in_canonical_units(name: str, attribute: str, value: object
     [
         ("hygon-bw1000", "bf16", 480e12),
         ("amd-mi300x", "bf16", 1307e12),
+        ("nvidia-h800-80g-sxm", "bf16", 989e12),
         ("hygon-bw1000", "f64", 30e12),
         ("huawei-ascend-910c", "bf16", 752e12),
         ("nvidia-a100-80g-sxm", "f32", 19.5e12),
