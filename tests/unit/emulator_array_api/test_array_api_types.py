@@ -42,7 +42,7 @@ round searchsorted sign signbit sin sinh sort sqrt square squeeze stack std subt
 tensordot tile tril triu trunc uint16 uint32 uint64 uint8 unique_all unique_counts unique_inverse unique_values
 unstack var vecdot where zeros zeros_like __array_api_version__ __array_namespace_info__ fft linalg
 """
-BESIDE = {"Array", "bfloat16", "float16", "__version__"}
+BESIDE = {"Array", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "__version__"}
 
 
 def expected(one: str, two: str) -> str | None:
@@ -69,6 +69,12 @@ def test_promotion(one: str, two: str) -> None:
 
 def test_sixteen_bit_floats_widen() -> None:
     assert xp.result_type(xp.float16, xp.bfloat16) is xp.float32
+    assert xp.result_type(xp.float8_e5m2, xp.float8_e5m2) is xp.float8_e5m2
+    for other in (xp.float8_e4m3fn, xp.float32, xp.int8, 1.5):
+        with pytest.raises(TypeError, match=r"not promoted|does not go with"):
+            xp.result_type(xp.float8_e5m2, other)
+    assert not any(xp.isdtype(xp.float8_e4m3fn, kind) for kind in types.KINDS)
+    assert (xp.finfo(xp.float8_e4m3fn).max, xp.finfo(xp.float8_e5m2).max) == (448.0, 57344.0)
     assert xp.result_type(xp.bfloat16, xp.float64) is xp.float64
     assert xp.result_type(xp.bfloat16, 1.5) is xp.bfloat16
     assert xp.result_type(xp.float16, xp.complex64) is xp.complex64

@@ -244,6 +244,17 @@ def test_descending_order_keeps_equal_elements_in_theirs(kernel: Any) -> None:
     np.testing.assert_array_equal(found, [1, 3, 0, 2])
 
 
+def test_arrays_on_both_sides_of_an_empty_ellipsis_are_apart(kernel: Any) -> None:
+    x, places = values(3, 4, 5), np.array([0, 2])
+    key = [["slice", None, None, 2], ["number", 1], ["apart"], ["array"]]
+    np.testing.assert_array_equal(kernel("index", x, places, key=key)[0], x[::2, 1, ..., places])
+    del key[2]
+    np.testing.assert_array_equal(kernel("index", x, places, key=key)[0], x[::2, 1, places])
+    for wrong in ([["apart"], ["number", 0]], [["number", 0], ["apart"], ["number", 0], ["apart"], ["number", 0]]):
+        with pytest.raises(KernelError, match=r"apart stands|ellipsis"):
+            kernel("index", x, key=wrong)
+
+
 REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("index", (X,), {"key": [["number", 3]]}, "outside"),
     ("index", (X,), {"key": [["number", 0]] * 3}, "too many"),

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import supernode.emulator.array_api as xp
 from supernode.chips import find_chip
+from supernode.emulator.array_api import session
 from supernode.emulator.client import Emulator, connect
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.fabric import FabricConfig
@@ -124,3 +126,19 @@ def test_eight_bit_floats_travel_and_saturate_on_the_host_too(emulator: Emulator
     assert there[:2].astype(float).tolist() == [top, -top]
     assert np.isnan(there[2].astype(float))
     assert sent.nbytes == size
+
+
+def test_arrays_of_eight_bits_in_the_array_namespace(emulator: Emulator) -> None:
+    session.use(emulator)  # closed after the test: the next one makes its own
+    x = xp.asarray([0.3, 1e6, -2.0, 0.0])
+    small = xp.astype(x, xp.float8_e4m3fn)
+    assert small.dtype is xp.float8_e4m3fn
+    assert xp.astype(small, xp.float32).numpy().tolist() == [0.3125, 448.0, -2.0, 0.0]
+    made = xp.asarray([0.3, 1e6, -2.0, 0.0], dtype=xp.float8_e4m3fn)
+    assert made.numpy().tobytes() == small.numpy().tobytes()
+    assert xp.concat([made, small])[::2].shape == (4,)
+    assert xp.full((2,), 1e9, dtype=xp.float8_e5m2).numpy().astype(float).tolist() == [57344.0] * 2
+    with pytest.raises(TypeError):
+        xp.exp(small)
+    with pytest.raises(TypeError):
+        _ = small + x

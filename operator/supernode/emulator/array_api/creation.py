@@ -32,7 +32,8 @@ from supernode.emulator.array_api.types import (
     Scalar,
     need_kind,
 )
-from supernode.emulator.dtypes import dtype_name
+from supernode.emulator.dtypes import NARROW, dtype_name
+from supernode.emulator.rounding import convert as rounded
 
 if TYPE_CHECKING:
     from supernode.emulator.client import Device
@@ -122,6 +123,8 @@ def _converted(data: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]
         if int(data.min()) < limits.min or int(data.max()) > limits.max:
             raise OverflowError(f"numbers from {data.min()} to {data.max()} do not fit {dtype.name}")
     with np.errstate(all="ignore"):
+        if dtype.short in NARROW and data.dtype.kind != "c":
+            return rounded(data, dtype.numpy)
         return data.astype(dtype.numpy)
 
 

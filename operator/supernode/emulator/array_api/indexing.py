@@ -63,7 +63,8 @@ def translate(x: Array, key: Any) -> tuple[Array, list[list[Any]], list[Array]]:
         if item is None:
             out.append(["new"])
         elif item is Ellipsis:
-            out += [["slice", None, None, None]] * rest
+            # Also where it stands for no axis, arrays on both sides of it are apart.
+            out += [["slice", None, None, None]] * rest or [["apart"]]
             axis += rest
         elif isinstance(item, slice):
             out.append(["slice", *(_whole(part) for part in (item.start, item.stop, item.step))])

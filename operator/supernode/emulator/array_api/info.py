@@ -43,7 +43,7 @@ class Info:
         }
 
     def dtypes(self, *, device: Device | None = None, kind: str | tuple[str, ...] | None = None) -> dict[str, DType]:
-        """The standard's dtypes of a kind (default: all); float16 and bfloat16 are there beside them."""
+        """The standard's dtypes of a kind (default: all); floats of 16 and 8 bits are there beside them."""
         return {dtype.name: dtype for dtype in STANDARD if kind is None or isdtype(dtype, kind)}
 
 

@@ -2,7 +2,8 @@
 
 Flows in: dtypes, arrays, Python numbers. Flows out: dtypes. Promotion is the standard's table: integers of different
 signs, integers and floats, and bool and numbers do not mix by themselves. Beside the standard's types there are the
-device's 16-bit floats, float16 and bfloat16. Not here: rounding (the kernels').
+device's 16-bit floats, float16 and bfloat16, and its 8-bit ones, which are promoted to nothing. Not here: rounding (the
+kernels').
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ class DType:
 
 BOOL, SIGNED, UNSIGNED = "bool", "signed integer", "unsigned integer"
 REAL, COMPLEX = "real floating", "complex floating"
+#: Not of the standard, and of none of its kinds: what can be stored and converted, but not computed with.
+EIGHT = "8-bit floating"
 bool_ = DType("bool", "bool", BOOL)
 int8, int16, int32, int64 = (DType(f"int{n}", f"i{n}", SIGNED) for n in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DType(f"uint{n}", f"u{n}", UNSIGNED) for n in (8, 16, 32, 64))
 float16, bfloat16 = DType("float16", "f16", REAL), DType("bfloat16", "bf16", REAL)
+float8_e4m3fn, float8_e5m2 = DType("float8_e4m3fn", "f8e4m3", EIGHT), DType("float8_e5m2", "f8e5m2", EIGHT)
 float32, float64 = DType("float32", "f32", REAL), DType("float64", "f64", REAL)
 complex64, complex128 = DType("complex64", "c64", COMPLEX), DType("complex128", "c128", COMPLEX)
 
@@ -59,7 +63,7 @@ STANDARD: Final = (
     *(bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64),
     *(float32, float64, complex64, complex128),
 )
-EVERY: Final = (*STANDARD, float16, bfloat16)
+EVERY: Final = (*STANDARD, float16, bfloat16, float8_e4m3fn, float8_e5m2)
 OF_SHORT: Final = {dtype.short: dtype for dtype in EVERY}
 KINDS: Final = {
     "bool": (BOOL,),
@@ -125,7 +129,7 @@ def promote(one: DType, two: DType) -> DType:
         if one.bits == two.bits:  # float16 and bfloat16 hold different values
             return float32
         return one if one.bits > two.bits else two
-    if one.kind == two.kind:
+    if one.kind == two.kind != EIGHT:
         return one if one.bits > two.bits else two
     if {one.kind, two.kind} == {SIGNED, UNSIGNED}:
         signed, unsigned = (one, two) if one.kind == SIGNED else (two, one)
@@ -145,7 +149,7 @@ def promote_scalar(dtype: DType, value: Scalar) -> DType:
     if isinstance(value, bool):
         allowed = kind == BOOL
     elif isinstance(value, int):
-        allowed = kind != BOOL
+        allowed = kind not in (BOOL, EIGHT)
     elif isinstance(value, float):
         allowed = kind in (REAL, COMPLEX)
     else:
@@ -205,10 +209,10 @@ def finfo(type: DType | Array, /) -> finfo_object:
         TypeError: not a floating-point type.
     """
     dtype = dtype_of(type)
-    if dtype.kind not in (REAL, COMPLEX):
+    if dtype.kind not in (REAL, COMPLEX, EIGHT):
         raise TypeError(f"finfo needs a floating-point dtype, not {dtype.name}")
     real = OF_SHORT[REAL_OF[dtype.short]]
-    numbers: Any = ml_dtypes.finfo if real is bfloat16 else np.finfo
+    numbers: Any = ml_dtypes.finfo if real is bfloat16 or real.kind == EIGHT else np.finfo
     found = numbers(real.numpy)
     return finfo_object(
         real.bits, float(found.eps), float(found.max), float(found.min), float(found.smallest_normal), real

@@ -1,7 +1,8 @@
 """Elements by position: slices, numbers and integer arrays mixed as in NumPy, reading and writing.
 
 Flows in: an array, integer arrays, and `key`, a list with one item per step through the axes:
-`["number", n]`, `["slice", start, stop, step]`, `["new"]` (an axis of size 1), `["array"]` (the next integer input).
+`["number", n]`, `["slice", start, stop, step]`, `["new"]` (an axis of size 1), `["array"]` (the next integer input),
+`["apart"]` (no axis, but what stands before and behind it is not side by side: an Ellipsis of no axes).
 Flows out: an array, or the first input changed in place. Boolean arrays are turned into integer ones by `nonzero`
 before. Not here: plain ranges of one axis (`layout`).
 """
@@ -31,7 +32,9 @@ def _given_only(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence
 
 def _item(item: Any) -> tuple[str, tuple[int | None, ...]]:
     kind, *numbers = item
-    if kind not in ("number", "slice", "new", "array") or len(numbers) != {"number": 1, "slice": 3}.get(kind, 0):
+    if kind not in ("number", "slice", "new", "array", "apart") or len(numbers) != {"number": 1, "slice": 3}.get(
+        kind, 0
+    ):
         raise KernelError(f"key item {item!r} is not understood")
     return kind, tuple(None if number is None else operator.index(number) for number in numbers)
 
@@ -48,11 +51,13 @@ def selected(shape: tuple[int, ...], key: Sequence[Any], places: Sequence[Spec])
     where = 0
     items = [_item(item) for item in key]
     arrays = any(kind == "array" for kind, _ in items)
-    if sum(kind != "new" for kind, _ in items) > len(shape):
+    if sum(kind not in ("new", "apart") for kind, _ in items) > len(shape):
         raise KernelError(f"{len(items)} items are too many for {len(shape)} axes")
+    if ("apart", ()) in items and sum(kind not in ("new", "apart") for kind, _ in items) < len(shape):
+        raise KernelError(f"apart stands for no axis, but {len(items)} items leave some of {len(shape)} axes open")
     for position, (kind, numbers) in enumerate(items):
-        if kind == "new":
-            out.append(1)
+        if kind in ("new", "apart"):
+            out += [1] if kind == "new" else []
             continue
         size = shape[axis]
         axis += 1
@@ -93,8 +98,8 @@ def _numpy_key(key: Sequence[Any], places: Sequence[AnyArray]) -> tuple[Any, ...
     left = iter(places)
     out: list[Any] = []
     for kind, numbers in map(_item, key):
-        if kind == "new":
-            out.append(None)
+        if kind in ("new", "apart"):
+            out.append(None if kind == "new" else Ellipsis)
         elif kind == "slice":
             out.append(slice(*numbers))
         elif kind == "number":
