@@ -118,6 +118,22 @@ def test_errors_say_what_is_wrong(path: Path, tmp_path: Path) -> None:
         assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
 
 
+def test_without_the_extra_the_sidecar_runs_and_models_say_what_is_missing(path: Path) -> None:
+    script = """
+import sys
+sys.modules["onnx"] = None
+import supernode.commands.emulator, supernode.emulator.server, supernode.emulator.client, supernode.emulator.array_api
+from supernode.cli import main
+assert main(["emulator", "kernels"]) == 0
+sys.exit(main(["emulator", "run", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)
+    assert "layer_norm" in done.stdout
+    assert "need the extra onnx: pip install 'supernode[onnx]'" in done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
 def test_options_are_in_the_page() -> None:
     text = (ROOT / "docs/onnx.md").read_text()
     shown = supernode("-h").stdout
