@@ -14,6 +14,7 @@ from supernode.errors import ChipError
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.score import link_levels
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.stores import NO_STORAGE, resolved, storage_at
 from supernode.scheduling.topology import Level, Topology
 from supernode.scheduling.work import positions_of
 from supernode.steptime.calibration import ASSUMED_NETWORK_BANDWIDTH, ASSUMED_NETWORK_LATENCY
@@ -42,9 +43,13 @@ def step_on(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand, rows: Sequen
     cut = demand.parallelism or Parallelism(data=where.size * demand.devices)
     if cut.devices != where.size * demand.devices:
         return None  # fewer workers than the cut is for
+    storage = NO_STORAGE
+    if demand.storage is not None:
+        use = resolved(demand.storage, snapshot.stores, snapshot.holders, demand.key)
+        storage = storage_at(use, topology, domains, pool.chip.scale_out_bandwidth)
     try:
         wiring = wiring_of(link_levels(pool, levels), runs(domains), cut, demand.devices)
-        return predict(pool.chip, demand.model, cut, wiring)
+        return predict(pool.chip, demand.model, cut, wiring, storage)
     except ChipError:
         return None
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.scheduling.clusters import (
     MODEL,
     a_gang,
+    a_group,
     a_node,
     a_random_gang,
     a_random_state,
@@ -22,8 +23,10 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.repair import moved_ranks, plan_replacement
-from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.rescore import step_on
+from supernode.scheduling.snapshot import Snapshot, Store
 from supernode.scheduling.state import State
+from supernode.scheduling.stores import StorageUse
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 
 PAIR = (0, 1)
@@ -93,6 +96,26 @@ def test_a_gang_without_any_healthy_node_is_placed_anew() -> None:
     refused = plan_replacement(state.snapshot(), demand, before, {"n00", "n01"})
     assert isinstance(refused, Unplaceable)
     assert (refused.code, refused.nearest.wanted, refused.nearest.fits) == (Reason.WAITING_FOR_REPAIR, 2, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_step_on_given_nodes_is_what_the_search_predicts(seed: int) -> None:
+    """One and the same place has one predicted step, storage included, whoever asks."""
+    dice = random.Random(seed)
+    state = a_random_state(dice, 8)
+    levels = state.snapshot().topologies[0].levels
+    store = Store("near", "scalex", levels[0].name, f"{levels[0].name}-0", 4e9, 2e9)
+    state.set_group(replace(a_group(levels=levels), stores=(store,)))
+    demand = replace(a_random_gang(dice, levels), min_count=None)
+    if dice.random() < 0.5:
+        demand = demand.with_storage(StorageUse("near", "near", 10, 1e12))
+    snapshot = state.snapshot()
+    result = place(snapshot, demand)
+    if isinstance(result, Placement) and result.predicted is not None:
+        (pool,) = snapshot.pools
+        rows = [snapshot.node_names.index(worker.node) for worker in result.workers]
+        assert step_on(snapshot, pool, demand, rows) == result.predicted
 
 
 def domain_of(snapshot: Snapshot, node: str, level: str) -> object:
