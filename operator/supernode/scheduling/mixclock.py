@@ -62,6 +62,7 @@ class Clock:
         #: One stage as a job of its own: its ranks count as they do in any job.
         self._alone = replace(self._cut, pipeline=1, interleave=1, global_batch_size=None)
         self._known: dict[object, MixedStepTime | Shortage] = {}
+        self._alike: dict[tuple[str, int], Stage] = {}
 
     @property
     def stages(self) -> int:
@@ -86,7 +87,9 @@ class Clock:
         """The step if each pool's nodes stood side by side; (pool, stages, workers of a node) along the pipeline."""
         key = tuple((pool.name, stages, share) for pool, stages, share in split)
         if key not in self._known:
-            stages = [self._compact(pool, share) for pool, count, share in split for _ in range(count)]
+            stages: list[Stage] = []
+            for pool, count, share in split:
+                stages += [self._compact(pool, share)] * count
             levels = self._near(split[0][0])
             one_node = len(split) == 1 and split[0][2] >= self.demand.workers
             borders = _border(levels, 1 if one_node else 0)
@@ -196,6 +199,12 @@ class Clock:
         return link_levels(pool, (fastest,))
 
     def _compact(self, pool: PoolInfo, share: int) -> Stage:
+        known = self._alike.get((pool.name, share))
+        if known is None:
+            known = self._alike[pool.name, share] = self._side_by_side(pool, share)
+        return known
+
+    def _side_by_side(self, pool: PoolInfo, share: int) -> Stage:
         devices = self._alone.devices
         nodes = np.arange(devices, dtype=np.int64) // max(1, share * self.demand.devices)
         return Stage(pool.chip, wiring_of(self._near(pool), np.vstack((np.zeros_like(nodes), nodes)), self._alone))

@@ -127,16 +127,17 @@ def balance(
     """
     _check(stages, model, parallelism)
     chunks = parallelism.interleave
-    most: list[int] = []
-    for index, stage in enumerate(stages):
-        most.append(_most_per_chunk(stage.chip, model, parallelism, index))
-        if not most[-1]:
-            needed = round(stage_memory(stage.chip, model, parallelism, index, chunks).total)
-            held = sum(_most_per_chunk(s.chip, model, parallelism, i) for i, s in enumerate(stages)) * chunks
-            return Shortage(min(held, model.layers), index, needed, stage.chip.memory_bytes or 0)
+    chips = {id(stage.chip): stage.chip for stage in stages}
+    bounds = {key: _most_per_chunk(chip, model, parallelism) for key, chip in chips.items()}
+    most = [bounds[id(stage.chip)][index] for index, stage in enumerate(stages)]
+    if 0 in most:
+        index = most.index(0)
+        needed = round(stage_memory(stages[index].chip, model, parallelism, index, chunks).total)
+        held = min(sum(most) * chunks, model.layers)
+        return Shortage(held, index, needed, stages[index].chip.memory_bytes or 0)
     if sum(most) * chunks < model.layers:
         return Shortage(sum(most) * chunks)
-    paces = [pace(stage.chip, model, parallelism, stage.wiring) for stage in stages]
+    paces = _paces(stages, model, parallelism)
     seconds = [float(one.layer.seconds) for one in paces]
     fixed = [0.0] * len(seconds)
     fixed[-1] = float(paces[-1].around.seconds)
@@ -270,9 +271,22 @@ def check_stages(model: ModelShape, parallelism: Parallelism) -> None:
         )
 
 
-@lru_cache(maxsize=4096)
-def _most_per_chunk(chip: Chip, model: ModelShape, parallelism: Parallelism, stage: int) -> int:
-    """Most layers per chunk that the memory of a stage's devices holds; 0 = not even one."""
+def _paces(stages: Sequence[Stage], model: ModelShape, parallelism: Parallelism) -> list[Pace]:
+    """`pace` of each stage; equal stages are often the same object."""
+    known: dict[int, Pace] = {}
+    for stage in stages:
+        if id(stage) not in known:
+            known[id(stage)] = pace(stage.chip, model, parallelism, stage.wiring)
+    return [known[id(stage)] for stage in stages]
+
+
+@lru_cache(maxsize=1024)
+def _most_per_chunk(chip: Chip, model: ModelShape, parallelism: Parallelism) -> tuple[int, ...]:
+    """Most layers per chunk that the memory of each stage's devices would hold on this chip; 0 = not even one."""
+    return tuple(_most_on(chip, model, parallelism, stage) for stage in range(parallelism.pipeline))
+
+
+def _most_on(chip: Chip, model: ModelShape, parallelism: Parallelism, stage: int) -> int:
     if chip.memory_bytes is None:
         return model.layers
     chunks = parallelism.interleave
@@ -285,7 +299,6 @@ def _most_per_chunk(chip: Chip, model: ModelShape, parallelism: Parallelism, sta
     return most
 
 
-@lru_cache(maxsize=16384)
 def _mixed(
     stages: tuple[Stage, ...],
     model: ModelShape,
@@ -297,16 +310,17 @@ def _mixed(
     cuts, chunks, micro = cuts_of(cut), cut.interleave, cut.micro_batches
     counts = [sum(per_chunk) for per_chunk in layers]
     end = len(stages) - 1
-    paces = [pace(stage.chip, model, cut, stage.wiring) for stage in stages]
+    paces = _paces(stages, model, cut)
     inside = [float(one.layer.seconds) * count for one, count in zip(paces, counts, strict=True)]
     whole = [*inside[:-1], inside[-1] + float(paces[-1].around.seconds)]
     slowest = max(range(len(stages)), key=lambda index: (whole[index], -index))
     waits = 2 * (micro * chunks + end) * float(send_seconds(model, cuts, replace(stages[0].wiring, pipeline=borders)))
     spent = paces[slowest].layer.times(counts[slowest])
     compute = spent.compute + (paces[-1].around.compute if slowest == end else 0.0)
+    kinds = {(id(stage), counts[i], i in (0, end)): i for i, stage in enumerate(stages)}
     data, optimizer = max(
-        _update(stage, model, cut, counts[index], edge=index in (0, end), pace=paces[index])
-        for index, stage in enumerate(stages)
+        _update(stages[i], model, cut, layers_of_it, edge=edge, pace=paces[i])
+        for (_, layers_of_it, edge), i in kinds.items()
     )[1:]
     parts = Parts(
         compute=micro * compute,
