@@ -120,7 +120,7 @@ def decode(text: bytes | bytearray) -> dict[str, Any]:
         ProtocolError: not JSON, or not an object.
     """
     try:
-        header = json.loads(text)
+        header = json.loads(str(text, "utf-8"))
     except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"a header that is not JSON: {exc}") from None
     if not isinstance(header, dict):

@@ -19,7 +19,7 @@ import pytest
 
 from supernode.emulator.client import connect
 from supernode.emulator.metrics import METRICS
-from supernode.errors import EmulatorError
+from supernode.errors import EmulatorError, OutOfDeviceMemoryError
 
 Start = Callable[..., tuple["subprocess.Popen[str]", str]]
 
@@ -136,9 +136,13 @@ def test_two_sidecars_do_not_share_a_socket(start: Start, directory: Path) -> No
 
 CLIENT = """
 import sys, time
+import numpy as np
 from supernode.emulator import client
 emulator = client.connect()
 held = [device.zeros(1 << 20) for device in emulator.devices for _ in range(4)]
+shared = [emulator.devices[0].array(np.ones(n, np.float32)) for n in (1 << 16, 1 << 21)]  # a segment; a file of its own
+emulator.connection.request("file", 99, 1 << 20, descriptors=1)  # a file that is never written
+kept = shared[1].numpy()
 stream = emulator.devices[0].stream()
 emulator.synchronize()
 print("held", flush=True)
@@ -154,7 +158,8 @@ time.sleep(600)
 
 @pytest.mark.parametrize("doing", ["idle", "busy", "waiting"])
 def test_a_killed_client_frees_its_memory(start: Start, directory: Path, doing: str) -> None:
-    _, url = start("--fabric-timeout", "60")
+    process, url = start("--fabric-timeout", "60")
+    open_files = sorted(Path(f"/proc/{process.pid}/fd").iterdir()) if sys.platform == "linux" else []
     variables = {**os.environ, "SUPERNODE_EMULATOR_SOCKET": str(directory / "e.sock")}
     command = [sys.executable, "-c", CLIENT, doing]
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as client:
@@ -167,6 +172,82 @@ def test_a_killed_client_frees_its_memory(start: Start, directory: Path, doing: 
             until(lambda: sum(d.memory().in_use for d in emulator.devices) == 0, "memory of the dead client freed")
             assert emulator.devices[0].full(2, 1.0).numpy()[0] == 1
     until(lambda: "supernode_emulator_clients 0.0" in get(f"{url}/metrics") or doing == "waiting", "client gone")
+    # No file and no memory file is left: in the socket's directory, in shared memory, or open in the sidecar.
+    assert [path.name for path in directory.iterdir()] == ["e.sock"]
+    if open_files and doing != "waiting":
+        until(lambda: sorted(Path(f"/proc/{process.pid}/fd").iterdir()) == open_files, "descriptors closed")
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from supernode.emulator import client
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+def state(device):
+    return [device.launch("copy", device.zeros(4096)) for _ in range(4)]
+
+with client.connect() as emulator:
+    device, group = emulator.devices[0], emulator.group()
+    param, master, m, v = state(device)
+    rng = np.random.default_rng(1)
+    figures = []
+    for step in range(1, 1001):
+        x = device.array(rng.standard_normal((32, 128), dtype=np.float32))
+        y = device.launch("gelu", device.launch("matmul", x, param.reshape(128, 32)))
+        loss = device.launch("mean", device.launch("square", y))
+        grad = device.launch("matmul", x, y, transpose_a=True).reshape(4096)
+        pair = [grad, emulator.devices[1].zeros(4096)]
+        group.all_reduce(pair)
+        device.launch("adamw", param, grad, master, m, v, learning_rate=1e-3 / step, step=step)
+        event = device.record()
+        device.array(np.full(1 << 20, float(step), np.float32)).numpy()
+        emulator.report(step=step, loss=loss.item(), tokens=step)
+        assert event.seconds > 0
+        if step in (500, 1000):
+            del x, y, loss, grad, pair
+            use = device.memory()
+            figures.append((resident(sys.argv[1]), resident("self"), use.in_use, use.reserved, use.allocations))
+print(*(b - a for a, b in zip(*figures)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_training_steps_leave_nothing_behind(start: Start, directory: Path) -> None:
+    process, _ = start()
+    variables = {**os.environ, "SUPERNODE_EMULATOR_SOCKET": str(directory / "e.sock"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(process.pid)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    sidecar, client, *device = map(int, done.stdout.split())
+    assert device == [0, 0, 0]
+    # KiB between step 500 and step 1,000: 2 GiB went through the socket's files meanwhile.
+    assert sidecar < 4096
+    assert client < 4096
+
+
+def test_a_share_of_a_card_by_variables(start: Start, directory: Path) -> None:
+    start(SUPERNODE_DEVICE_CORES="40", SUPERNODE_DEVICE_MEMORY_MIB="512")
+    with connect(directory / "e.sock", environment={}) as emulator:
+        for device in emulator.devices:
+            assert device.memory().limit == device.properties["memoryBytes"] == 512 << 20
+            assert device.properties["cores"] == 40
+        emulator.devices[0].zeros((600 << 20) // 4)
+        with pytest.raises(OutOfDeviceMemoryError, match=r"hygon-bw1000, 40 % of it.*of 512 MiB are in use"):
+            emulator.synchronize()
+
+
+def test_a_sidecar_may_stop_and_start_as_often_as_it_likes(start: Start, directory: Path) -> None:
+    for turn in range(3):
+        process, _ = start()
+        with connect(directory / "e.sock", environment={}) as emulator:
+            assert emulator.devices[0].full(3, float(turn)).numpy()[0] == turn
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        assert list(directory.iterdir()) == []
 
 
 def test_variables_are_enough(start: Start, directory: Path) -> None:
@@ -189,6 +270,8 @@ def test_variables_are_enough(start: Start, directory: Path) -> None:
         (["--chip", "nonesuch"], "no chip 'nonesuch'"),
         (["--chip", "{"], "--chip: not JSON"),
         (["--devices", "0"], "--devices: must be a whole number from 1 to 64"),
+        (["--cores", "0"], "--cores: must be a whole number from 1 to 100"),
+        (["--memory-mib", "65537"], "--memory-mib: must be a whole number from 1 to 65536"),
         (["--rank", "3"], "--rank: must be a whole number from 0 to 0"),
         (["--fabric-timeout", "soon"], "--fabric-timeout"),
         (["--workers", "2"], "secret"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Calls with attributes that are remembered as having come once.
-_SIGNATURES: Final = 4096
+_SIGNATURES: Final = 1024
 _getframe: Final = sys._getframe
 
 

@@ -220,7 +220,7 @@ def describe(name: str, specs: Sequence[Spec], attributes: Attributes) -> str:
 class Table:
     """The kernels by name, and the plans of recent launches (the same few shapes come again and again)."""
 
-    def __init__(self, families: Mapping[str, Sequence[Kernel]], *, remembered: int = 4096) -> None:
+    def __init__(self, families: Mapping[str, Sequence[Kernel]], *, remembered: int = 1024) -> None:
         self.families: dict[str, tuple[Kernel, ...]] = {name: tuple(kernels) for name, kernels in families.items()}
         self.kernels: dict[str, Kernel] = {}
         for kernels in self.families.values():

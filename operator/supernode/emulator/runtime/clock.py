@@ -17,7 +17,7 @@ from supernode.emulator.runtime.host_link import host_bandwidth
 from supernode.steptime.collectives import collective_seconds
 from supernode.steptime.roofline import gemm_seconds, kernel_seconds
 
-_REMEMBERED: Final = 8192
+_REMEMBERED: Final = 1024
 
 
 class CostModel:

@@ -1,0 +1,184 @@
+"""The wire protocol under fuzz: a corpus of conversations (corpus/*.hex), numbers at random, valid talk that is bent.
+
+`stranger-*` is said instead of a hello, `client-*` after one. A conversation may be refused, answered or dropped; the
+sidecar has no fault, serves the next client, keeps no memory, and a bystander's arrays stay as they are.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from supernode.chips import find_chip
+from supernode.emulator import wire
+from supernode.emulator.client import Emulator, connect
+from supernode.emulator.fabric import FabricConfig
+from supernode.emulator.server import Server, ServerConfig
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.hex"))
+CHIP = find_chip("hygon-bw1000")
+SECRET = np.frombuffer(b"only the bystander's" * 10, np.uint8)
+PREFIX = struct.Struct("<4sIQ")
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Server]:
+    with TemporaryDirectory(prefix="sn-") as path:
+        fabric = FabricConfig(rank=0, workers=1, devices_per_worker=2, chip=CHIP, timeout=0.2)
+        server = Server(ServerConfig(CHIP, 2, Path(path) / "e.sock", fabric, memory_bytes=1 << 20))
+        server.start()
+        yield server
+        server.stop()
+        assert [device.memory.use()[:1] for device in server.devices] == [(0,), (0,)]
+        assert [device.memory.use().reserved for device in server.devices] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def bystander(live: Server) -> Iterator[Emulator]:
+    with connect(live.config.socket, environment={}) as connected:
+        yield connected
+
+
+def say(server: Server, data: bytes, *, hello: bool) -> bytes:
+    """Send raw bytes, close our side, and take what comes until the sidecar closes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        raw.settimeout(20)
+        raw.connect(str(server.config.socket))
+        if hello:
+            wire.send(raw, wire.encode({"hello": wire.VERSION}))
+            assert wire.receive(raw) is not None
+        came = b""
+        try:
+            raw.sendall(data)
+            raw.shutdown(socket.SHUT_WR)
+            while part := raw.recv(65536):
+                came += part
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return came
+
+
+def unharmed(came: bytes, bystander: Emulator, held: Any) -> None:
+    assert b"has a fault" not in came
+    assert b"only the bystander" not in came
+    assert held.numpy().tobytes() == SECRET.tobytes()
+    assert bystander.devices[1].full(3, 2.0).numpy().tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_the_corpus(live: Server, bystander: Emulator, path: Path) -> None:
+    held = bystander.devices[0].array(SECRET)
+    came = say(live, bytes.fromhex(path.read_text()), hello=path.stem.startswith("client"))
+    unharmed(came, bystander, held)
+    if path.stem.startswith("stranger"):
+        assert b"ProtocolError" in came or came == b""
+
+
+def test_there_is_a_corpus() -> None:
+    assert len(CORPUS) > 80
+
+
+def frame(header: Any, body: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return PREFIX.pack(b"SNE1", len(text), len(body)) + text + body
+
+
+small = st.integers(-6, 6)
+numbers = st.one_of(small, small, small, st.integers(-(1 << 63), (1 << 63) - 1))
+ready = [
+    ["launch", 0, "full", [], [1], {"shape": [4], "value": 1.0}],
+    ["launch", 0, "arange", [], [2], {"start": 0, "stop": 4, "dtype": "i64"}],
+    ["prepare", 0, 0, "add", [["f32", [4]], ["f32", [4]]], 1, {}, False],
+    ["prepare", 1, 0, "take", [["f32", [4]], ["i64", [4]]], 1, {}, False],
+    ["prepare", 2, 0, "add", [["f32", [4]], ["f32", [4]]], 1, {}, True],
+    ["prepare", 3, 1, "sum", [["f32", [4]]], 1, {"axis": 0}, False],
+]
+# Rows that are nearly right reach deeper than noise does.
+rows = st.one_of(
+    st.tuples(st.just(0), small, small, small),
+    st.tuples(st.just(1), small, small, small),
+    st.tuples(st.just(2), small, small, small),
+    st.tuples(st.just(3), small, small),
+    st.tuples(st.just(-1), st.just(1), small),
+    st.tuples(st.just(-4), small, small, small, st.just(1), small),
+    st.just((-2,)),
+    st.lists(numbers, max_size=4).map(tuple),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows, max_size=20), st.integers(0, 5), st.binary(max_size=9))
+def test_rows_of_numbers(live: Server, bystander: Emulator, row: list[tuple[int, ...]], read: int, tail: bytes) -> None:
+    held = bystander.devices[0].array(SECRET)
+    codes = [-2] * len(ready) + [number for part in row for number in part]
+    header = {"commands": ready, "codes": len(codes), "request": ["read", read, -1, 0]}
+    came = say(live, frame(header, array.array("q", codes).tobytes() + tail), hello=True)
+    unharmed(came, bystander, held)
+
+
+def talk(server: Server) -> bytes:
+    """What a well-behaved client says in a short program, byte for byte."""
+    said = bytearray()
+    with connect(server.config.socket, environment={}, transfer="inline") as emulator:
+        real = emulator.connection._socket
+
+        class Tap:
+            def sendall(self, data: Any) -> None:
+                said.extend(bytes(data))
+                real.sendall(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        emulator.connection._socket = Tap()  # type: ignore[assignment]
+        device = emulator.devices[0]
+        x = device.array(np.arange(12, dtype=np.float32).reshape(3, 4))
+        stream = device.stream(-1)
+        for _ in range(3):
+            y = device.launch("matmul", x, x, transpose_b=True, stream=stream)
+            device.launch("add", y, y, out=y)
+        event = stream.record()
+        device.default.wait(event)
+        y.reshape(9).part(2, (4,)).numpy()
+        assert event.seconds > 0
+        emulator.synchronize()
+        emulator.connection._socket = real
+    return bytes(said)
+
+
+def test_valid_talk_that_is_bent(live: Server, bystander: Emulator) -> None:
+    """Bytes changed, dropped, doubled and cut at random places; the seed is fixed, so a failure comes again."""
+    said = talk(live)
+    assert len(said) > 500
+    rng = random.Random(7)
+    held = bystander.devices[0].array(SECRET)
+    for _ in range(300):
+        bent = bytearray(said)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(bent))
+            match rng.randrange(5):
+                case 0:
+                    bent[place] = rng.randrange(256)
+                case 1:
+                    bent[place] ^= 1 << rng.randrange(8)
+                case 2:
+                    del bent[place : place + rng.randint(1, 40)]
+                case 3:
+                    bent[place:place] = bent[place : place + rng.randint(1, 40)]
+                case _:
+                    del bent[place:]
+            if not bent:
+                break
+        unharmed(say(live, bytes(bent), hello=True), bystander, held)
