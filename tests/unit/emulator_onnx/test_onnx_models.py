@@ -343,6 +343,10 @@ def test_inputs_are_checked() -> None:
         prepared.run({})
     with pytest.raises(InputError, match="no input is called z"):
         prepared.run({**feeds, "z": 1})
+    with pytest.raises(InputError, match=r"input x is float32\[2,8,16,16\], but float64\[2, 8, 16, 16\] came"):
+        prepared.run([feeds["x"].astype(np.float64)])
+    with pytest.raises(InputError, match=r"but float32\[1, 8, 16, 16\] came"):
+        prepared.run([feeds["x"][:1]])
     with pytest.raises(InputError, match="2 inputs came"):
         prepared.run([feeds["x"]] * 2)
     with pytest.raises(InputError, match="device 'CUDA'"):

@@ -66,6 +66,9 @@ class Prepared(BackendRep):  # type: ignore[misc]
             EmulatorError: the device refused, for instance because its memory is too small; says with which numbers.
         """
         feeds = {name: from_host(value) for name, value in self._named(inputs).items()}
+        for name, value in feeds.items():
+            if isinstance(value, Tensor):
+                _check_type(name, value, self._graph.types.get(name))
         given = {id(value.host) for value in feeds.values() if isinstance(value, Tensor)}
         try:
             with self._one_at_a_time:
@@ -114,6 +117,27 @@ class Prepared(BackendRep):  # type: ignore[misc]
         raise InputError(
             f"{len(values)} inputs came; the model has {len(self.input_names)}: {', '.join(self.input_names)}"
         )
+
+
+def _check_type(name: str, value: Tensor, declared: Any) -> None:
+    """Refuse a tensor that is not what the model says of its input.
+
+    Raises:
+        InputError: says what is wanted and what came.
+    """
+    if declared is None or not declared.HasField("tensor_type") or not declared.tensor_type.elem_type:
+        return
+    kind = declared.tensor_type
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    fits = not kind.HasField("shape") or (
+        len(sizes) == len(value.shape)
+        and all(size in (None, own) for size, own in zip(sizes, value.shape, strict=True))
+    )
+    if value.dtype != dtype or not fits:
+        words = ",".join("?" if size is None else str(size) for size in sizes)
+        wanted = f"{dtype.name}[{words}]" if kind.HasField("shape") else dtype.name
+        raise InputError(f"input {name} is {wanted}, but {value} came")
 
 
 class EmulatorBackend(Backend):  # type: ignore[misc]
