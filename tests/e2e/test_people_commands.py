@@ -138,6 +138,8 @@ def test_status_shows_who_leads_pools_groups_and_jobs(cluster: Cluster) -> None:
     text = cluster.text("status")
     assert re.search(r"operator  \S+ leads, renewed \d+s ago", text)
     assert re.search(r"^dcu-bw1000 +hygon-bw1000 +Emulated +4 +8 +4 +4 +0 +yes$", text, re.MULTILINE)
+    assert re.search(r"^dcu-bw1000 +scalex/spine +4 of 8 +0% +spine-0$", text, re.MULTILINE)
+    assert re.search(r"^dcu-bw1000 +scalex/node +2 of 2 +0% +spine-0/sn-1/dcu-[23]$", text, re.MULTILINE)
     assert re.search(r"^scalex +4 +spine 1, supernode 2 +yes$", text, re.MULTILINE)
     assert "jobs      2: 1 Waiting, 1 Running" in text
     assert "default/gpt holds 4" in text

@@ -58,6 +58,7 @@ KINDS: Final = (
             ("Allocated", "integer", ".status.allocated", 0),
             ("Free", "integer", ".status.free", 0),
             ("Unhealthy", "integer", ".status.unhealthy", 1),
+            ("TFLOPS", "number", ".status.effective.observedTFLOPS", 1),
             _READY,
             _AGE,
         ),

@@ -182,6 +182,35 @@ class AcceleratorPoolSpec(Spec):
     )
 
 
+class LevelRoomModel(Status):
+    """Room of the pool on one level of a group's wiring."""
+
+    group: str = Field(description="Name of the SuperNodeGroup.")
+    level: str = Field(description="Level, or node.")
+    largest_gang: int = Field(default=0, description="Free accelerators in the domain that has most of them.")
+    domain: str = Field(default="", description="That domain, with those around it; empty where nothing is free.")
+    domain_size: int = Field(default=0, description="Accelerators of the largest domain.")
+    fragmentation: float = Field(
+        default=0.0,
+        description="Share of the gang that the free accelerators of all domains could make in one domain, were they "
+        "together, that has no room: 0 is none.",
+    )
+
+
+class EffectiveModel(Status):
+    """What running jobs get out of the pool, in TFLOPS of the model, without recomputation."""
+
+    peak_tflops: float = Field(
+        default=0.0, alias="peakTFLOPS", description="Data sheet's peak of the accelerators that running jobs hold."
+    )
+    predicted_tflops: float = Field(
+        default=0.0, alias="predictedTFLOPS", description="By the step times that the jobs were placed with."
+    )
+    observed_tflops: float = Field(
+        default=0.0, alias="observedTFLOPS", description="By the step times that the jobs report."
+    )
+
+
 class AcceleratorPoolStatus(Status):
     """How the pool stands; written by the operator."""
 
@@ -194,6 +223,12 @@ class AcceleratorPoolStatus(Status):
     allocated: int = Field(default=0, description="Accelerators that workers hold.")
     free: int = Field(default=0, description="Accelerators that a worker could have now.")
     unhealthy: int = Field(default=0, description="Accelerators on nodes that can't take a worker now.")
+    room: list[LevelRoomModel] = Field(
+        default_factory=list,
+        max_length=128,
+        description="The largest gang that each level of each group can take now, outermost first.",
+    )
+    effective: EffectiveModel | None = Field(default=None, description="What running jobs get out of the pool.")
 
 
 class AcceleratorPool(Spec):

@@ -130,6 +130,7 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         ]
         columns = ("POOL", "CHIP", "MODE", "NODES", "DEVICES", "HELD", "FREE", "UNHEALTHY", "READY", "WHY NOT")
         sheet.table(columns, rows)
+        _render_room(found["pools"], sheet)
     else:
         sheet.line("pools     ", "you may not list them" if found["pools"] is None else "none")
     sheet.blank()
@@ -149,6 +150,32 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         sheet.line("groups    ", "you may not list them" if found["groups"] is None else "none")
     sheet.blank()
     _render_jobs(found, sheet, now)
+
+
+def _render_room(pools: list[Json], sheet: Sheet) -> None:
+    """The largest gang that each level can take, and what running jobs get out of the pools."""
+    rows = [
+        [
+            pool["name"],
+            f"{room['group']}/{room['level']}",
+            f"{room['largestGang']} of {room['domainSize']}",
+            f"{room['fragmentation']:.0%}",
+            room["domain"],
+        ]
+        for pool in pools
+        for room in pool["room"]
+    ]
+    if rows:
+        sheet.blank()
+        sheet.table(("POOL", "LEVEL", "LARGEST GANG", "FRAGMENTED", "WHERE"), rows)
+    rows = [
+        [pool["name"], *(f"{effective[kind]:.3g}" for kind in ("peakTFLOPS", "predictedTFLOPS", "observedTFLOPS"))]
+        for pool in pools
+        if (effective := pool["effective"]).get("peakTFLOPS")
+    ]
+    if rows:
+        sheet.blank()
+        sheet.table(("POOL", "TFLOPS PEAK OF RUNNING JOBS", "PREDICTED", "OBSERVED"), rows)
 
 
 def _render_jobs(found: Json, sheet: Sheet, now: float) -> None:
@@ -227,6 +254,11 @@ def _pool(pool: Json) -> Json:
         "allocated": int(status.get("allocated") or 0),
         "free": int(status.get("free") or 0),
         "unhealthy": int(status.get("unhealthy") or 0),
+        "room": [
+            {"largestGang": 0, "domainSize": 0, "domain": "", "fragmentation": 0.0, **room}
+            for room in status.get("room") or []
+        ],
+        "effective": status.get("effective") or {},
         **_ready(pool),
     }
 

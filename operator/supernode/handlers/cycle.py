@@ -118,6 +118,7 @@ class Cycle:
             await self._each(due)
             if due:
                 measure_jobs(self._context)
+                self._pools.measure()
             await self._pools.offer()
             await self._safely("who goes on", self._go_on)
             await self._place_waiting()

@@ -23,13 +23,18 @@ from supernode.cluster.kinds import GROUPS, POOLS, Json, Kind
 from supernode.cluster.translate import unlabelled
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.handlers.context import Context
+from supernode.handlers.effective import Effective, effective_of_pools, measure_pools
+from supernode.handlers.reading import Readings
 from supernode.names import FINALIZER
+from supernode.scheduling.room import rooms
 from supernode.scheduling.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 # Names that a condition's message lists.
 LISTED: Final = 10
+# Levels of all groups that a pool's status tells of.
+ROOMS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,13 @@ class Pools:
 
     Args:
         context: what handlers share.
+        readings: of jobs.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, readings: Readings) -> None:
         self._context = context
+        self._readings = readings
+        self._effective: dict[str, Effective] = {}
         # The snapshot's generation for which the devices are offered, and the one for which the status is written.
         self._offered_at: int | None = None
         self._reported_at: int | None = None
@@ -101,6 +109,11 @@ class Pools:
         if not all(done):
             self._try_later()
 
+    def measure(self) -> None:
+        """What running jobs get out of the pools."""
+        self._effective = effective_of_pools(self._context, self._readings)
+        measure_pools(self._context, self._effective)
+
     async def report(self) -> None:
         """The status of pools and groups, after gangs were placed; nothing is done when nothing has changed."""
         snapshot = self._context.observer.snapshot()
@@ -108,6 +121,7 @@ class Pools:
             return
         self._reported_at = snapshot.generation
         done = []
+        self._context.metrics.clear("supernode_pool_fragmentation")
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
         view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):
@@ -206,9 +220,34 @@ class Pools:
             "allocated": counts.allocated,
             "free": counts.free,
             "unhealthy": counts.unhealthy,
+            "room": self._room(snapshot, name),
         }
+        if (effective := self._effective.get(name)) is not None:
+            # Three digits: a status that says the same need not be written again.
+            status["effective"] = {
+                f"{kind}TFLOPS": float(f"{getattr(effective, kind):.3g}") for kind in ("peak", "predicted", "observed")
+            }
         self._conditions(POOLS, obj, status, problem, ready, reason, message)
         return await self._try(POOLS, self._context.stores.pools, obj, status)
+
+    def _room(self, snapshot: Snapshot, name: str) -> list[Json]:
+        found: list[Json] = []
+        for topology in snapshot.topologies:
+            for room in rooms(snapshot, name, topology):
+                self._context.metrics.gauge(
+                    "supernode_pool_fragmentation", room.fragmentation, name, room.group, room.level
+                )
+                found.append(
+                    {
+                        "group": room.group,
+                        "level": room.level,
+                        "largestGang": room.largest,
+                        "domain": "/".join(room.domain),
+                        "domainSize": room.capacity,
+                        "fragmentation": round(room.fragmentation, 3),
+                    }
+                )
+        return found[:ROOMS]
 
     def _pool_ready(self, obj: Json, name: str, counts: Counts) -> tuple[bool, str, str]:
         view = self._context.observer.view

@@ -133,7 +133,7 @@ class Operator:
         reports = Reports()
         readings = Readings(context)
         jobs = Jobs(context, reports, readings)
-        cycle = Cycle(context, jobs, Pools(context), readings, on_end=self._note_cycle)
+        cycle = Cycle(context, jobs, Pools(context, readings), readings, on_end=self._note_cycle)
         stop_kopf = asyncio.Event()
         node_cache = Cache(client, NODES, stores.nodes, on_restart=self._counter("nodes"))
         pod_cache = Cache(client, PODS, stores.pods, namespace=settings.namespace, on_restart=self._counter("pods"))

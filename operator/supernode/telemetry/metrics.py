@@ -55,6 +55,18 @@ OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
         ("pool", "state"),
     ),
     Metric(
+        "supernode_pool_effective_tflops",
+        "gauge",
+        "TFLOPS that a pool's running jobs use: peak of their devices, predicted at placement, and observed.",
+        ("pool", "kind"),
+    ),
+    Metric(
+        "supernode_pool_fragmentation",
+        "gauge",
+        "Share of the largest gang that free accelerators could make, were they together, that fits no domain: 0 to 1.",
+        ("pool", "group", "level"),
+    ),
+    Metric(
         "supernode_job_mfu",
         "gauge",
         "Model FLOP/s utilisation of a running job: useful FLOP/s divided by peak FLOP/s, 0 to 1.",

@@ -291,6 +291,8 @@ async def test_devices_are_put_back_and_withdrawn(lab: Lab) -> None:
         return (status.get("nodes"), status.get("capacity"), status.get("free")) == (4, 8, 8)
 
     await lab.until("the pool counts", ready)
+    room = (await lab.client.get(POOLS, lab.pool))["status"]["room"]
+    assert [(r["level"], r["largestGang"], r["domainSize"], r["fragmentation"]) for r in room][-1] == ("node", 2, 2, 0)
     await lab.client.delete(POOLS, lab.pool)
 
     async def withdrawn() -> bool:
