@@ -293,6 +293,8 @@ class Cycle:
                 raise InputError("is not valid", obj=f"TrainingJob {key[0]}/{key[1]}")
             return masks.on(self._readings.demand(obj, model, workers), obj)
 
+        for obj in self._growth.in_vain(snapshot, demand_at):
+            await self._jobs.disrupt(obj, None)
         for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates(), demand_at):
             await self._jobs.disrupt(obj, plan)
 

@@ -33,6 +33,7 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
     placement = status.get("placement") or {}
     placed = placement.get("workers") or []
     wanted = model.spec.workers if model is not None else 0
+    generation = obj["metadata"].get("generation", 0)
     return JobFacts(
         workers=len(placed) or wanted,
         wanted=wanted,
@@ -50,7 +51,8 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
         disruption=disruption_of(status),
         saved_at=_seconds((status.get("checkpoint") or {}).get("savedAt")),
         requeues=_count(status.get("requeues")),
-        retry_at=_seconds(status.get("retryAt")),
+        # Who has changed the spec has perhaps mended it: that is tried at once.
+        retry_at=_seconds(status.get("retryAt")) if status.get("observedGeneration") == generation else None,
     )
 
 

@@ -48,6 +48,8 @@ class Growth:
         self._wake_at = wake_at
         # uid -> generations of the snapshot and of the job at which it could not grow.
         self._tried: dict[str, tuple[int, int]] = {}
+        # The same for those that were seen to fit, and are about to.
+        self._fits: dict[str, tuple[int, int]] = {}
 
     def plans(
         self, snapshot: Snapshot, waiting: Sequence[Candidate], demand_at: DemandAt
@@ -89,6 +91,28 @@ class Growth:
                 return [(obj, plan)]
             self._tried[uid] = stamp
         return []
+
+    def in_vain(self, snapshot: Snapshot, demand_at: DemandAt) -> list[Json]:
+        """Gangs that are about to stop in order to grow, but for which there is no room any more."""
+        found = []
+        for name in sorted(snapshot.holders):
+            namespace, _, job = name.partition("/")
+            key = (namespace, job)
+            obj = self._context.stores.jobs.get(key)
+            if obj is None or not (obj.get("status") or {}).get("disruption"):
+                continue
+            facts = job_facts(obj, self._readings.read(key, obj).model, accepted=True)
+            plan = facts.disruption
+            if plan is None or plan.by != BY_GROWTH or facts.state is not State.RUNNING:
+                continue
+            stamp = (snapshot.generation, obj["metadata"].get("generation", 0))
+            if self._fits.get(obj["metadata"]["uid"]) == stamp:
+                continue
+            if self._plan(snapshot, key, obj, facts, demand_at) is None:
+                found.append(obj)
+            else:
+                self._fits[obj["metadata"]["uid"]] = stamp
+        return found
 
     def _somebody_first(self, waiting: Sequence[Candidate], pools: Sequence[str], rigid: bool, key: Key) -> bool:
         """Whether a gang waits for the same pools: it comes before workers that a gang can do without."""

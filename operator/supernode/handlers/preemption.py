@@ -123,7 +123,7 @@ class Preemptions:
         for nomination in nominations.values():
             for key, uid, attempt, workers in nomination.victims:
                 obj = self._holder(key, uid, attempt)
-                if obj is None or disruption_of(obj.get("status") or {}) is not None:
+                if obj is None or busy(disruption_of(obj.get("status") or {})):
                     continue
                 namespace, _, name = key.partition("/")
                 model = self._readings.read((namespace, name), obj).model
@@ -231,9 +231,11 @@ class Preemptions:
                 continue
             status = obj.get("status") or {}
             model = self._readings.read((namespace, name), obj).model
-            if model is None or disruption_of(status) is not None or "deletionTimestamp" in obj["metadata"]:
+            plan, state = disruption_of(status), state_of(status)
+            if model is None or busy(plan) or "deletionTimestamp" in obj["metadata"]:
                 continue
-            if state_of(status) not in (State.STARTING, State.RUNNING):
+            # One that waits wounded for repair computes nothing.
+            if state not in (State.STARTING, State.RUNNING) and (plan is None or state is not State.RESTARTING):
                 continue
             facts = job_facts(obj, model, accepted=True)
             since = max(at for at in (facts.saved_at, facts.placed_at, facts.started, 0.0) if at is not None)
@@ -308,6 +310,11 @@ class Preemptions:
     def _priority(self, model: object) -> int:
         priority = self._readings.priority(model)  # type: ignore[arg-type]
         return 0 if isinstance(priority, Problem) else priority.value
+
+
+def busy(plan: Disruption | None) -> bool:
+    """Whether something is done to a gang already that it can't be asked beside; waiting for repair is not."""
+    return plan is not None and (plan.kind is not DisruptionKind.REPAIR or bool(plan.replacing))
 
 
 def spare(sizes: Sequence[int], workers: int) -> tuple[int, int]:

@@ -150,3 +150,18 @@ async def test_a_model_is_cut_again_for_another_number_of_workers(either_lab: La
     # Three would not cut the batch of 8, and only two nodes are open.
     await runs_with(lab, "train", 2)
     assert await data() == 2
+
+
+async def test_nobody_stops_to_grow_when_the_room_is_gone(either_lab: Lab) -> None:
+    lab = either_lab
+    lab.operator()
+    await lab.add_job("first", workers=2)
+    await lab.until_state("first", "Running")
+    await lab.add_job("train", workers=4, scheduling=elastic(2), runPolicy={"checkpointSeconds": 3600})
+    await runs_with(lab, "train", 2)
+    lab.kubelet.endings |= {"first-worker-0": 0, "first-worker-1": 0}
+    await lab.until_status("train", "is about to grow", lambda s: (s.get("disruption") or {}).get("workers") == 4)
+    await lab.add_job("next", workers=2)
+    await lab.until_state("next", "Running")
+    status = await lab.until_status("train", "stays as it is", lambda s: not s.get("disruption"))
+    assert (status["state"], status["attempt"], size(status)) == ("Running", 0, 2)

@@ -192,3 +192,21 @@ async def test_a_class_that_goes_stops_nobody_who_runs(either_lab: Lab) -> None:
 
     await lab.until("it is said", said)
     assert (await lab.job("train"))["status"]["state"] == "Running"
+
+
+async def test_a_wounded_gang_gives_way_at_once(either_lab: Lab) -> None:
+    lab = either_lab
+    high = await lab.add_class("high", 1000)
+    lab.operator()
+    repair = {"repair": {"nodeLossSeconds": 0, "holdSeconds": 3600}, "checkpointSeconds": 3600}
+    await lab.add_job("low", workers=4, runPolicy=repair)
+    await lab.until_state("low", "Running")
+    await lab.node_ready(lab.nodes[0], "Unknown")
+
+    async def held() -> bool:
+        return (await lab.condition("low", "Scheduled")).get("reason") == "WaitingForRepair"
+
+    await lab.until("it waits for repair", held)
+    await lab.add_job("high", workers=3, scheduling=with_class(high))
+    await lab.until_state("high", "Running")
+    assert "placement" not in (await lab.until_state("low", "Waiting"))["status"]
