@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +21,34 @@ from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, In
 SECRET = "a secret for tests, long enough"
 
 
-@pytest.fixture
-def pods(directory: Path) -> Any:
+@contextmanager
+def two_pods(directory: Path) -> Iterator[list[Emulator]]:
     """Two sidecars of one device each, and a client of each."""
-    servers, clients = [], []
-    for rank in range(2):
-        address = "" if not servers else ":".join(map(str, servers[0]._fabric.fabric.address))
-        fabric = FabricConfig(
-            rank, 2, 1, listen_port=0, rendezvous=address, secret=SECRET, chip=CHIP, timeout=5.0, start_timeout=20.0
-        )
-        server = Server(ServerConfig(CHIP, 1, directory / f"{rank}.sock", fabric, http_port=None))
-        server.start()
-        servers.append(server)
-        clients.append(connect(server.config.socket, environment={}))
-    yield clients
-    for client in clients:
-        client.close()
-    for server in servers:
-        server.stop()
+    servers: list[Server] = []
+    clients: list[Emulator] = []
+    try:
+        for rank in range(2):
+            address = "" if not servers else ":".join(map(str, servers[0]._fabric.fabric.address))  # type: ignore
+            fabric = FabricConfig(
+                rank, 2, 1, listen_port=0, rendezvous=address, secret=SECRET, chip=CHIP, timeout=5.0, start_timeout=20.0
+            )
+            server = Server(ServerConfig(CHIP, 1, directory / f"{rank}.sock", fabric, http_port=None))
+            server.start()
+            servers.append(server)
+            clients.append(connect(server.config.socket, environment={}))
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+        for server in servers:
+            server.stop()
+
+
+@pytest.fixture
+def pods(directory: Path) -> Iterator[list[Emulator]]:
+    """Two sidecars of one device each, and a client of each."""
+    with two_pods(directory) as clients:
+        yield clients
 
 
 def on_both(pods: list[Emulator], program: Callable[[Emulator], Any]) -> list[Any]:
@@ -219,3 +231,37 @@ def test_programs_that_see_one_device_each_form_one_group(sidecar: Callable[...,
     finally:
         for client in clients:
             client.close()
+
+
+def test_the_same_contended_program_takes_the_same_microseconds_however_busy_the_host_is(directory: Path) -> None:
+    """Two streams of collectives over one link, sends beside them, compute between, and pauses of the host anywhere."""
+
+    def program(emulator: Emulator, seed: int) -> list[float]:
+        pauses = np.random.default_rng(seed)
+        device = emulator.devices[0]
+        group, side = emulator.group(), emulator.group(channel=7)
+        member, other = group.member(device), 1 - device.rank
+        x, gradient = device.full((256, 256), 0.01), device.full(1 << 18, 1.0)
+        stream = device.stream()
+        marks = []
+        for _ in range(4):
+            handle = group.start("all_reduce", [gradient])
+            if seed:
+                time.sleep(pauses.uniform(0, 0.03))
+            x = device.launch("matmul", x, x)
+            got = member.exchange([(x, other)], [((256, 256), "f32", other)])
+            side.all_reduce([device.launch("add", x, 1.0)], streams=[stream])
+            x = device.launch("add", x, got[0])
+            marks += [device.record(), stream.record()]
+            handle.wait()
+            marks.append(device.record())
+        times = [mark.seconds for mark in marks]
+        return [*times, emulator.synchronize()]
+
+    found = set()
+    for seed in (0, 1, 2):
+        with two_pods(directory / str(seed)) as pods:
+            results = on_both(pods, lambda emulator, seed=seed: program(emulator, seed))
+            assert not [result for result in results if isinstance(result, Exception)], results
+            found.add(tuple(map(tuple, results)))
+    assert len(found) == 1

@@ -27,7 +27,8 @@ def started(pod: Pod, number: int) -> None:
         pass
 
 
-def test_eight_ranks_of_four_pods_agree_on_every_bit():
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_eight_ranks_of_four_pods_agree_on_every_bit(transport):
     do: list[Any] = [
         ["all_reduce", EVERYONE, 1],
         ["all_reduce", EVERYONE, 300_000],
@@ -35,7 +36,7 @@ def test_eight_ranks_of_four_pods_agree_on_every_bit():
         ["broadcast", EVERYONE, 100_000, {"root_or_peer": 5}],
         ["all_reduce", EVERYONE, 16, {"repeat": 50}],
     ]
-    with a_job(4, 2, do) as pods:
+    with a_job(4, 2, do, transport=transport) as pods:
         lines = [line for pod in pods for line in pod.results()]
     by_call: dict[int, list[dict[str, Any]]] = {}
     for line in lines:
@@ -47,11 +48,12 @@ def test_eight_ranks_of_four_pods_agree_on_every_bit():
         assert len({line["end"] for line in by_call[number]}) == 1
 
 
-@pytest.mark.parametrize("victim", [0, 2])
-@pytest.mark.parametrize("count", [100, 4_000_000])
-def test_kill_9_in_the_middle_is_named_on_every_other_rank(victim, count):
+@pytest.mark.parametrize(
+    ("victim", "count", "transport"), [(0, 100, "tcp"), (2, 4_000_000, "tcp"), (2, 100, "auto"), (0, 4_000_000, "auto")]
+)
+def test_kill_9_in_the_middle_is_named_on_every_other_rank(victim, count, transport):
     do = [["all_reduce", EVERYONE, count, {"repeat": 1_000_000}], ["all_reduce", EVERYONE, 10]]
-    with a_job(4, 2, do) as pods:
+    with a_job(4, 2, do, transport=transport) as pods:
         for pod in pods:
             started(pod, 0)
         time.sleep(0.3)
@@ -82,9 +84,10 @@ def test_other_groups_go_on_when_a_pod_dies():
     assert [line["first"] for line in lines if line["number"] == 1] == [10.0] * 4
 
 
-def test_a_pod_that_is_stopped_is_named_after_the_timeout():
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_a_pod_that_is_stopped_is_named_after_the_timeout(transport):
     do = [["all_reduce", EVERYONE, 200_000, {"repeat": 1_000_000}]]
-    with a_job(4, 2, do, timeout=4) as pods:
+    with a_job(4, 2, do, timeout=4, transport=transport) as pods:
         for pod in pods:
             started(pod, 0)
         time.sleep(0.3)

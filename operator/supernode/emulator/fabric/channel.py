@@ -101,6 +101,7 @@ class Channel:
         self._positions = dict.fromkeys(self.local, 0)
         self._meetings: dict[int, _Meeting] = {}
         self._turn = 0
+        self._released = False
         self._failure: FabricError | None = None
         self._first_loss: PeerLostError | None = None
         self._end: tuple[int, FabricError] | None = None
@@ -234,6 +235,19 @@ class Channel:
         """Local ranks that have come to a position, or passed it."""
         with self._changed:
             return [rank for rank, count in self._positions.items() if count > position]
+
+    def release(self) -> bool:
+        """Give up the links of a channel that has failed, if nobody uses them; True if that is done now."""
+        with self._changed:
+            if self._failure is None or self._released or any(meeting.led for meeting in self._meetings.values()):
+                return False
+            self._released = True
+            links, self._links = self._links, {}
+        for link in links.values():
+            link.close()
+        self._waker.close()
+        self._bell.close()
+        return True
 
     def close(self) -> None:
         """Break all links; only when no thread is inside any more."""

@@ -312,6 +312,7 @@ class Fabric:
                 raise FabricError("the fabric of this pod is closed")
             channel = self._channels.get(key)
             if channel is None:
+                self._release()
                 channel = self._channels[key] = Channel(key, group, self)
                 error = self._aborted.pop(key, None)
                 if error is not None:
@@ -320,6 +321,12 @@ class Fabric:
                     for pod in sorted(channel.others & set(self._mesh.lost)):
                         channel.fail(PeerLostError(f"{self.name_pod(pod)} lost: {self._mesh.lost[pod]}"), tell=False)
         return channel
+
+    def _release(self) -> None:
+        """Give up the connections of groups that have failed: a new one may take their place again and again."""
+        for key, channel in self._channels.items():
+            if channel.release() and self._mesh is not None:
+                self._mesh.forget(key)
 
 
 def _place(call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:

@@ -92,6 +92,7 @@ class Board:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+            self.bytes = np.empty(0, np.uint8)
 
 
 def see_board(descriptor: int, size: int) -> Bytes:

@@ -166,6 +166,7 @@ class MemoryLink(Link):
         super().close()
         if not self._closed:
             self._closed = True
+            self.theirs = self.board = np.empty(0, np.uint8)  # unmapped when nobody reads them any more
             for descriptor in self._descriptors:
                 with suppress(OSError):
                     os.close(descriptor)

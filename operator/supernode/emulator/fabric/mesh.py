@@ -181,6 +181,13 @@ class Mesh:
                     raise FabricError(f"worker {self._config.rank} cannot make shared memory: {exc}") from exc
         return MemoryLink(pod, connection, board, (self._config.rank, size), time.monotonic() + HANDSHAKE_SECONDS)
 
+    def forget(self, key: str) -> None:
+        """Give up a channel's board."""
+        with self._changed:
+            board = self._boards.pop(key, None)
+        if board is not None:
+            board.close()
+
     def wake(self) -> None:
         """Let everyone who waits for a link look again."""
         with self._changed:
