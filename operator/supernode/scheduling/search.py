@@ -26,6 +26,8 @@ from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.spread import allot, spread_below
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
 
+#: Ways from which workers are moved one by one.
+MOST_STARTS: Final = 6
 #: A placement that is slower than the ideal by less than this share is not worth a closer look.
 NEARLY: Final = 0.005
 
@@ -100,7 +102,7 @@ class Search:
             options += self.ways(equal, capped, share)
         best = min(options, key=lambda option: option.seconds)
         if best.template.takes.size <= MOST_NODES and not self._ideal(best.seconds):
-            options += self._balanced() + self._capped() + self._aligned_further_out()
+            options += self._balanced() + self._capped() + self._aligned_further_out() + self._fullest()
             anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
             descent = Descent(
                 self.pool,
@@ -110,7 +112,11 @@ class Search:
                 [(tree, anchor) for tree, anchor in anchored if anchor is not None],
                 self.loose.astype(np.int64),
             )
-            options += descent.run(sorted(options, key=lambda option: option.seconds)[:4])
+            starts: dict[tuple[tuple[int, int], ...], Option] = {}  # one for each choice of nodes, whatever their order
+            for option in sorted(options, key=lambda option: option.seconds):
+                takes = zip(option.rows().tolist(), option.template.takes.tolist(), strict=True)
+                starts.setdefault(tuple(sorted(takes)), option)
+            options += descent.run(list(starts.values())[:MOST_STARTS])
         return options
 
     def _ideal(self, seconds: float) -> bool:
@@ -167,6 +173,24 @@ class Search:
                     memo = tree.memo.setdefault(("capped", share), {})
                     trees.append(roll_up(tree.topology, capped, slices, memo))
             options += self.ways(trees, capped, 1)
+        return options
+
+    def _fullest(self) -> list[Option]:
+        """Ways on the domains of a level with the most room, as few as will do, wherever they are; for each level."""
+        options: list[Option] = []
+        for tree in self.trees:
+            for level in range(1, tree.depth):
+                caps = tree.caps[level]
+                order = np.lexsort((np.arange(caps.size), -caps))
+                enough = int(np.searchsorted(np.cumsum(caps[order]), self.workers)) + 1
+                if enough > caps.size:
+                    continue
+                chosen = np.isin(tree.topology.node_domain[:, level], order[:enough])
+                per_row = np.zeros_like(self.per_row)
+                rows = tree.topology.node_rows[chosen]
+                per_row[rows] = self.per_row[rows]
+                slices = self._slices(tree)
+                options += self.ways([roll_up(tree.topology, per_row, slices)], per_row, 1)
         return options
 
     def _aligned_further_out(self) -> list[Option]:
