@@ -71,7 +71,7 @@ def not_ready_since(node: Json) -> float:
 def unhealthy_devices(node: Json) -> int:
     """Mask of the devices that the node's annotation calls unhealthy; what is no index in it is left out."""
     text = str((node["metadata"].get("annotations") or {}).get(ANNOTATION_UNHEALTHY) or "")
-    indices = {int(part) for part in re.findall(r"\d{1,3}", text)}
+    indices = {int(part) for part in re.findall(r"(?<!\d)\d{1,2}(?!\d)", text)}
     return sum(1 << index for index in indices if index < MOST_DEVICES)
 
 
@@ -81,27 +81,21 @@ def troubles(node: Json) -> tuple[object, ...]:
     return is_ready(node), unhealthy_devices(node), repr(taints)
 
 
-def evicting_taint(node: Json, tolerations: Sequence[Mapping[str, Any]], now: float) -> tuple[str, float | None]:
-    """(the taint that drives a pod with these tolerations away now, else empty; when one will, else None).
+def evicting_taint(node: Json, tolerations: Sequence[Mapping[str, Any]], now: float) -> str:
+    """The taint that drives a pod with these tolerations away now; empty if none does.
 
     As Kubernetes' taint eviction; the taints of a node that is not ready are left out.
     """
-    later: list[float] = []
     for taint in (node.get("spec") or {}).get("taints") or []:
         if taint.get("effect") != "NoExecute" or taint.get("key") in _NOT_READY:
             continue
-        value = f"={taint['value']}" if taint.get("value") else ""
-        name = f"{taint.get('key')}{value}:NoExecute"
-        matching = [t for t in tolerations if _tolerates(t, taint)]
-        if not matching:
-            return name, None
+        matching = [toleration for toleration in tolerations if _tolerates(toleration, taint)]
         limits = [t["tolerationSeconds"] for t in matching if isinstance(t.get("tolerationSeconds"), int)]
-        if limits:
-            ends = (_seconds(taint.get("timeAdded")) or now) + min(limits)
-            if now >= ends:
-                return name, None
-            later.append(ends)
-    return "", min(later, default=None)
+        since = _seconds(taint.get("timeAdded")) or now
+        if not matching or (limits and now >= since + min(limits)):
+            value = f"={taint['value']}" if taint.get("value") else ""
+            return f"{taint.get('key')}{value}:NoExecute"
+    return ""
 
 
 def is_usable(node: Json) -> bool:

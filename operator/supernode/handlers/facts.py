@@ -7,6 +7,7 @@ Flows in: JSON from the stores and the validated model (None when the job is not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
@@ -25,6 +26,7 @@ from supernode.handlers.life import (
     RunPolicy,
     State,
 )
+from supernode.scheduling.demand import MOST_DEVICES
 
 
 def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFacts:
@@ -142,41 +144,72 @@ def pod_facts(
         now: seconds since the epoch.
     """
     result = []
+    known: dict[str, _Node] = {}
     for pod in raw:
-        metadata = pod["metadata"]
+        metadata, status = pod["metadata"], pod.get("status") or {}
         name = (pod.get("spec") or {}).get("nodeName") or ""
-        node = node_of(name) if name else None
+        node = known.get(name)
+        if node is None:
+            node = known[name] = _node(name, node_of(name) if name else None, tolerations, now)
+        phase, broken, deleting = (
+            status.get("phase") or "Pending",
+            pods.has_failed(pod),
+            "deletionTimestamp" in metadata,
+        )
+        failing = broken or deleting
         code, reason, words = pods.ending(pod)
-        lost = node is not None and not nodes.is_ready(node)
         result.append(
             PodFacts(
                 name=metadata["name"],
                 uid=metadata.get("uid", ""),
                 rank=pods.rank_of(pod),
                 attempt=pods.attempt_of(pod),
-                phase=(pod.get("status") or {}).get("phase") or "Pending",
+                phase=phase,
                 ready=pods.is_ready(pod),
-                deleting="deletionTimestamp" in metadata,
-                broken=pods.has_failed(pod),
+                deleting=deleting,
+                broken=broken,
                 winding_down=pods.is_winding_down(pod),
                 node=name,
-                node_gone=bool(name) and node is None,
-                node_lost=lost,
-                lost_at=nodes.not_ready_since(node) if lost and node is not None else 0.0,
-                evicted_by=nodes.evicting_taint(node, tolerations, now)[0] if node is not None else "",
-                sick=_sick(pod, node),
-                ends_at=pods.ends_at(pod),
+                node_gone=node.gone,
+                node_lost=node.lost,
+                lost_at=node.lost_at,
+                evicted_by=node.evicted_by,
+                sick=_sick(pod, node.unhealthy),
+                ends_at=pods.ends_at(pod) if deleting else None,
                 exit_code=code,
                 reason=reason,
                 message=words,
-                trouble=pods.trouble(pod),
-                exits=pods.exits(pod),
-                conditions=pods.conditions(pod),
+                trouble=pods.trouble(pod) if phase == "Pending" else "",
+                # What only rules for failures look at.
+                exits=pods.exits(pod) if failing else (),
+                conditions=pods.conditions(pod) if failing else frozenset(),
                 container_restarts=pods.restarts(pod),
                 asked=pods.was_asked(pod),
             )
         )
     return result
+
+
+class _Node(NamedTuple):
+    """What matters of a node to the pods on it. `unhealthy`: mask of devices."""
+
+    gone: bool = False
+    lost: bool = False
+    lost_at: float = 0.0
+    evicted_by: str = ""
+    unhealthy: int = 0
+
+
+def _node(name: str, node: Json | None, tolerations: Sequence[Json], now: float) -> _Node:
+    if node is None:
+        return _Node(gone=bool(name))
+    lost = not nodes.is_ready(node)
+    return _Node(
+        lost=lost,
+        lost_at=nodes.not_ready_since(node) if lost else 0.0,
+        evicted_by=nodes.evicting_taint(node, tolerations, now),
+        unhealthy=nodes.unhealthy_devices(node),
+    )
 
 
 def tolerations_of(obj: Json) -> Sequence[Json]:
@@ -186,10 +219,9 @@ def tolerations_of(obj: Json) -> Sequence[Json]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def _sick(pod: Json, node: Json | None) -> str:
-    """Which device of the pod is unhealthy, by its plug-in or by the node's annotation."""
-    mask = nodes.unhealthy_devices(node) if node is not None else 0
-    bad = [str(index) for index in pods.devices_of(pod) if index < 64 and mask >> index & 1]
+def _sick(pod: Json, unhealthy: int) -> str:
+    """Which device of the pod is unhealthy, by its plug-in or by the node's annotation (`unhealthy`, a mask)."""
+    bad = [str(i) for i in pods.devices_of(pod) if i < MOST_DEVICES and unhealthy >> i & 1] if unhealthy else []
     if bad:
         return (
             f"device{'' if len(bad) == 1 else 's'} {', '.join(bad)} of it {'is' if len(bad) == 1 else 'are'} unhealthy"
