@@ -8,7 +8,7 @@ through tensor, pipeline and data, the fastest first, as the operator places the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Cut:
         sequence_parallel: tensor ranks share the rows of what they do not share the columns of.
         recompute: blocks keep only their input and run forward again in the backward pass.
         shard_optimizer: each replica keeps and updates its share of the optimizer's state (ZeRO 1).
+        layers: of each stage, where the operator has shared them out over chips of different speed; empty: even.
+        stages_last: ranks count through the replicas before the stages, as in a gang over several pools.
     """
 
     tensor: int = 1
@@ -51,6 +53,8 @@ class Cut:
     sequence_parallel: bool = False
     recompute: bool = False
     shard_optimizer: bool = False
+    layers: tuple[int, ...] = ()
+    stages_last: bool = False
 
     @property
     def devices(self) -> int:
@@ -60,12 +64,19 @@ class Cut:
     def place(self, rank: int) -> Place:
         """The place of a device rank."""
         rest, tensor = divmod(rank, self.tensor)
-        data, pipeline = divmod(rest, self.pipeline)
+        if self.stages_last:
+            pipeline, data = divmod(rest, self.data)
+        else:
+            data, pipeline = divmod(rest, self.pipeline)
         return Place(tensor, pipeline, data)
 
     def rank(self, place: Place) -> int:
         """The device rank at a place."""
-        return (place.data * self.pipeline + place.pipeline) * self.tensor + place.tensor
+        if self.stages_last:
+            replica = place.pipeline * self.data + place.data
+        else:
+            replica = place.data * self.pipeline + place.pipeline
+        return replica * self.tensor + place.tensor
 
     def tensor_ranks(self, place: Place) -> tuple[int, ...]:
         """The ranks that share this place's matrices, in order."""
@@ -111,6 +122,8 @@ def cut_of(words: Mapping[str, Any], devices: int) -> Cut:
         sequence_parallel=bool(words.get("sequenceParallel", False)) and degrees["tensor"] > 1,
         recompute=words.get("recompute") == "Full",
         shard_optimizer=int(words.get("zeroStage", 0)) == 1 and replicas > 1,
+        layers=tuple(int(stage["layers"]) for stage in words.get("stages") or ()),
+        stages_last=_stages_last(words.get("rankOrder")),
     )
     if cut.devices != devices:
         raise ModelError(
@@ -119,6 +132,20 @@ def cut_of(words: Mapping[str, Any], devices: int) -> Cut:
             field="parallelism",
         )
     return cut
+
+
+def _stages_last(order: Sequence[str] | None) -> bool:
+    """Whether `rankOrder` is that of a gang over several pools.
+
+    Raises:
+        ModelError: an order that this program does not know.
+    """
+    usual = ["tensor", "context", "pipeline", "data"]
+    if order is not None and list(order) not in (usual, [*usual[:2], "data", "pipeline"]):
+        raise ModelError(
+            f"rankOrder is {order}; this program counts through {usual}, or stages last", field="rankOrder"
+        )
+    return order is not None and list(order)[-1] == "pipeline"
 
 
 def cut_from_environment(environment: Mapping[str, str], devices: int) -> Cut:

@@ -47,6 +47,8 @@ class GPTConfig:
         for name, size in (("heads", self.heads), ("vocabulary", self.vocabulary)):
             if size % cut.tensor:
                 raise ModelError(f"{name} {size} does not divide into {cut.tensor} tensor ranks", field=name)
+        if cut.layers and (len(cut.layers) != cut.pipeline or sum(cut.layers) != self.layers):
+            raise ModelError(f"stages of {cut.layers} layers are not {self.layers} in {cut.pipeline}", field="layers")
         if self.layers < cut.pipeline:
             raise ModelError(f"{self.layers} layers are too few for {cut.pipeline} pipeline stages", field="layers")
 
@@ -116,7 +118,7 @@ class GPT:
     ) -> None:
         cut, place = cut or Cut(), place or Place(0, 0, 0)
         config.check(cut)
-        counts = even_stages(config.layers, cut.pipeline)
+        counts = cut.layers or even_stages(config.layers, cut.pipeline)
         start = sum(counts[: place.pipeline])
         layers = range(start, start + counts[place.pipeline])
         self.device = device

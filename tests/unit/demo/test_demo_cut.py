@@ -15,9 +15,9 @@ from supernode.errors import ModelError
 degrees = st.integers(1, 5)
 
 
-@given(degrees, degrees, degrees)
-def test_groups_of_each_axis_share_out_the_ranks(tensor: int, pipeline: int, data: int):
-    cut = Cut(tensor, pipeline, data)
+@given(degrees, degrees, degrees, st.booleans())
+def test_groups_of_each_axis_share_out_the_ranks(tensor: int, pipeline: int, data: int, stages_last: bool):
+    cut = Cut(tensor, pipeline, data, stages_last=stages_last)
     places = [cut.place(rank) for rank in range(cut.devices)]
     assert [cut.rank(place) for place in places] == list(range(cut.devices))
     for groups, size in (
@@ -80,6 +80,8 @@ def test_the_words_of_a_job():
         "globalBatchSize": 16, "sequenceParallel": True, "recompute": "Full", "zeroStage": 1,
     }  # fmt: skip
     assert cut_of(words, 8) == Cut(2, 2, 2, 2, 8, True, True, True)
+    mixed = {**words, "stages": [{"layers": 5}, {"layers": 3}], "rankOrder": ["tensor", "context", "data", "pipeline"]}
+    assert cut_of(mixed, 8) == Cut(2, 2, 2, 2, 8, True, True, True, (5, 3), True)
     assert cut_of({}, 3) == cut_from_environment({}, 3) == Cut(data=3)
     assert cut_from_environment({"SUPERNODE_PARALLELISM": '{"data": 4, "globalBatchSize": 32}'}, 4).batch == 8
 
@@ -91,6 +93,7 @@ def test_the_words_of_a_job():
         ({"interleave": 2, "pipeline": 4}, "interleave", "interleave is 2"),
         ({"zeroStage": 3}, "zeroStage", "zeroStage is 3"),
         ({"tensor": 2, "data": 3}, "parallelism", "tensor 2 x pipeline 1 x data 3 = 6, but the job has 4 devices"),
+        ({"data": 4, "rankOrder": ["data", "tensor"]}, "rankOrder", "stages last"),
         ({"data": 4, "globalBatchSize": 6}, "globalBatchSize", "6 does not divide into 4"),
     ],
 )

@@ -66,6 +66,7 @@ def test_one_device_learns():
         Cut(tensor=2, pipeline=2, data=2),
         Cut(tensor=2, pipeline=2, data=2, sequence_parallel=True, recompute=True, shard_optimizer=True),
         Cut(tensor=2, pipeline=4, data=1, recompute=True),
+        Cut(pipeline=2, data=2, layers=(3, 1), stages_last=True),
     ],
     ids=str,
 )
