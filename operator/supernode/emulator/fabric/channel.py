@@ -27,6 +27,8 @@ from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, Fa
 # What a lost pod sent before it died may still complete a collective that is under way; and whoever sees a broken
 # link waits this long for the news why.
 GRACE_SECONDS: Final = 1.0
+# Pods of one host up to here sum in shared memory; more go round a ring, as each pair there costs a few descriptors.
+MOST_TOGETHER: Final = 16
 
 
 class Neighbours(Protocol):
@@ -95,7 +97,7 @@ class Channel:
             waker=self._waker.fileno(),
             patience=around.timeout,
             scratch=Scratch(),
-            together=len(numbers) > 1 and around.together(numbers),
+            together=1 < len(numbers) <= MOST_TOGETHER and around.together(numbers),
         )
         self._changed = threading.Condition()
         self._positions = dict.fromkeys(self.local, 0)

@@ -39,14 +39,21 @@ class Plan:
     way: str
     inner: int
 
-    def orders(self, count: int) -> list[Order]:
+    def orders(self, count: int) -> tuple[Order, ...]:
         """The order of the sum of each pod's section, for `count` pods in ring order."""
-        if self.way == "tree":
-            return [order.tree(0, count)] * count
-        return [self._around(owner, count) for owner in range(count)]
+        return _orders(self.way, self.inner, count)
 
-    def _around(self, owner: int, count: int) -> Order:
-        inner = self.inner
+    def sections(self, size: int, count: int) -> tuple[slice, ...]:
+        """What each of `count` pods owns of a vector of `size` elements."""
+        return _sections(self.inner, size, count)
+
+
+@lru_cache(maxsize=1024)
+def _orders(way: str, inner: int, count: int) -> tuple[Order, ...]:
+    if way == "tree":
+        return (order.tree(0, count),) * count
+
+    def around(owner: int) -> Order:
         domain, place = divmod(owner, inner)
 
         def inside(number: int) -> Order:
@@ -54,16 +61,19 @@ class Plan:
 
         return order.over(order.ring(domain, count // inner), inside)
 
-    def sections(self, size: int, count: int) -> list[slice]:
-        """What each of `count` pods owns of a vector of `size` elements."""
-        outer = count // self.inner
-        inside = even_sections(size, self.inner)
-        parts = [even_sections(section.stop - section.start, outer) for section in inside]
-        return [
-            slice(inside[place].start + parts[place][domain].start, inside[place].start + parts[place][domain].stop)
-            for domain in range(outer)
-            for place in range(self.inner)
-        ]
+    return tuple(around(owner) for owner in range(count))
+
+
+@lru_cache(maxsize=1024)
+def _sections(inner: int, size: int, count: int) -> tuple[slice, ...]:
+    outer = count // inner
+    inside = even_sections(size, inner)
+    parts = [even_sections(section.stop - section.start, outer) for section in inside]
+    return tuple(
+        slice(inside[place].start + parts[place][domain].start, inside[place].start + parts[place][domain].stop)
+        for domain in range(outer)
+        for place in range(inner)
+    )
 
 
 def even_sections(size: int, parts: int) -> list[slice]:
