@@ -28,13 +28,23 @@ from supernode.emulator.session import MAX_ARRAYS, Session
 from supernode.emulator.wire import FORGET, FREE, VIEW, WORDS
 from supernode.errors import EmulatorError, InputError, InvalidHandleError, KernelError, ProtocolError, SupernodeError
 
+_SPECS: Final = 4096
+_specs: dict[Spec, Spec] = {}
+
 
 def a_spec(dtype: object, shape: object) -> Spec:
     """A spec that a client named; KernelError where the device cannot have it."""
     spec = Spec(known_dtype(dtype), normal_shape(shape))
     if len(spec.shape) > MAX_AXES or spec.nbytes > MAX_BYTES:
         raise KernelError(f"{spec} is not possible")
-    return spec
+    return _one(spec)
+
+
+def _one(spec: Spec) -> Spec:
+    """The same object for equal specs: comparing those that come again and again is then one look."""
+    if len(_specs) >= _SPECS:
+        _specs.clear()
+    return _specs.setdefault(spec, spec)
 
 
 def prepare(
@@ -60,6 +70,8 @@ def prepare(
         if len(plan.outputs) != outputs:
             raise ProtocolError(f"{name} has {len(plan.outputs)} results, but {outputs} handles came")
         signature.accept(plan, stream.device.costs.seconds(plan.cost), session.pools[stream.device.ordinal])
+        if signature.simple:
+            signature.output = _one(signature.output)
     except ProtocolError:
         raise
     except (EmulatorError, InputError) as exc:
@@ -69,39 +81,49 @@ def prepare(
 
 def start(session: Session, signature: Signature, inputs: Sequence[int], handles: Sequence[int]) -> None:
     """Launch: find the arrays, make those of the results, and give the stream the work."""
+    named = [*inputs, *handles]
+    if signature.counts != (len(inputs), len(handles)) or not _start_plainly(session, signature, named, 0):
+        _start_carefully(session, signature, inputs, handles)
+
+
+def _start_plainly(session: Session, signature: Signature, codes: Sequence[int], place: int) -> bool:
+    """Most launches: everything is on this stream, and one new array comes out. False: it is not so simple.
+
+    Args:
+        session: of the client.
+        signature: of the launch.
+        codes: numbers with the handles of the inputs and the output.
+        place: of the first.
+    """
+    if not signature.simple:
+        return False
     arrays = session.arrays
     stream = signature.stream
-    if signature.simple and len(inputs) == len(signature.specs) and len(handles) == 1:
-        # Most launches: everything is on this stream, and one new array comes out.
-        buffers = []
-        for handle, spec in zip(inputs, signature.specs, strict=True):
-            found = arrays.get(handle)
-            if found is None or found.spec != spec:
-                break
-            storage = found.storage
-            if storage.stream is not stream or storage.allocation is None:
-                break
-            buffers.append(found)
-        else:
-            handle = handles[0]
-            if handle < 0 or handle in arrays or len(arrays) >= MAX_ARRAYS:
-                session.check_new(handle)
-            try:
-                block = signature.pool.take(signature.nbytes, signature.label)
-            except EmulatorError as exc:
-                session.failed(signature.call(session.number), exc, handles, stream)
-                return
-            for found in buffers:
-                found.uses += 1
-            if stream.above:
-                stream.make_room()
-            output = Buffer(signature.output, Storage(stream, block))
-            arrays[handle] = output
-            output.storage.position = stream.add(
-                Launch(signature, session.number, session.host_seconds, buffers, (output,))
-            )
-            return
-    _start_carefully(session, signature, inputs, handles)
+    buffers = []
+    for spec in signature.specs:
+        found = arrays.get(codes[place])
+        if found is None or (found.spec is not spec and found.spec != spec):
+            return False
+        storage = found.storage
+        if storage.stream is not stream or storage.allocation is None:
+            return False
+        buffers.append(found)
+        place += 1
+    handle = codes[place]
+    if type(handle) is not int or handle < 0 or handle in arrays or len(arrays) >= MAX_ARRAYS:
+        session.check_new(handle)
+    try:
+        block = signature.pool.take(signature.nbytes, signature.label)
+    except EmulatorError as exc:
+        session.failed(signature.call(session.number), exc, (handle,), stream)
+        return True
+    for found in buffers:
+        found.uses += 1
+    if stream.above:
+        stream.make_room()
+    arrays[handle] = output = Buffer(signature.output, Storage(stream, block))
+    output.storage.position = stream.add(Launch(signature, session.number, session.host_seconds, buffers, (output,)))
+    return True
 
 
 def _start_carefully(session: Session, signature: Signature, inputs: Sequence[int], handles: Sequence[int]) -> None:
@@ -224,11 +246,12 @@ def run(session: Session, codes: Sequence[int], words: Callable[[], None]) -> No
             if signature is None:
                 raise ProtocolError(f"signature {code} was never prepared")
             session.number += 1
-            split = position + 1 + signature.counts[0]
-            stop = split + signature.counts[1]
+            stop = position + signature.length
             if stop > end:
                 raise ProtocolError("a launch is cut off")
-            start(session, signature, codes[position + 1 : split], codes[split:stop])
+            if not _start_plainly(session, signature, codes, position + 1):
+                split = position + 1 + signature.counts[0]
+                _start_carefully(session, signature, codes[position + 1 : split], codes[split:stop])
             position = stop
         elif code == WORDS:
             words()

@@ -225,3 +225,25 @@ def test_what_is_read_again_later_keeps_its_place(server: Server) -> None:
         device = emulator.devices[0]
         found = expression(device.array(values), device.launch).numpy()
         assert found.tobytes() == expression(values, lambda name, a, b: getattr(np, name)(a, b)).tobytes()
+
+
+@pytest.mark.parametrize("where", ["collect", "Fused"])
+def test_a_fault_of_the_sidecar_is_told_and_nobody_waits_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with connect(server.config.socket, environment={}) as emulator:
+        device = emulator.devices[0]
+        x = device.full(COUNT, 1.0)
+        emulator.synchronize()
+
+        def broken(*arguments: Any) -> Any:
+            raise RuntimeError("a mistake")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, where, broken)
+            y = device.launch("add", device.launch("add", x, x), x)
+            with pytest.raises(SupernodeError, match=r"call \d+, add.*a mistake"):
+                emulator.synchronize()
+        with pytest.raises(SupernodeError):
+            y.numpy()
+        assert device.launch("add", x, x).numpy()[0] == 2

@@ -52,6 +52,8 @@ class Busy:
 
 def end_of(start: float, seconds: float, higher: Sequence[tuple[Busy, int]]) -> float:
     """When work that may start at `start` is done, in the time that higher streams leave."""
+    if not seconds:
+        return start
     taken = sorted(interval for busy, position in higher for interval in busy.after(start, position))
     moment = start
     for begin, end in taken:

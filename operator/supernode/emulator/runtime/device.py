@@ -18,10 +18,14 @@ from supernode.errors import InputError
 
 
 class Figures(NamedTuple):
-    """Counters of a device at one moment; `launches` by kernel, `collectives` by kind."""
+    """Counters of a device at one moment; `launches` by kernel, `collectives` by kind.
+
+    `collective_seconds`: the part of `busy_seconds` in collectives, with the wait for others in them.
+    """
 
     seconds: float
     busy_seconds: float
+    collective_seconds: float
     flops: float
     copied_bytes: int
     launches: dict[str, int]
@@ -69,6 +73,7 @@ class Device:
         self._lock = threading.Lock()
         self._seconds = 0.0
         self._busy_seconds = 0.0
+        self._collective_seconds = 0.0
         self._launches: Counter[str] = Counter()
         self._collectives: Counter[str] = Counter()
         self._flops = 0.0
@@ -84,6 +89,7 @@ class Device:
         seconds: float,
         *,
         busy: float,
+        collective: float = 0.0,
         flops: float,
         copied: int,
         launches: Counter[str],
@@ -93,6 +99,7 @@ class Device:
         with self._lock:
             self._seconds = max(self._seconds, seconds)
             self._busy_seconds += busy
+            self._collective_seconds += collective
             self._flops += flops
             self._copied_bytes += copied
             self._launches.update(launches)
@@ -104,6 +111,7 @@ class Device:
             return Figures(
                 self._seconds,
                 self._busy_seconds,
+                self._collective_seconds,
                 self._flops,
                 self._copied_bytes,
                 dict(self._launches),

@@ -32,7 +32,7 @@ class Signature:
 
     Attributes:
         name, specs, attributes: of the call, as the client gave them.
-        counts: inputs and outputs, which a launch names by handles.
+        counts: inputs and outputs, which a launch names by handles; `length`: its numbers, with the code.
         stream: whose order the launches keep.
         plan: what the kernel table says; None where it refused.
         error: why it refused.
@@ -58,6 +58,7 @@ class Signature:
         "into",
         "label",
         "large",
+        "length",
         "name",
         "nbytes",
         "output",
@@ -96,6 +97,7 @@ class Signature:
         self.full: Mapping[str, Any] = attributes
         self.fusable = self.large = self.simple = False
         self.counts = (len(specs), outputs)
+        self.length = 1 + len(specs) + outputs
         self.writes: tuple[int, ...] = ()
 
     def accept(self, plan: Plan, seconds: float, pool: Pool) -> Signature:

@@ -235,6 +235,7 @@ class Pool:
     def close(self) -> None:
         """The client is gone."""
         self.memory.left(self)
+        self.holders = tuple
         self.in_use = self.allocations = self.reserved = 0
         self._small.clear()
         self._large.clear()

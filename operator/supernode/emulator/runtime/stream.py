@@ -7,6 +7,7 @@ where their priorities differ (`contention`). Not here: what the items do (`work
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ from supernode.emulator.runtime.fuse import Fused, collect
 from supernode.emulator.runtime.launch import Launch, Signature
 from supernode.emulator.trace import COPY
 
+_LOG: Final = logging.getLogger("supernode.emulator")
 #: Work items that may wait in a stream before the session that puts them is held back.
 DEPTH: Final = 4096
 
@@ -68,6 +70,7 @@ class Stream:
         self.copied = 0
         self.collectives: Counter[str] = Counter()
         self._busy = 0.0
+        self._collective = 0.0
         self._pending: list[Work] = []
         self._queue: queue.SimpleQueue[Sequence[Work] | None] = queue.SimpleQueue()
         self._waiters = 0
@@ -153,6 +156,7 @@ class Stream:
         """Move to a device time that was computed elsewhere (a collective)."""
         self.seconds = max(self.seconds, end)
         self._busy += busy
+        self._collective += busy
 
     def publish(self) -> None:
         """Add what was done to the device's counters."""
@@ -165,12 +169,14 @@ class Stream:
         self.device.progress(
             self.seconds,
             busy=busy,
+            collective=self._collective,
             flops=flops,
             copied=self.copied,
             launches=launches,
             collectives=self.collectives,
         )
         self._busy = 0.0
+        self._collective = 0.0
         self.copied = 0
         self.launched.clear()
         self.collectives.clear()
@@ -183,12 +189,19 @@ class Stream:
                 while place < len(items):
                     item = items[place]
                     count = 1
-                    if type(item) is Launch and item.signature.fusable:
-                        group = collect(items, place)
-                        if len(group) > 1:
-                            count = len(group)
-                            item = Fused(group)
-                    item.run(self)
+                    try:
+                        if type(item) is Launch and item.signature.fusable:
+                            group = collect(items, place)
+                            if len(group) > 1:
+                                count = len(group)
+                                item = Fused(group)
+                        item.run(self)
+                    except Exception as exc:
+                        # Items keep their own failures; this is a fault of ours, and nobody may wait for ever for it.
+                        _LOG.exception("a fault of the sidecar on %s", self.name)
+                        for launch in items[place : place + count]:
+                            if isinstance(launch, Launch):
+                                launch.fail(self, exc)
                     place += count
                     self.completed += count
                     # A waiter raises the number before it looks at `completed`, so none is missed.
