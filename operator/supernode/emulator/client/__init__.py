@@ -19,14 +19,15 @@ read back, and errors of `supernode.errors`. Needs numpy and ml_dtypes only. Not
 Arrays: `.shape .dtype (short name) .size .nbytes .device`, `.numpy()`, `.item()`, `.reshape(shape)` (a view: shares
 memory, -1 allowed), `.to(device)` (copy to another device of the pod), `.free()`; a garbage-collected array frees its
 device memory by itself. Device methods: `.array .full .zeros .empty .launch .stream() .synchronize() .memory()
-.empty_cache()`; `.properties` (the catalogue's figures); `.index` (among the visible), `.rank` (global: worker rank * devices per worker + local device), `.chip`.
-`emulator.rank`, `.workers`, `.world_size` (all devices of the job), `.devices`, `.close()` (also a context manager).
+.empty_cache()`; `.properties` (the catalogue's figures); `.index` (among the visible), `.rank` (global: worker rank *
+devices per worker + local device), `.chip`. `emulator.rank`, `.workers`, `.world_size` (all devices of the job),
+`.devices`, `.close()` (also a context manager).
 
-Streams and events: `stream = device.stream(priority=0)` (-1 goes first, 1 last); `device.launch(..., stream=stream)`; `event = stream.record()`
-(`device.record()` on the default stream); `stream.wait(event)`; `event.seconds` waits and gives the device time of
-the virtual clock in seconds; `device.synchronize()`, `stream.synchronize()`, `emulator.synchronize()`.
-A launch that reads an array written on another stream waits for it by itself; only in-place updates across streams
-need events.
+Streams and events: `stream = device.stream(priority=0)` (-1 goes first, 1 last); `device.launch(..., stream=stream)`;
+`event = stream.record()` (`device.record()` on the default stream); `stream.wait(event)`; `event.seconds` waits and
+gives the device time of the virtual clock in seconds; `device.synchronize()`, `stream.synchronize()`,
+`emulator.synchronize()`. A launch that reads an array written on another stream waits for it by itself; only in-place
+updates across streams need events.
 
 Groups: `group = emulator.group()` (all devices of the job; or `emulator.group([0, 2])`, global ranks, every member
 must call alike); `group.ranks`, `group.size`, `group.local` (the devices of this pod in it, in rank order).
@@ -53,7 +54,8 @@ training; `checkpoint`: steps done when the last checkpoint was saved.
 
 Errors are asynchronous, as on a card: shape and dtype mistakes are raised by `launch` itself (KernelError), the rest
 (OutOfDeviceMemoryError, FabricError ...) at the next call that waits, naming the call that failed, its number and
-arguments, and the line of the program that made it. After that the connection goes on; results that depended on the failed call stay unusable.
+arguments, and the line of the program that made it. After that the connection goes on; results that depended on the
+failed call stay unusable.
 
 Dtypes: bool i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f16 bf16 f32 f64 c64 c128 (NumPy types are accepted
 wherever a dtype is asked for).
