@@ -296,7 +296,10 @@ def _report(session: Session, body: memoryview, fields: dict[str, Any]) -> None:
     report = checked(fields)
     # The device time of the report must not depend on how far the streams happen to be.
     session.wait(session.mark(session.streams.values()))
-    session.progress.report(report, max(device.seconds for device in session.devices))
+    figures = [device.figures() for device in session.devices]
+    # What the slowest device did itself: not in collectives, where it waits for other ranks too.
+    own = max(each.busy_seconds - each.collective_seconds for each in figures)
+    session.progress.report(report, max(each.seconds for each in figures), own)
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {

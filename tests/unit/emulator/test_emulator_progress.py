@@ -21,15 +21,19 @@ def test_the_published_object() -> None:
     assert progress.snapshot()["step"] == 0
     for step, seconds in ((1, 0.5), (2, 0.75), (4, 1.75), (5, 2.75)):
         fields = {"step": step, "loss": 4.0 / step, "tokens": step * 100, "note": "x"}
-        progress.report(checked(fields), seconds, NOW)
-    progress.report(checked({"step": 5, "digest": "abc"}), 9.0, NOW)
+        progress.report(checked(fields), seconds, seconds / 2, NOW)
+    progress.report(checked({"step": 5, "digest": "abc"}), 9.0, 4.5, NOW)
     assert progress.snapshot() == {
         "step": 5,
         "firstLoss": 4.0,
         "loss": 0.8,
         "tokens": 500,
         "stepSeconds": 0.5,  # of 0.25, 0.5 (two steps in a second), 1.0
+        "ownSeconds": 0.25,
         "deviceSeconds": 9.0,
+        "steps": None,
+        "checkpointStep": None,
+        "checkpointAt": None,
         "digest": "abc",
         "updatedAt": "2026-01-02T03:04:05Z",
         "extra": {"note": "x"},
@@ -82,3 +86,28 @@ def test_step_time_lies_between_the_extremes(moves: list[tuple[int, float]]) -> 
         progress.report(checked({"step": step}), seconds)
     found = progress.snapshot()["stepSeconds"]
     assert found is None or 0 <= found <= seconds
+
+
+def test_a_checkpoint_has_the_time_at_which_its_step_was_new() -> None:
+    progress, later = Progress(), NOW.replace(minute=30)
+    progress.report(checked({"step": 10, "steps": 100, "checkpoint": 10}), 1.0, 0.5, NOW)
+    progress.report(checked({"step": 11, "checkpoint": 10}), 2.0, 1.0, later)
+    found = progress.snapshot()
+    assert (found["steps"], found["checkpointStep"], found["checkpointAt"]) == (100, 10, "2026-01-02T03:04:05Z")
+    progress.report(checked({"step": 20, "checkpoint": 20}), 3.0, 1.5, later)
+    assert (progress.snapshot()["checkpointStep"], progress.snapshot()["checkpointAt"]) == (20, "2026-01-02T03:30:05Z")
+
+
+@pytest.mark.parametrize("name", ["steps", "checkpoint"])
+@pytest.mark.parametrize("value", [-1, 1.5, "7", True])
+def test_steps_and_checkpoints_are_whole_numbers(name: str, value: object) -> None:
+    with pytest.raises(ProtocolError, match=name):
+        checked({"step": 1, name: value})
+
+
+def test_a_rank_that_becomes_slow_shows_within_some_steps() -> None:
+    progress, own = Progress(), 0.0
+    for step in range(1, 200):
+        own += 0.1 if step < 150 else 0.3
+        progress.report(checked({"step": step}), step * 1.0, own)
+    assert progress.snapshot()["ownSeconds"] == pytest.approx(0.3)

@@ -127,6 +127,8 @@ class Emulator:
         loss: float | None = None,
         tokens: int | None = None,
         digest: str | None = None,
+        steps: int | None = None,
+        checkpoint: int | None = None,
         **extra: float | str | bool | None,
     ) -> None:
         """Publish how far the training is; returns at once.
@@ -138,9 +140,12 @@ class Emulator:
             loss: of the step.
             tokens: trained on since the start of the job.
             digest: of the parameters, such as a sha256.
+            steps: that the training has in all, so that the time left can be told.
+            checkpoint: steps done when the last checkpoint was saved; it counts as saved now when the number is new.
             extra: other figures to publish.
         """
-        fields: dict[str, Any] = {"step": step, "loss": loss, "tokens": tokens, "digest": digest, **extra}
+        fields: dict[str, Any] = {"step": step, "loss": loss, "tokens": tokens, "digest": digest}
+        fields |= {"steps": steps, "checkpoint": checkpoint, **extra}
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in fields.items()}
         self.connection.record(["report", plain])
         self.connection.flush()
