@@ -126,7 +126,7 @@ class Again:
         plan = facts.disruption
         if plan is None or plan.kind is not DisruptionKind.REPAIR:
             plan = Disruption(DisruptionKind.REPAIR, now, 0.0, "", "", facts.workers)
-        if not plan.deadline:
+        if not plan.deadline or plan.deadline > now + facts.policy.hold:
             plan = replace(plan, deadline=now + facts.policy.hold)
         named = sorted(lost)
         count = sum(worker["node"] in lost for worker in candidate.status["placement"]["workers"])

@@ -119,7 +119,7 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         return replace(keep, state=State.SUSPENDED, reason="Suspended", message=message, started=None)
     if not job.accepted:
         return replace(keep, state=State.PENDING, reason="Misconfigured")
-    if job.retry_at is not None and now < job.retry_at:
+    if job.retry_at is not None and now < job.retry_at <= now + LONGEST_PAUSE:
         return replace(keep, state=State.WAITING, wake_at=job.retry_at)
     state = State.WAITING if job.state is State.WAITING else State.PENDING
     return replace(keep, state=state, wants_placement=True)
@@ -179,6 +179,10 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
         times.append(ends)
     keep = replace(keep, wake_at=min(times, default=None))
     plan = job.disruption
+    if plan is not None and plan.kind is not DisruptionKind.REPAIR:
+        # A clock that was put back, or somebody else's hand, must not make it wait longer than its policy says.
+        plan = replace(plan, deadline=min(plan.deadline, now + job.policy.checkpoint_seconds))
+        keep = replace(keep, disruption=plan)
     # Too few are borne until there is room for more (`growth`): nobody is stopped in vain.
     resize = 0 < job.wanted < job.workers
     if plan is not None and plan.kind is not DisruptionKind.REPAIR and (resize or plan.by != BY_SPEC):

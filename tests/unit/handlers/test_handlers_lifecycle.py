@@ -151,6 +151,17 @@ def test_a_gang_that_has_too_many_saves_a_checkpoint_and_starts_again_and_that_i
     assert decide(replace(running, wanted=3), [a_pod(0), a_pod(1)], NOW).ask == ()
 
 
+def test_no_time_that_the_status_names_holds_a_job_up_for_ever() -> None:
+    far = NOW + 10**9
+    waiting = JobFacts(workers=2, state=State.WAITING, retry_at=NOW + 10)
+    assert (decide(waiting, [], NOW).wants_placement, decide(waiting, [], NOW).wake_at) == (False, NOW + 10)
+    assert decide(replace(waiting, retry_at=far), [], NOW).wants_placement
+    plan = Disruption(DisruptionKind.PREEMPTION, NOW, far, "ns/other", "gives way")
+    asked = decide(replace(PLACED, state=State.RUNNING, disruption=plan), [a_pod(0), a_pod(1)], NOW)
+    assert asked.disruption is not None
+    assert asked.disruption.deadline == asked.wake_at == NOW + 30
+
+
 def test_suspend_holds_the_claim_until_every_pod_is_gone() -> None:
     job = replace(PLACED, state=State.RUNNING, policy=RunPolicy(suspend=True))
     first = decide(job, [a_pod(0), a_pod(1)], NOW)
