@@ -12,6 +12,7 @@ from supernode.emulator.kernels import (
     attention,
     convolution,
     creation,
+    detection,
     dropout,
     einsum,
     elementwise,
@@ -86,6 +87,7 @@ TABLE: Final = Table(
         "quantised": quantised.KERNELS,
         "scatter": scatter.KERNELS,
         "formats": formats.KERNELS,
+        "detection": detection.KERNELS,
         "foreign": foreign.KERNELS,
     }
 )

@@ -90,6 +90,16 @@ def _dropout(call: Call) -> Any:
     return NotImplemented
 
 
+def _swiglu(call: Call) -> Any:
+    gate, up = call.tensor(0), call.tensor(1)
+    if not call.computes(*FLOATS) or gate.shape != up.shape or gate.dtype != up.dtype:
+        return NotImplemented
+    if call.get("alpha", 1.0) == 1:
+        return call.out(call.launch("swiglu", call.array(0), call.array(1)))
+    bent = call.launch("swish", call.array(0), alpha=call.get("alpha"))
+    return call.out(call.launch("multiply", bent, call.array(1)))
+
+
 OPERATORS: Final[Mapping[str, Lowering]] = {
     "Relu": _relu,
     "LeakyRelu": pointwise("leaky_relu", slope=("alpha", 0.01)),
@@ -104,6 +114,7 @@ OPERATORS: Final[Mapping[str, Lowering]] = {
     "Softplus": pointwise("softplus"),
     "Softsign": pointwise("softsign"),
     "Swish": pointwise("swish", alpha=("alpha", 1.0)),
+    "SwiGLU": _swiglu,
     "ThresholdedRelu": pointwise("thresholded_relu", alpha=("alpha", 1.0)),
     "Shrink": pointwise("shrink", bias=("bias", 0.0), lambd=("lambd", 0.5)),
     "Clip": _clip,

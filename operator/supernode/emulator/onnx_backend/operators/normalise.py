@@ -16,9 +16,28 @@ from supernode.emulator.onnx_backend.call import Call, Lowering
 from supernode.emulator.onnx_backend.operators.layout import axis_of
 
 
+def _training(call: Call) -> Any:
+    """By the batch's own statistics; the running ones move towards them."""
+    x, scale, bias, mean, variance = (call.array(place) for place in range(5))
+    wide = "f32" if x.dtype in ("f16", "bf16") else x.dtype
+    axes = [axis for axis in range(len(x.shape)) if axis != 1]
+    own_mean = call.launch("mean", call.cast(x, wide), axis=axes)
+    own_variance = call.launch("variance", call.cast(x, wide), axis=axes)
+    y = call.launch("batch_normalise", x, scale, bias, own_mean, own_variance, epsilon=call.get("epsilon", 1e-5))
+    momentum = float(call.get("momentum", 0.9))
+    results = [call.out(y)]
+    for before, new in ((mean, own_mean), (variance, own_variance)):
+        old = call.launch("scale", call.cast(before, wide), factor=momentum)
+        moved = call.launch("add", old, call.launch("scale", new, factor=1 - momentum))
+        results.append(call.out(call.cast(moved, before.dtype)))
+    return results
+
+
 def _batch(call: Call) -> Any:
     outputs = [name for name in call.node.outputs[1:] if name]
-    if not call.computes(*FLOATS) or call.get("training_mode", 0) or outputs:
+    if call.version >= 14 and call.get("training_mode", 0) and call.computes(*FLOATS):
+        return _training(call)
+    if not call.computes(*FLOATS) or outputs:
         return NotImplemented
     if call.version < 7 and not call.get("is_test", 0):
         return NotImplemented

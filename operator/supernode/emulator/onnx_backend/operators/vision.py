@@ -1,4 +1,4 @@
-"""Sampling on grids, and pooling of regions.
+"""Sampling on grids, pooling of regions, choosing among boxes.
 
 Flows in: images (batch, channels, *sizes) and where to look. Flows out: samples. Not here: resizing (`resize`).
 """
@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.onnx_backend.call import Call, Lowering
+from supernode.emulator.onnx_backend.call import Call, Lowering, known
 
 _MODES: Final = {"bilinear": "linear", "bicubic": "cubic"}
 
@@ -69,8 +69,29 @@ def _roi_align(call: Call) -> Any:
     return call.out(found)
 
 
+def _non_max_suppression(call: Call) -> Any:
+    if not call.computes(*FLOATS, "i64"):
+        return NotImplemented
+    boxes, scores = call.array(0), call.array(1)
+    limit = max(int(call.scalar(2, 0)), 0)
+    found = call.launch(
+        "suppress_overlaps",
+        boxes,
+        scores,
+        limit=min(limit, boxes.shape[1]),
+        overlap=float(call.scalar(3, 0.0)),
+        score=float(call.scalar(4)) if call.has(4) else None,
+        centers=bool(call.get("center_point_box", 0)),
+    )
+    # How many boxes are kept only the data says: the host looks, and joins their numbers.
+    kept = found.numpy()
+    batch, class_, place = np.nonzero(kept >= 0)
+    return known(np.stack([batch, class_, kept[batch, class_, place]], axis=1).astype(np.int64))
+
+
 OPERATORS: Final[Mapping[str, Lowering]] = {
     "GridSample": _grid_sample,
     "AffineGrid": _affine_grid,
     "RoiAlign": _roi_align,
+    "NonMaxSuppression": _non_max_suppression,
 }
