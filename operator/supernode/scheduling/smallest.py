@@ -19,6 +19,8 @@ from supernode.scheduling.trial import Domain, Share, Trial
 T = TypeVar("T")
 #: Shares that are taken at most, per question; then the best set so far counts, or a plain one.
 MOST_TRIES: Final = 3000
+#: Sets larger than this are plain ones.
+MOST_EXACT: Final = 64
 #: Places that are looked at for a plain set.
 _MOST_PLAIN: Final = 64
 _Cost = tuple[tuple[int, ...], float]
@@ -84,7 +86,7 @@ class Smallest(Generic[T]):
                     self._walk(able, domain, size, 0, [], domain.lack, domain.quota_lack)
             if self._best is not None:
                 return self._best[1], self._best[2]
-            if self._tries >= MOST_TRIES:
+            if self._tries >= MOST_TRIES or size >= MOST_EXACT:
                 return self._plain(places)
         return None
 

@@ -390,3 +390,15 @@ def test_beyond_its_tries_a_plan_still_works_and_spares_whom_it_can(monkeypatch:
             verify(snapshot, demand, plan, {victim.key: victim for victim in listed})
             assert brute(snapshot, demand, listed) is not None
     assert found > 10
+
+
+def test_very_many_gangs_give_way_at_once() -> None:
+    """1,200 gangs of one node each, and one gang that wants all the nodes."""
+    nodes = [a_node(f"n{i:04d}", "spine-0", f"sn-{i // 100}") for i in range(1200)]
+    state = a_state(nodes)
+    for index in range(1200):
+        state.claim(f"a/g{index:04d}", held(f"a/g{index:04d}", (f"n{index:04d}", PAIR)), {})
+    victims = [Victim(f"a/g{index:04d}", 0, float(index)) for index in range(1200)]
+    plan = plan_preemption(state.snapshot(), a_gang("b/all", 1150, priority=1), victims)
+    assert plan is not None
+    assert plan.gangs == tuple(f"a/g{index:04d}" for index in range(1150))
