@@ -233,6 +233,8 @@ def test_quotients_of_infinities_are_those_of_the_standard(kernel: Any) -> None:
 def test_complex_functions_at_infinity_are_those_of_the_standard(kernel: Any) -> None:
     (found,) = kernel("expm1", np.array([complex(np.inf, 0), complex(-np.inf, np.nan), complex(0.5, 0.5)]))
     np.testing.assert_array_equal(found[:2], [complex(np.inf, 0), -1])
+    (zeros,) = kernel("expm1", np.array([complex(-0.0, 0.0), complex(0.0, -0.0)]))
+    assert [np.signbit(zeros.real).tolist(), np.signbit(zeros.imag).tolist()] == [[False, False], [False, True]]
     np.testing.assert_allclose(found[2], np.expm1(0.5 + 0.5j))
     (found,) = kernel("tanh", np.array([complex(np.inf, 2.0), complex(-np.inf, -2.0)]))
     np.testing.assert_array_equal(found, [1, -1])

@@ -6,13 +6,14 @@ Flows in and out: arrays of one float dtype; 16-bit floats compute in f32 and ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.epilogue import ACTIVATIONS, Activation, in_blocks
+from supernode.emulator.kernels.epilogue import ACTIVATIONS, Activation, in_blocks, sigmoid
+from supernode.emulator.kernels.parallel import WORTH, row_blocks, share
 from supernode.emulator.kernels.rules import choice, narrow, normal_axis, same_dtype, same_shape, streaming, widen
 from supernode.emulator.kernels.table import (
     EXACT,
@@ -83,13 +84,28 @@ def _swiglu_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tup
 def _swiglu_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    grad, gate, up = (widen(array) for array in inputs)
-    d_up = in_blocks(ACTIVATIONS["silu"].function, gate)
-    d_up *= grad
-    d_gate = in_blocks(ACTIVATIONS["silu"].slope, gate)
-    d_gate *= up
-    d_gate *= grad
-    return narrow(d_gate, outputs[0]), narrow(d_up, outputs[1])
+    flat = [array.reshape(1, -1) if not array.ndim else array.reshape(-1, array.shape[-1]) for array in inputs]
+    results = [np.empty(flat[0].shape, inputs[0].dtype) for _ in range(2)]
+
+    def block(rows: slice) -> None:
+        grad, gate, up = (widen(array[rows]) for array in flat)
+        kind = gate.dtype.type
+        near = sigmoid(gate)
+        # silu is gate sigmoid, its slope sigmoid (1 + gate (1 - sigmoid)).
+        inner = np.asarray(kind(1) - near)
+        inner *= np.clip(gate, kind(-1000), kind(1000))
+        inner += kind(1)
+        inner *= near
+        inner *= up
+        inner *= grad
+        near *= np.maximum(gate, np.finfo(gate.dtype).min)  # 0 times -infinity is not 0
+        near *= grad
+        np.copyto(results[0][rows], inner, casting="unsafe")
+        np.copyto(results[1][rows], near, casting="unsafe")
+
+    columns = flat[0].shape[1]
+    share(block, row_blocks(len(flat[0]), columns, max(flat[0].itemsize, 4)), worth=flat[0].size >= WORTH)
+    return tuple(array.reshape(spec.shape) for array, spec in zip(results, outputs, strict=True))
 
 
 def _softmax_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -98,21 +114,46 @@ def _softmax_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
 
 
 def _softmax(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    x, axis = widen(inputs[0]), attributes["axis"]
+    x = inputs[0]
     if not x.size:
-        return (narrow(x.copy(), outputs[0]),)
-    out = np.exp(x - x.max(axis=axis, keepdims=True))
-    out /= out.sum(axis=axis, keepdims=True)
-    return (narrow(out, outputs[0]),)
+        return (x.copy(),)
+    out = np.empty(x.shape, x.dtype)
+
+    def weigh(some: AnyArray, into: AnyArray, axis: int) -> None:
+        wide = widen(some)
+        weights = wide - wide.max(axis=axis, keepdims=True)
+        np.exp(weights, out=weights)
+        weights /= weights.sum(axis=axis, keepdims=True)
+        np.copyto(into, weights, casting="unsafe")
+
+    _along(weigh, attributes["axis"], x, out)
+    return (out,)
 
 
 def _softmax_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    grad, y = widen(inputs[0]), widen(inputs[1])
-    product = grad * y
-    product -= y * product.sum(axis=attributes["axis"], keepdims=True)
-    return (narrow(product, outputs[0]),)
+    out = np.empty(outputs[0].shape, inputs[0].dtype)
+
+    def slope(grad: AnyArray, y: AnyArray, into: AnyArray, axis: int) -> None:
+        weights = widen(y)
+        product = widen(grad) * weights
+        product -= weights * product.sum(axis=axis, keepdims=True)
+        np.copyto(into, product, casting="unsafe")
+
+    _along(slope, attributes["axis"], *inputs, out)
+    return (out,)
+
+
+def _along(work: Callable[..., None], axis: int, *arrays: AnyArray) -> None:
+    """`work(*arrays, axis)`, in blocks of rows where the axis is the last one."""
+    first = arrays[0]
+    if axis % first.ndim != first.ndim - 1 or not first.size:
+        work(*arrays, axis)
+        return
+    flat = [array.reshape(-1, first.shape[-1]) for array in arrays]
+    blocks = row_blocks(len(flat[0]), first.shape[-1], max(first.itemsize, 4))
+    share(lambda rows: work(*(array[rows] for array in flat), 1), blocks, worth=first.size >= WORTH)
 
 
 def _relu_backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:

@@ -47,8 +47,9 @@ def _run(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[S
             subsequence=attributes["subsequence"],
             offset=attributes["offset"] + start,
         )
-        values = widen(x[part]) * scale
-        values[bits < limit] = 0
+        # One factor, so that the largest numbers are not infinite before they are dropped.
+        values = (bits >= limit) * scale
+        values *= widen(x[part])
         out[part] = narrow(values, Spec(outputs[0].dtype, values.shape))
 
     share(block, range(0, x.size, _BLOCK), worth=x.size >= _WORTH)

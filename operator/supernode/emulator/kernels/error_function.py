@@ -67,7 +67,11 @@ def erfc(x: AnyArray) -> AnyArray:
     high = size * kind(4097.0 if x.dtype == np.float32 else 134217729.0)
     high -= high - size
     out = np.exp(-high * high) * np.exp((high - size) * (size + high)) * scaled_erfc(size)
-    return np.asarray(np.where(x < 0, kind(2) - out, out))
+    # Below 0 it is 2 - erfc(-x).
+    left = np.signbit(x)
+    out = np.copysign(out, x)
+    out += left * kind(2)
+    return np.asarray(out)
 
 
 def normal_distribution(x: AnyArray) -> AnyArray:

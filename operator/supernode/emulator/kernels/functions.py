@@ -43,7 +43,10 @@ def _exponential_less_one(x: AnyArray) -> Any:
     # Beyond the finite numbers exp has the special values that the standard asks for; NumPy's expm1 has not.
     beyond = np.asarray(np.exp(x))
     beyond.real -= 1
-    return np.where(np.isfinite(x), out, beyond)
+    # Of zeros of either sign it asks for a real part of +0.
+    out = np.where(np.isfinite(x), out, beyond)
+    np.copyto(out.real, 0.0, where=x == 0)
+    return out
 
 
 def _log1p(x: AnyArray) -> Any:

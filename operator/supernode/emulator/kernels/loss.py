@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS, INTEGERS
-from supernode.emulator.kernels.rules import narrow, need, streaming, widen
+from supernode.emulator.kernels.parallel import WORTH, row_blocks, share
+from supernode.emulator.kernels.rules import narrow, need, streaming, wide_dtype, widen
 from supernode.emulator.kernels.table import INPUTS, LARGEST, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
@@ -32,12 +33,24 @@ def _forward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
 
 
 def _forward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    logits, targets = widen(inputs[0]), inputs[1]
-    top = logits.max(axis=1, keepdims=True)
-    logsumexp = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-    valid = (targets >= 0) & (targets < logits.shape[1])
-    rows = np.arange(len(targets))
-    loss = logsumexp - logits[rows, np.where(valid, targets, 0).astype(np.int64)]
+    logits, targets = inputs
+    rows, classes = logits.shape
+    logsumexp = np.empty(rows, wide_dtype(outputs[1].dtype))
+    loss = np.empty_like(logsumexp)
+    valid = (targets >= 0) & (targets < classes)
+    columns = np.where(valid, targets, 0).astype(np.int64)
+
+    def block(part: slice) -> None:
+        some = widen(logits[part])
+        chosen = some[np.arange(len(some)), columns[part]]
+        top = some.max(axis=1)
+        shifted = some - top[:, None]
+        np.exp(shifted, out=shifted)
+        logs = np.log(shifted.sum(axis=1))
+        np.add(logs, top, out=logsumexp[part])
+        np.subtract(logs, chosen - top, out=loss[part])
+
+    share(block, row_blocks(rows, classes, logsumexp.itemsize), worth=logits.size >= WORTH)
     loss[~valid] = np.nan
     return narrow(loss.mean(), outputs[0]), narrow(logsumexp, outputs[1])
 
@@ -50,14 +63,23 @@ def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
 
 
 def _backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    logits, targets, logsumexp = widen(inputs[0]), inputs[1], inputs[2]
-    out = np.exp(logits - logsumexp[:, None])
-    valid = (targets >= 0) & (targets < logits.shape[1])
-    rows = np.arange(len(targets))
-    out[rows, np.where(valid, targets, 0).astype(np.int64)] -= 1
-    out[~valid] = np.nan
-    out *= out.dtype.type(attributes["scale"] / len(targets))
-    return (narrow(out, outputs[0]),)
+    logits, targets, logsumexp = inputs
+    rows, classes = logits.shape
+    out = np.empty(logits.shape, logits.dtype)
+    valid = (targets >= 0) & (targets < classes)
+    columns = np.where(valid, targets, 0).astype(np.int64)
+    scale = logsumexp.dtype.type(attributes["scale"] / rows)
+
+    def block(part: slice) -> None:
+        slope = widen(logits[part]) - logsumexp[part, None]
+        np.exp(slope, out=slope)
+        slope[np.arange(len(slope)), columns[part]] -= 1
+        slope *= scale
+        slope[~valid[part]] = np.nan
+        np.copyto(out[part], slope, casting="unsafe")
+
+    share(block, row_blocks(rows, classes, logsumexp.itemsize), worth=logits.size >= WORTH)
+    return (out,)
 
 
 KERNELS: Final = (

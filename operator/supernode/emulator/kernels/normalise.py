@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.parallel import share
+from supernode.emulator.kernels.parallel import WORTH, row_blocks, share
 from supernode.emulator.kernels.rules import (
     known_dtype,
     narrow,
@@ -70,7 +70,7 @@ def _layer_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seq
         part += bias
         _put(out, rows, part)
 
-    share(block, blocks_of(x), worth=x.size >= _WORTH)
+    share(block, _blocks(x), worth=x.size >= WORTH)
     return out.reshape(outputs[0].shape), mean.reshape(outputs[1].shape), rstd.reshape(outputs[2].shape)
 
 
@@ -92,7 +92,7 @@ def _layer_norm_backward(
     gain, mean, rstd = widen(inputs[2]), inputs[3].reshape(-1, 1), inputs[4].reshape(-1, 1)
     wide = wide_dtype(outputs[0].dtype)
     out = np.empty(x.shape, inputs[1].dtype)
-    pieces = blocks_of(x)
+    pieces = _blocks(x)
     d_gain, d_bias = np.zeros((len(pieces), x.shape[1]), wide), np.zeros((len(pieces), x.shape[1]), wide)
     count = wide.type(max(x.shape[1], 1))
 
@@ -114,7 +114,7 @@ def _layer_norm_backward(
         weighted *= rstd[rows]
         _put(out, rows, weighted)
 
-    share(block, list(enumerate(pieces)), worth=x.size >= _WORTH)
+    share(block, list(enumerate(pieces)), worth=x.size >= WORTH)
     sums = (narrow(part.sum(axis=0), spec) for part, spec in zip((d_gain, d_bias), outputs[1:], strict=True))
     return (out.reshape(outputs[0].shape), *sums)
 
@@ -138,7 +138,7 @@ def _rms_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seque
         part *= gain
         _put(out, rows, part)
 
-    share(block, blocks_of(x), worth=x.size >= _WORTH)
+    share(block, _blocks(x), worth=x.size >= WORTH)
     return out.reshape(outputs[0].shape), rstd.reshape(outputs[1].shape)
 
 
@@ -157,7 +157,7 @@ def _rms_norm_backward(
     grad, x, gain, rstd = _matrix(inputs[0]), _matrix(inputs[1]), widen(inputs[2]), inputs[3].reshape(-1, 1)
     wide = wide_dtype(outputs[0].dtype)
     out = np.empty(x.shape, inputs[1].dtype)
-    pieces = blocks_of(x)
+    pieces = _blocks(x)
     d_gain = np.zeros((len(pieces), x.shape[1]), wide)
     count = wide.type(max(x.shape[1], 1))
 
@@ -172,26 +172,19 @@ def _rms_norm_backward(
         weighted *= rstd[rows]
         _put(out, rows, weighted)
 
-    share(block, list(enumerate(pieces)), worth=x.size >= _WORTH)
+    share(block, list(enumerate(pieces)), worth=x.size >= WORTH)
     return out.reshape(outputs[0].shape), narrow(d_gain.sum(axis=0), outputs[1])
 
 
 # --- blocks of rows ------------------------------------------------------------------------------------------------
-
-# Bytes of one block in the arithmetic's type, so that a block and its temporaries stay in a core's cache.
-_BLOCK_BYTES: Final = 1 << 18
-# Elements below which threads cost more than they bring.
-_WORTH: Final = 1 << 18
 
 
 def _matrix(array: AnyArray) -> AnyArray:
     return array.reshape(rows_of(array.shape))
 
 
-def blocks_of(x: AnyArray) -> list[slice]:
-    """Rows of a matrix in blocks; the cut depends on the shape alone."""
-    step = max(1, _BLOCK_BYTES // max(1, x.shape[1] * (8 if x.dtype.itemsize == 8 else 4)))
-    return [slice(start, min(start + step, len(x))) for start in range(0, len(x), step)]
+def _blocks(x: AnyArray) -> list[slice]:
+    return row_blocks(len(x), x.shape[1], 8 if x.dtype.itemsize == 8 else 4)
 
 
 def _wide_block(part: AnyArray, scratch: AnyArray | None) -> AnyArray:

@@ -65,6 +65,18 @@ def share(work: Callable[[Piece], Any], pieces: Iterable[Piece], *, worth: bool 
         other.result()
 
 
+# Bytes of a block of rows, so that it and its temporaries stay in a core's cache.
+_BLOCK_BYTES: Final = 1 << 18
+# Elements of an array below which threads cost more than they bring.
+WORTH: Final = 1 << 18
+
+
+def row_blocks(rows: int, columns: int, itemsize: int) -> list[slice]:
+    """Rows of a matrix in blocks; the cut depends on the sizes alone."""
+    step = max(1, _BLOCK_BYTES // max(1, columns * itemsize))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
 _END: Final = object()
 
 

@@ -125,8 +125,20 @@ def _product(a: AnyArray, b: AnyArray, mask: Mask, out: AnyArray | None = None) 
 def _scores(q: AnyArray, k: AnyArray, hidden: AnyArray | None, mask: Mask) -> AnyArray:
     out = _product(q, k[:, None].swapaxes(-1, -2), mask)
     if hidden is not None:
-        np.copyto(out, -np.inf, where=hidden)
+        _hide(out, hidden)
     return out
+
+
+def _hide(scores: AnyArray, hidden: AnyArray) -> None:
+    """-infinity where hidden, whatever was there, by the bits: several times as fast as a choice of numbers."""
+    if scores.itemsize > 8:  # wider than any whole number
+        np.copyto(scores, -np.inf, where=hidden)
+        return
+    kind = np.dtype(f"u{scores.itemsize}")
+    bits = scores.view(kind)
+    chosen = hidden.astype(kind)
+    bits &= chosen - kind.type(1)
+    bits |= chosen * np.array(-np.inf, scores.dtype).view(kind)
 
 
 def forward(q: AnyArray, k: AnyArray, v: AnyArray, mask: Mask, out: AnyArray, logsumexp: AnyArray) -> None:
