@@ -142,11 +142,13 @@ class Smallest(Generic[T]):
         return known
 
     def _plain(self, places: Sequence[tuple[int, list[Candidate], Domain]]) -> tuple[tuple[str, ...], T] | None:
-        """In each place the cheapest first until it is enough, less those that can be spared; the best of these."""
+        """In each place those who add most first, or the cheapest first, until it is enough, less those that can be
+        spared; the smallest and cheapest of these."""
         best: tuple[int, _Cost, tuple[str, ...], T] | None = None
-        for _, able, _ in places[:_MOST_PLAIN]:
+        orders = [sorted(able, key=lambda c: -domain.gains[c.key]) for _, able, domain in places[:_MOST_PLAIN]]
+        for ordered in [*orders, *(able for _, able, _ in places[:_MOST_PLAIN])]:
             chosen: list[Candidate] = []
-            for one in able:
+            for one in ordered:
                 if self._trial.fits():
                     break
                 if self._legal([*(c.key for c in chosen), one.key]):
