@@ -295,7 +295,7 @@ class Cycle:
 
         for obj in self._growth.in_vain(snapshot, demand_at):
             await self._jobs.disrupt(obj, None)
-        for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates(), demand_at):
+        for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates, demand_at):
             await self._jobs.disrupt(obj, plan)
 
     def _ends(self, snapshot: Snapshot) -> dict[str, float]:

@@ -52,13 +52,13 @@ class Growth:
         self._fits: dict[str, tuple[int, int]] = {}
 
     def plans(
-        self, snapshot: Snapshot, waiting: Sequence[Candidate], demand_at: DemandAt
+        self, snapshot: Snapshot, waiting: Callable[[], Sequence[Candidate]], demand_at: DemandAt
     ) -> list[tuple[Json, Disruption]]:
         """Gangs that grow now; each plan is made as if it were the only one, so the first in order goes.
 
         Args:
             snapshot: as this cycle's placements have left it.
-            waiting: gangs that wait for a place.
+            waiting: gives the gangs that wait for a place; asked only if somebody could grow.
             demand_at: gives the demand of a job at a size.
         """
         now, looked = self._context.now(), 0
@@ -83,7 +83,7 @@ class Growth:
             uid, stamp = obj["metadata"]["uid"], (snapshot.generation, obj["metadata"].get("generation", 0))
             if self._tried.get(uid) == stamp or looked >= MOST_LOOKED_AT:
                 continue
-            if self._somebody_first(waiting, model.spec.pools, rigid, key):
+            if not rigid and self._somebody_first(waiting(), model.spec.pools, key):
                 continue
             looked += 1
             plan = self._plan(snapshot, key, obj, facts, demand_at)
@@ -114,10 +114,9 @@ class Growth:
                 self._fits[obj["metadata"]["uid"]] = stamp
         return found
 
-    def _somebody_first(self, waiting: Sequence[Candidate], pools: Sequence[str], rigid: bool, key: Key) -> bool:
+    def _somebody_first(self, waiting: Sequence[Candidate], pools: Sequence[str], key: Key) -> bool:
         """Whether a gang waits for the same pools: it comes before workers that a gang can do without."""
-        others = [each for each in waiting if set(each.demand.pools) & set(pools) and each.key != key]
-        return bool(others) and not rigid
+        return any(set(each.demand.pools) & set(pools) and each.key != key for each in waiting)
 
     def _plan(self, snapshot: Snapshot, key: Key, obj: Json, facts: JobFacts, demand_at: DemandAt) -> Disruption | None:
         model = self._readings.read(key, obj).model

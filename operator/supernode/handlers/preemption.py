@@ -169,6 +169,7 @@ class Preemptions:
         """
         answers: dict[str, Wait] = {}
         plans = 0
+        running: list[Victim] | None = None
         taken = {victim[0] for nomination in nominations.values() for victim in nomination.victims}
         for candidate, result, demand in refused:
             mine = nominations.get(demand.key)
@@ -179,7 +180,9 @@ class Preemptions:
                 taken -= {victim[0] for victim in mine.victims}
             if plans >= MOST_PLANS or not self._may(snapshot, candidate, result):
                 continue
-            victims = self._victims(snapshot, demand, taken)
+            if running is None:
+                running = self._victims(snapshot)
+            victims = self._askable(snapshot, demand, running, taken)
             if not victims:
                 continue
             plans += 1
@@ -220,14 +223,30 @@ class Preemptions:
                 work.release(key, there - workers if workers else None)
         return waiting and isinstance(place_in(work, demand, closed=False), Placement)
 
-    def _victims(self, snapshot: Snapshot, demand: GangDemand, taken: Iterable[str]) -> list[Victim]:
-        """Gangs that run in the pools asked for and could give way."""
-        spared, now = set(taken), self._context.now()
+    def _askable(
+        self, snapshot: Snapshot, demand: GangDemand, running: Sequence[Victim], taken: Iterable[str]
+    ) -> list[Victim]:
+        """Those that could give way to a gang as far as priorities and pools go; who borrows, the plan finds out."""
+        quotas = any(pool.quotas for name in demand.pools if (pool := snapshot.pool(name)) is not None)
+        if not quotas and all(victim.priority >= demand.priority for victim in running):
+            return []
+        spared = set(taken)
+        return [
+            victim
+            for victim in running
+            if (quotas or victim.priority < demand.priority)
+            and victim.key not in spared
+            and set(snapshot.holders[victim.key].pools) & set(demand.pools)
+        ]
+
+    def _victims(self, snapshot: Snapshot) -> list[Victim]:
+        """Every gang that runs and could be asked."""
+        now = self._context.now()
         found = []
-        for key, holding in snapshot.holders.items():
+        for key in snapshot.holders:
             namespace, _, name = key.partition("/")
             obj = self._context.stores.jobs.get((namespace, name))
-            if obj is None or key in spared or not set(holding.pools) & set(demand.pools):
+            if obj is None:
                 continue
             status = obj.get("status") or {}
             model = self._readings.read((namespace, name), obj).model
