@@ -176,7 +176,10 @@ class Session:
     @staticmethod
     def order_write(stream: Stream, storage: Storage) -> None:
         """Let the next item of a stream write what others have written and read before."""
-        Session.order_read(stream, storage)
+        writer = storage.stream
+        if writer is not stream and writer.completed < writer.position:
+            # Not for its write alone: the stream that wrote the memory may read it since, which nobody notes.
+            stream.add(After(writer, writer.position))
         for other, position in (storage.readers or {}).items():
             if other is not stream and other.completed < position:
                 stream.add(After(other, position))
