@@ -203,6 +203,44 @@ async def test_an_operator_that_stands_still_goes_on_with_what_is_there_then(lab
     await lab.settled("edited", "again")
 
 
+# Saves when it is asked, in the way that docs/operator.md describes, and tells of SIGTERM.
+SAVING = """
+import os, pathlib, signal, sys, time
+out, asked = pathlib.Path(sys.argv[1]), pathlib.Path(os.environ["SUPERNODE_CHECKPOINT_REQUEST"])
+def say(word):
+    with out.open("a") as file:
+        print(os.environ["SUPERNODE_RANK"], word, file=file)
+def end(*_):
+    say("term")
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, end)
+while not asked.read_text():
+    time.sleep(0.05)
+say("saved")
+time.sleep(600)
+"""
+
+
+async def test_who_gives_way_sees_the_request_and_then_the_signal(lab: Trouble) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    await lab.client.create(classes, {"metadata": {"name": "urgent"}, "value": 1000})
+    said = lab.root / "said"
+    container = {"command": ["python", "-c", SAVING, str(said)]}
+    await lab.job("gives", workers=4, container=container, runPolicy={"checkpointSeconds": 3})
+    await lab.until_state("gives", "Running")
+    await lab.job("takes", workers=4, scheduling={"priorityClassName": "urgent"})
+    await lab.until_state("takes", "Running")
+    lines = said.read_text().splitlines()
+    assert sorted(lines[:4]) == [f"{rank} saved" for rank in range(4)]
+    assert sorted(lines[4:]) == [f"{rank} term" for rank in range(4)]
+    status = await lab.until_state("gives", "Waiting")
+    assert (status["restarts"], status["attempt"]) == (0, 1)
+    await lab.delete("takes")
+    await lab.until_state("gives", "Running")
+    await lab.client.delete(f"{classes}/urgent")
+    await lab.settled("gives", "takes")
+
+
 async def test_nodes_that_close_or_go(lab: Trouble) -> None:
     await lab.job("moved", SUMMING, workers=1)
     node = (await lab.until_state("moved", "Running"))["placement"]["workers"][0]["node"]
