@@ -238,7 +238,7 @@ def run(session: Session, codes: Sequence[int], words: Callable[[], None]) -> No
         ProtocolError: a number that means nothing, or a row that is cut off; what came before it has been done.
     """
     position, end = 0, len(codes)
-    signatures = session.signatures
+    signatures, arrays = session.signatures, session.arrays
     while position < end:
         code = codes[position]
         if code >= 0:
@@ -253,6 +253,9 @@ def run(session: Session, codes: Sequence[int], words: Callable[[], None]) -> No
                 split = position + 1 + signature.counts[0]
                 _start_carefully(session, signature, codes[position + 1 : split], codes[split:stop])
             position = stop
+        elif code == FREE and position + 2 < end and codes[position + 1] == 1 and codes[position + 2] in arrays:
+            arrays.pop(codes[position + 2]).release()
+            position += 3
         elif code == WORDS:
             words()
             position += 1

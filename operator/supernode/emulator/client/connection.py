@@ -199,6 +199,9 @@ class Connection:
         return bool(self._closed)
 
     def _free(self) -> None:
+        if len(self.dead) == 1 and not self.forgotten:
+            self._codes += (wire.FREE, 1, self.dead.popleft())
+            return
         for code, gone in ((wire.FREE, self.dead), (wire.FORGET, self.forgotten)):
             handles = []
             while gone:

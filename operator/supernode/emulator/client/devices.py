@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -174,7 +175,7 @@ class Device:
             except AttributeError:
                 ready = None
             if ready is not None:
-                return self._again(ready, arrays)  # type: ignore[arg-type]
+                return self._again(ready, arrays, _getframe(1))  # type: ignore[arg-type]
         if arrays and not isinstance(arrays[-1], Array):
             attributes["value"] = arrays[-1]
             arrays = arrays[:-1]
@@ -201,13 +202,13 @@ class Device:
             word = "launch" if targets is None else "into"
             connection.record([word, order, kernel, handles, made, attributes])
         else:
-            connection.record_codes([ready.code, *handles, *made], _getframe(0))
+            connection.record_codes([ready.code, *handles, *made], _getframe(1))
         if isinstance(out, Array):
             return out
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _again(self, ready: _Ready, arrays: Sequence[Array]) -> Any:
-        """Launch what was prepared."""
+    def _again(self, ready: _Ready, arrays: Sequence[Array], frame: FrameType) -> Any:
+        """Launch what was prepared; `frame` made the call."""
         connection = self._connection
         codes = [ready.code]
         for array in arrays:
@@ -218,11 +219,11 @@ class Device:
         if single is not None:
             result = Array(self, single, connection.handle())
             codes.append(result._handle)
-            connection.record_codes(codes, _getframe(0))
+            connection.record_codes(codes, frame)
             return result
         results = tuple([Array(self, spec, connection.handle()) for spec in ready.outputs])
         codes += [result._handle for result in results]
-        connection.record_codes(codes, _getframe(0))
+        connection.record_codes(codes, frame)
         return results
 
     def _prepared(
