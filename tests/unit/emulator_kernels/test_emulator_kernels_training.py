@@ -130,6 +130,7 @@ def test_attention_never_holds_the_matrix_of_scores(kernel: Any) -> None:
         lambda: kernel("attention_backward", out, q, k, v, out, logs),
         lambda: kernel("attention", q, k, v, causal=False),
         lambda: kernel("attention_packed", *packed, begins, begins),
+        lambda: kernel("attention_packed_backward", packed[0], *packed, begins, begins, packed[0], packed[0][..., 0]),
     ]
     for call in calls:
         assert peak_bytes(call) < scores / 8

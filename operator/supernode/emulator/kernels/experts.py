@@ -1,15 +1,14 @@
-"""Mixture of experts: top-k gating, the loss that balances the load, tokens in the order of experts, grouped products.
+"""Mixture of experts: tokens in the order of experts and back, and products with each expert's own matrix.
 
-Flows in: logits of a router [tokens, experts], tokens [tokens, columns]. Flows out: weights and numbers of the chosen
-experts, tokens sorted by expert and back, products with each expert's own matrix. Equal logits: the lower number wins.
-Tokens of one expert stay in their order, so every sum has one order. Not here: sending tokens to other ranks
-(all-to-all: `counts` are its sizes).
+Flows in: tokens [tokens, columns] and the numbers of their experts [tokens, k]. Flows out: rows sorted by expert, what
+the experts make of them, tokens again. Tokens of one expert stay in their order, so every sum has one order. Not here:
+who is chosen (`gating`), sending tokens to other ranks (all-to-all: `counts` are its sizes).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -33,108 +32,20 @@ from supernode.emulator.kernels.table import (
 from supernode.errors import KernelError
 
 
-def _wide(dtype: str) -> str:
+def wide_of(dtype: str) -> str:
+    """The type that weights are in."""
     return "f64" if dtype == "f64" else "f32"
-
-
-# --- gating --------------------------------------------------------------------------------------------------------
-
-
-def _gating_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    (logits,) = specs
-    if len(logits.shape) != 2:
-        raise KernelError(f"logits must be [tokens, experts], not {logits}")
-    k = whole(attributes, "k", 1, logits.shape[1])
-    dtype = _wide(logits.dtype)
-    tokens = logits.shape[0]
-    return (Spec(dtype, (tokens, k)), Spec("i32", (tokens, k)), Spec(dtype, logits.shape))
-
-
-def _gating(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    logits = widen(inputs[0])
-    k = attributes["k"]
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    shares /= shares.sum(axis=1, keepdims=True)
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    weights = np.take_along_axis(shares, chosen, axis=1)
-    if attributes["renormalise"]:
-        weights /= weights.sum(axis=1, keepdims=True)
-    return narrow(weights, outputs[0]), chosen.astype(np.int32), narrow(shares, outputs[2])
-
-
-def _gating_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    grad_weights, grad_shares, logits, weights, experts, shares = specs
-    found = _gating_shape((logits,), {**attributes, "k": weights.shape[-1] if weights.shape else 0})
-    for name, spec, wanted in zip(
-        ("grad_weights", "grad_shares", "weights", "experts", "shares"),
-        (grad_weights, grad_shares, weights, experts, shares),
-        (found[0], found[2], found[0], found[1], found[2]),
-        strict=True,
-    ):
-        need(spec, name, dtype=wanted.dtype, shape=wanted.shape)
-    return (logits,)
-
-
-def _gating_backward(
-    inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
-) -> tuple[AnyArray, ...]:
-    grad_weights, grad_shares, _, weights, experts, shares = inputs
-    slope = grad_weights
-    if attributes["renormalise"]:
-        # The weights are the chosen shares over their sum.
-        total = np.take_along_axis(shares, experts, axis=1).sum(axis=1, keepdims=True)
-        slope = (slope - (slope * weights).sum(axis=1, keepdims=True)) / total
-    grad = grad_shares.copy()
-    np.put_along_axis(grad, experts, np.take_along_axis(grad, experts, axis=1) + slope, axis=1)
-    grad -= (grad * shares).sum(axis=1, keepdims=True)
-    grad *= shares
-    return (narrow(grad, outputs[0]),)
-
-
-# --- balance of the load ---------------------------------------------------------------------------------------------
-
-
-def _balance_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    shares, experts = specs
-    if len(shares.shape) != 2 or 0 in shares.shape or len(experts.shape) != 2 or 0 in experts.shape:
-        raise KernelError(f"shares must be [tokens, experts] and experts [tokens, k], not {shares} and {experts}")
-    need(experts, "experts", dtype="i32", shape=(shares.shape[0], experts.shape[1]))
-    return (Spec(shares.dtype, ()),)
-
-
-def _loads(experts: AnyArray, count: int) -> AnyArray:
-    """Share of all choices that fell on each expert; f64."""
-    _check_experts(experts, count)
-    return np.bincount(experts.reshape(-1), minlength=count) / experts.size
-
-
-def _balance(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    shares, experts = inputs
-    count = shares.shape[1]
-    mean = shares.mean(axis=0, dtype=np.float64)
-    return (narrow(count * np.dot(_loads(experts, count), mean), outputs[0]),)
-
-
-def _balance_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    grad, shares, experts = specs
-    (loss,) = _balance_shape((shares, experts), attributes)
-    need(grad, "grad", dtype=loss.dtype, shape=())
-    return (shares,)
-
-
-def _balance_backward(
-    inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
-) -> tuple[AnyArray, ...]:
-    grad, shares, experts = inputs
-    tokens, count = shares.shape
-    row = _loads(experts, count) * (float(grad) * count / tokens)
-    return (narrow(np.broadcast_to(row, shares.shape), outputs[0]),)
 
 
 # --- order of tokens -------------------------------------------------------------------------------------------------
 
 
-def _check_experts(experts: AnyArray, count: int) -> None:
+def check_experts(experts: AnyArray, count: int) -> None:
+    """Refuse a choice that is none.
+
+    Raises:
+        KernelError: an expert outside 0 to count - 1.
+    """
     if experts.size and not 0 <= int(experts.min()) <= int(experts.max()) < count:
         raise KernelError(f"experts are 0 to {count - 1}, but {int(experts.min())} to {int(experts.max())} were chosen")
 
@@ -151,7 +62,7 @@ def _permute_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
 
 def _permute(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     x, experts = inputs
-    _check_experts(experts, attributes["count"])
+    check_experts(experts, attributes["count"])
     flat = experts.reshape(-1)
     order = np.argsort(flat, kind="stable").astype(np.int64)
     counts = np.bincount(flat, minlength=attributes["count"]).astype(np.int64)
@@ -200,7 +111,7 @@ def _unpermute_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spe
     if len(weights.shape) != 2 or 0 in weights.shape[1:]:
         raise KernelError(f"weights must be [tokens, k], not {weights}")
     tokens = _slots(rows, order, weights.shape[1])
-    need(weights, "weights", dtype=_wide(rows.dtype), shape=(tokens, weights.shape[1]))
+    need(weights, "weights", dtype=wide_of(rows.dtype), shape=(tokens, weights.shape[1]))
     return (Spec(rows.dtype, (tokens, rows.shape[1])),)
 
 
@@ -295,63 +206,9 @@ def _grouped_backward(
 _CHOICES: Final = Draw((6, 2), "below 4", "i32")
 _ORDER: Final = Draw((12,), "permutation", "i64")
 _WEIGHTS: Final = Draw((6, 2), "unit", "wide")
-_CLOSE: Final = "the order of logits that lie close together decides; held over finite numbers of ordinary size"
 _SIGNS: Final = "sums of terms of both signs; held over finite numbers of ordinary size"
-_GATING: Final[dict[str, Any]] = {"renormalise": True}
 
 KERNELS: Final = (
-    Kernel(
-        "top_k_gating",
-        ("logits",),
-        FLOATS,
-        _gating_shape,
-        streaming(16),
-        _gating,
-        "softmax over experts, the k largest of each token (renormalised to 1) and their numbers, and all shares",
-        {"k": REQUIRED, "renormalise": True},
-        backward="top_k_gating_backward",
-        outputs=("weights", "experts", "shares"),
-        bound=Bound(400, special=_CLOSE),
-        examples=(example((6, 4), k=2), example((6, 4), k=3, renormalise=False)),
-    ),
-    Kernel(
-        "top_k_gating_backward",
-        ("grad_weights", "grad_shares", "logits", "weights", "experts", "shares"),
-        ("f32", "f64"),
-        _gating_backward_shape,
-        streaming(10),
-        _gating_backward,
-        "gradient of the logits, from those of weights and shares",
-        _GATING,
-        outputs=("grad_logits",),
-        bound=Bound(64, LARGEST, special=_SIGNS),
-        examples=(example((6, 2), (6, 4), (6, 4), _WEIGHTS, _CHOICES, Draw((6, 4), "unit", "wide")),),
-    ),
-    Kernel(
-        "load_balance_loss",
-        ("shares", "experts"),
-        ("f32", "f64"),
-        _balance_shape,
-        streaming(2),
-        _balance,
-        "experts * sum of (share of the choices * mean share) over the experts: 1 where the load is even",
-        backward="load_balance_loss_backward",
-        outputs=("loss",),
-        bound=Bound(4),
-        examples=(example(Draw((6, 4), "unit"), _CHOICES),),
-    ),
-    Kernel(
-        "load_balance_loss_backward",
-        ("grad", "shares", "experts"),
-        ("f32", "f64"),
-        _balance_backward_shape,
-        streaming(1),
-        _balance_backward,
-        "gradient of the shares",
-        outputs=("grad_shares",),
-        bound=Bound(4),
-        examples=(example((), Draw((6, 4), "unit"), _CHOICES),),
-    ),
     Kernel(
         "permute_tokens",
         ("x", "experts"),

@@ -7,28 +7,21 @@ singular values are real). A matrix without a solution is an error of the call. 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import ALL, COMPLEX, FIELDS, INEXACT, REAL_OF
+from supernode.emulator.dtypes import COMPLEX, REAL_OF
 from supernode.emulator.kernels.rules import (
     broadcast,
     moved,
     narrow,
     need,
-    normal_axes,
-    normal_axis,
     same_dtype,
-    streaming,
-    widen,
 )
 from supernode.emulator.kernels.table import (
-    EXACT,
     LARGEST,
-    REQUIRED,
     AnyArray,
     Attributes,
     Bound,
@@ -42,11 +35,12 @@ from supernode.emulator.kernels.table import (
 )
 from supernode.errors import KernelError
 
-_MATRIX: Final = ("f32", "f64", *COMPLEX)
+#: What is factorised.
+MATRIX: Final = ("f32", "f64", *COMPLEX)
 Shapes = Callable[[tuple[int, ...], int, int, Attributes], tuple[tuple[int, ...], ...]]
 
 
-def _matrix(spec: Spec, *, square: bool) -> tuple[tuple[int, ...], int, int]:
+def matrix_of(spec: Spec, *, square: bool) -> tuple[tuple[int, ...], int, int]:
     """(batch, rows, columns).
 
     Raises:
@@ -57,7 +51,9 @@ def _matrix(spec: Spec, *, square: bool) -> tuple[tuple[int, ...], int, int]:
     return spec.shape[:-2], spec.shape[-2], spec.shape[-1]
 
 
-def _cubic(factor: float) -> Callable[[Sequence[Spec], Attributes, Sequence[Spec]], Cost]:
+def cubic(factor: float) -> Callable[[Sequence[Spec], Attributes, Sequence[Spec]], Cost]:
+    """Cost of a factorisation: `factor` operations for each (shorter side squared times longer side)."""
+
     def cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
         shape = specs[0].shape
         batch, sides = math.prod(shape[:-2]), sorted(shape[-2:])
@@ -82,7 +78,7 @@ def _factor(
 
     def shape(specs: Sequence[Spec], given: Attributes) -> tuple[Spec, ...]:
         own = specs[0].dtype
-        sizes = shapes(*_matrix(specs[0], square=square), given)
+        sizes = shapes(*matrix_of(specs[0], square=square), given)
         return tuple(Spec(REAL_OF[own] if i in real else own, size) for i, size in enumerate(sizes))
 
     def run(inputs: Sequence[AnyArray], given: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
@@ -93,11 +89,11 @@ def _factor(
         parts = tuple(found) if isinstance(found, tuple) else (found,)
         return tuple(narrow(np.array(part), spec) for part, spec in zip(parts, outputs, strict=True))
 
-    return Kernel(name, ("x",), _MATRIX, shape, _cubic(10.0), run, summary, attributes, bound=bound, examples=examples)
+    return Kernel(name, ("x",), MATRIX, shape, cubic(10.0), run, summary, attributes, bound=bound, examples=examples)
 
 
 def _solve_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    batch, n, _ = _matrix(specs[0], square=True)
+    batch, n, _ = matrix_of(specs[0], square=True)
     dtype, right = same_dtype(specs), specs[1].shape
     if right == (n,):
         return (Spec(dtype, (*batch, n)),)
@@ -121,7 +117,7 @@ def _tolerance(x: AnyArray, given: Sequence[AnyArray]) -> Any:
 
 
 def _cutoff(specs: Sequence[Spec]) -> tuple[tuple[int, ...], int, int]:
-    batch, rows, columns = _matrix(specs[0], square=False)
+    batch, rows, columns = matrix_of(specs[0], square=False)
     if len(specs) > 1:
         need(specs[1], "rtol", dtype=("f32", "f64"))
         if broadcast(specs[1].shape, batch) != batch:
@@ -151,64 +147,6 @@ def _rank(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
     return (narrow(np.count_nonzero(values > floor[..., None], axis=-1), outputs[0]),)
 
 
-def _diagonal_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    batch, rows, columns = _matrix(specs[0], square=False)
-    k = operator.index(attributes["k"])
-    return (Spec(specs[0].dtype, (*batch, max(min(rows + min(k, 0), columns - max(k, 0)), 0))),)
-
-
-def _diagonal(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    return (narrow(np.diagonal(inputs[0], attributes["k"], -2, -1).copy(), outputs[0]),)
-
-
-def _order(value: object) -> Any:
-    """A norm's order; infinity and the names travel as text."""
-    if value in ("inf", "-inf"):
-        return float(str(value))
-    if not isinstance(value, int | float) and value not in ("fro", "nuc"):
-        raise KernelError(f"a norm of order {value!r} is not possible")
-    return value
-
-
-def _norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    axes = normal_axes(attributes["axis"], len(specs[0].shape))
-    _order(attributes["ord"])
-    keep = attributes["keepdims"]
-    out = tuple(1 if i in axes else n for i, n in enumerate(specs[0].shape) if keep or i not in axes)
-    return (Spec(REAL_OF[specs[0].dtype], out),)
-
-
-def _vector_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    x, order = inputs[0], _order(attributes["ord"])
-    # Any: NumPy 2.5 declares at most two axes, but takes as many as there are.
-    axes: Any = normal_axes(attributes["axis"], x.ndim)
-    found = np.linalg.vector_norm(widen(x), axis=axes, ord=order) if axes or not x.ndim else np.abs(x)
-    return (narrow(found, outputs[0]),)
-
-
-def _matrix_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    batch, _, _ = _matrix(specs[0], square=False)
-    _order(attributes["ord"])
-    return (Spec(REAL_OF[specs[0].dtype], (*batch, 1, 1) if attributes["keepdims"] else batch),)
-
-
-def _matrix_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    return (narrow(np.linalg.matrix_norm(inputs[0], ord=_order(attributes["ord"])), outputs[0]),)
-
-
-def _cross_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
-    shape = broadcast(specs[0].shape, specs[1].shape)
-    axis = operator.index(attributes["axis"])
-    for spec in specs:
-        if spec.shape[normal_axis(axis, len(spec.shape))] != 3:
-            raise KernelError(f"axis {axis} of {spec} has no 3 elements")
-    return (Spec(same_dtype(specs), shape),)
-
-
-def _cross(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    return (narrow(np.linalg.cross(*map(widen, inputs), axis=attributes["axis"]), outputs[0]),)
-
-
 def _qr_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tuple[tuple[int, ...], ...]:
     if given["mode"] not in ("reduced", "complete"):
         raise KernelError(f"mode {given['mode']!r} is neither reduced nor complete")
@@ -222,7 +160,7 @@ def _svd_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tu
     return (*batch, m, left), (*batch, k), (*batch, right, n)
 
 
-_LAPACK: Final = "errors grow with the condition of the matrix; held over matrices that are far from singular"
+LAPACK: Final = "errors grow with the condition of the matrix; held over matrices that are far from singular"
 _FREE: Final = "the factors are free up to signs; a test multiplies them back"
 
 KERNELS: Final = (
@@ -232,7 +170,7 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, m, n),),
         "triangle L with x = L L^H (upper: U^H U)",
         upper=False,
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "definite")),),
     ),
     _factor(
@@ -240,7 +178,7 @@ KERNELS: Final = (
         lambda x, a: np.linalg.det(x),
         lambda b, m, n, a: (b,),
         "determinant",
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "regular")),),
     ),
     _factor(
@@ -249,7 +187,7 @@ KERNELS: Final = (
         lambda b, m, n, a: (b, b),
         "sign, and logarithm of the absolute value, of the determinant",
         real=(1,),
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "regular")),),
     ),
     _factor(
@@ -267,7 +205,7 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, n),),
         "eigenvalues (rising) of a symmetric or Hermitian matrix",
         real=(0,),
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "definite")),),
     ),
     _factor(
@@ -275,7 +213,7 @@ KERNELS: Final = (
         lambda x, a: np.linalg.inv(x),
         lambda b, m, n, a: ((*b, m, n),),
         "inverse matrix",
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "regular")),),
     ),
     _factor(
@@ -306,18 +244,18 @@ KERNELS: Final = (
         "singular values, falling",
         real=(0,),
         square=False,
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example((2, 4, 3)),),
     ),
     Kernel(
         "solve",
         ("a", "b"),
-        _MATRIX,
+        MATRIX,
         _solve_shape,
-        _cubic(2.0),
+        cubic(2.0),
         _solve,
         "x with a x = b",
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(
             example(Draw((2, 4, 4), "regular"), (4, 2)),
             example(Draw((3, 3), "regular"), (3,)),
@@ -326,79 +264,25 @@ KERNELS: Final = (
     Kernel(
         "pinv",
         ("x", "rtol"),
-        _MATRIX,
+        MATRIX,
         _pinv_shape,
-        _cubic(20.0),
+        cubic(20.0),
         _pinv,
         "pseudo-inverse; singular values up to rtol of the largest count as 0",
         optional=1,
-        bound=Bound(256, LARGEST, special=_LAPACK),
+        bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 3), "regular")),),
     ),
     Kernel(
         "matrix_rank",
         ("x", "rtol"),
-        _MATRIX,
+        MATRIX,
         _rank_shape,
-        _cubic(10.0),
+        cubic(10.0),
         _rank,
         "number of singular values above rtol of the largest",
         optional=1,
-        bound=Bound(0, special=_LAPACK),
+        bound=Bound(0, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "regular")),),
-    ),
-    Kernel(
-        "diagonal",
-        ("x",),
-        ALL,
-        _diagonal_shape,
-        streaming(0),
-        _diagonal,
-        "diagonal k of each matrix",
-        {"k": 0},
-        bound=EXACT,
-        examples=(example((3, 4), k=1),),
-    ),
-    Kernel(
-        "vector_norm",
-        ("x",),
-        INEXACT,
-        _norm_shape,
-        streaming(2),
-        _vector_norm,
-        "norm of order ord over the axes",
-        {"axis": None, "keepdims": False, "ord": 2},
-        bound=Bound(16, degree=2),
-        examples=(
-            example((3, 7), axis=[1]),
-            example((3, 7), ord="inf"),
-        ),
-    ),
-    Kernel(
-        "matrix_norm",
-        ("x",),
-        _MATRIX,
-        _matrix_norm_shape,
-        _cubic(10.0),
-        _matrix_norm,
-        "norm of each matrix: fro, nuc, 1, -1, 2, -2, inf, -inf",
-        {"keepdims": False, "ord": "fro"},
-        bound=Bound(64, LARGEST, special=_LAPACK),
-        examples=(
-            example((3, 4)),
-            example((3, 3), ord="nuc"),
-        ),
-    ),
-    Kernel(
-        "cross",
-        ("a", "b"),
-        FIELDS,
-        _cross_shape,
-        streaming(3),
-        _cross,
-        "cross product of vectors of 3 along axis",
-        {"axis": REQUIRED},
-        bound=Bound(4, LARGEST, special="terms of both signs"),
-        examples=(example((4, 3), (3,), axis=-1),),
     ),
 )
