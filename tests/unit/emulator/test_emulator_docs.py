@@ -62,3 +62,13 @@ def test_the_clients_help_names_every_kernel_a_gpt_needs() -> None:
     others = {"relu_backward", "tanh_backward", "rms_norm", "rms_norm_backward", "sgd", "attention_packed"}
     others |= {"attention_packed_backward", "matmul_backward", "silu", "silu_backward", "swiglu", "swiglu_backward"}
     assert named - words <= others
+
+
+def test_the_clients_help_gives_kernels_attributes_that_they_have() -> None:
+    text = client.__doc__ or ""
+    calls = re.findall(r"\b([a-z_]+)\(([^()]*)\)", text[text.index("Kernels (attributes") :])
+    named = {
+        (name, key) for name, inside in calls if name in TABLE.kernels for key in re.findall(r"([a-z_0-9]+)=", inside)
+    }
+    assert len(named) > 40
+    assert [pair for pair in sorted(named) if pair[1] not in TABLE.kernels[pair[0]].attributes] == []

@@ -71,20 +71,24 @@ Kernels (attributes with defaults; 16-bit floats compute in f32 and round once, 
   random_normal(shape=, dtype=, seed=, mean=0.0, deviation=1.0)   random_uniform(shape=, dtype=, seed=, low=0, high=1)
   sum mean max min prod (x, axis=None, keepdims=False; sum and mean also dtype=None)   argmax argmin (axis=None) -> i64
   sum_of_squares(x, axis=None, keepdims=False) -> f32
-  matmul(a, b[, bias], transpose_a=False, transpose_b=False, dtype=None)   batched as NumPy's; 1-D not allowed
+  matmul(a, b[, bias], transpose_a=False, transpose_b=False, dtype=None, precision="f32", activation=None)
+        batched as NumPy's; precision "tf32"; activation "relu", "gelu" ... after the bias
   transpose(x, axes=None)   reshape is a method   concatenate(x, ..., axis=0)   split(x, sections=, axis=0) -> tuple
   slice(x, start=, stop=, axis=0)   broadcast_to(x, shape=)   take(x, indices, axis=0)
   embedding(table[v, c], tokens[...]) -> [..., c]   embedding_backward(grad, tokens, rows=v, dtype=None) -> [v, c]
   layer_norm(x, gain, bias, epsilon=1e-5) -> (y, mean, rstd)     over the last axis; mean, rstd in f32
   layer_norm_backward(grad, x, gain, mean, rstd, dtype=None) -> (dx, dgain, dbias)    dtype of dgain and dbias
-  gelu(x)   gelu_backward(grad, x)                               tanh form
+  gelu(x, approximate="tanh")   gelu_backward(grad, x, approximate="tanh")   "none": by the normal distribution
   softmax(x, axis=-1)   softmax_backward(grad, y, axis=-1)
-  attention(q, k, v, causal=True, scale=None) -> (out, logsumexp f32)   q, k, v: [..., tokens, head]; scale 1/sqrt(head)
-  attention_backward(grad, q, k, v, out, logsumexp, causal=True, scale=None) -> (dq, dk, dv)
+  attention(q, k, v, causal=True, scale=None, window=0) -> (out, logsumexp f32)   [..., heads, tokens, head]; q may have
+        several heads per head of k and v; scale 1/sqrt(head)
+  attention_backward(grad, q, k, v, out, logsumexp, causal=True, scale=None, window=0) -> (dq, dk, dv)
   softmax_cross_entropy(logits[n, v], targets[n]) -> (mean loss f32[], logsumexp f32[n])
   softmax_cross_entropy_backward(logits, targets, logsumexp, scale=1.0) -> dlogits     of scale * mean loss
   adamw(param, grad, master f32, m f32, v f32, learning_rate=, step=, beta1=0.9, beta2=0.999, epsilon=1e-8,
         weight_decay=0.0, gradient_scale=1.0)                    in place on param, master, m, v; decoupled decay
+Many more (convolutions, packed attention, rotary positions, dropout, SwiGLU, experts, losses and tables over ranks,
+8-bit products, clipping, loss scaling): `supernode emulator kernels`, and docs/kernels.md for how they go together.
 """
 
 from supernode.emulator.client.arrays import Array
