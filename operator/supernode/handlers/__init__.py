@@ -9,6 +9,7 @@ failure means), `goingon` (where a stopped gang goes on), `sizes` (how many work
 `jobstatus` (between these and what the API holds).
 
 What the cycle asks in turn: `again` (gangs that go on where they were), `waiting` (who wants a place), `preemption`
-(who gives way), `growth` (who can have more workers); `reading`, `priorities` and `masks` help all of them. Each of
-these writes down what it wants in the job's status (`placement`, `nomination`, `disruption`) before anything is done.
+(who gives way), `growth` (who can have more workers), `sweep` (pods of jobs that are gone); `reading`, `priorities` and
+`masks` help all of them. Each writes down what it wants in the job's status (`placement`, `nomination`, `disruption`)
+before anything is done.
 """

@@ -68,6 +68,10 @@ class Again:
                 await self._jobs.give_up(key, f"its place can't be used any more: {exc}")
         return started
 
+    def prune(self, live: set[str]) -> None:
+        """Remember nothing of jobs that are gone; `live`: uids of those that are there."""
+        self._held = {uid: stamp for uid, stamp in self._held.items() if uid in live}
+
     async def _one(self, key: Key, obj: Json, candidate: Candidate) -> bool:
         snapshot = self._context.observer.snapshot()
         stamp = (snapshot.generation, candidate.attempt)

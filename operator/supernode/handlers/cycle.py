@@ -15,10 +15,9 @@ from functools import partial
 from typing import Final
 
 from supernode.api.conditions import seconds_of
-from supernode.cluster import pods
 from supernode.cluster.cache import Key
-from supernode.cluster.kinds import JOBS, PODS, Json
-from supernode.errors import ClusterError, InputError, NotFoundError
+from supernode.cluster.kinds import Json
+from supernode.errors import InputError
 from supernode.handlers.again import Again
 from supernode.handlers.context import Context
 from supernode.handlers.goingon import largest
@@ -31,8 +30,8 @@ from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Nomination, Preemptions
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sized, sizes_of
+from supernode.handlers.sweep import name_taken, sweep
 from supernode.handlers.waiting import Candidate
-from supernode.names import LABEL_JOB
 from supernode.scheduling.alternatives import Running, alternatives
 from supernode.scheduling.cycle import Decision, plan_cycle
 from supernode.scheduling.demand import GangDemand
@@ -90,6 +89,9 @@ class Cycle:
                 looked_at_all = time.monotonic()
                 self._answered = None
                 self._jobs.touch_all()
+                live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
+                for part in (self._again, self._preemptions, self._growth):
+                    part.prune(live)
             await self.once()
 
     async def _wait(self) -> None:
@@ -124,7 +126,7 @@ class Cycle:
             await self._place_waiting()
             await self._safely("who grows", self._grow)
             await self._safely("who gives way", self._give_way)
-            await self._sweep()
+            await sweep(self._context)
             await self._pools.report()
         self._context.metrics.count("supernode_cycles")
         self._context.metrics.observe("supernode_cycle_seconds", time.perf_counter() - began)
@@ -187,7 +189,7 @@ class Cycle:
         masks = Masks(self._context, snapshot)
         demands = []
         for candidate in candidates:
-            blocking = self._names_taken(candidate)
+            blocking = name_taken(self._context, candidate)
             if blocking:
                 sentence = f"pod {blocking} of an earlier job is still there; this job starts when it is gone"
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
@@ -322,53 +324,6 @@ class Cycle:
         self._context.metrics.observe("supernode_wait_seconds", max(0.0, waited))
         await self._jobs.reconcile(candidate.key)
         return True
-
-    def _names_taken(self, candidate: Candidate) -> str:
-        """Name of a pod that has a name the gang needs and belongs to somebody else; empty if there is none."""
-        namespace, job = candidate.key
-        there, workers = self._context.stores.pods.objects(), candidate.demand.workers
-        names = {f"{job}-worker-{rank}" for rank in range(min(workers, len(there)))}
-        if workers > len(there):
-            # More ranks than pods, however many somebody asks for: look at the pods instead.
-            ranks = {name.removeprefix(f"{job}-worker-") for space, name in there if space == namespace}
-            names = {f"{job}-worker-{rank}" for rank in ranks if rank.isdecimal() and int(rank) < workers}
-        for name in sorted(names):
-            pod = there.get((namespace, name))
-            if pod is not None and pods.job_uid(pod) != candidate.uid:
-                return name
-        return ""
-
-    # --- orphans ---------------------------------------------------------------------------------------------------
-    async def _sweep(self) -> None:
-        """Delete pods whose job is gone: from a create that was on its way while the operator was killed."""
-        uids = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
-        for uid in self._context.observer.uids_with_pods():
-            if uid not in uids:
-                for pod in self._context.observer.pods_of(uid):
-                    await self._sweep_pod(pod, uid)
-
-    async def _sweep_pod(self, pod: Json, uid: str) -> None:
-        metadata = pod["metadata"]
-        if "deletionTimestamp" in metadata:
-            return
-        namespace, job = metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_JOB, "")
-        if not job:
-            return  # none of ours: they carry both labels
-        try:
-            obj = await self._context.client.get(JOBS, job, namespace)
-            if obj["metadata"]["uid"] == uid:
-                self._context.stores.jobs.offer(obj)
-                return
-        except NotFoundError:
-            logger.debug("job %s/%s is gone", namespace, job)
-        except ClusterError as exc:
-            logger.warning("can't tell whether job %s/%s is gone: %s", namespace, job, exc)
-            return
-        logger.info("pod %s/%s belongs to no job any more and is deleted", namespace, metadata["name"])
-        try:
-            await self._context.client.delete(PODS, metadata["name"], namespace, uid=metadata["uid"])
-        except ClusterError as exc:
-            logger.warning("pod %s/%s: %s", namespace, metadata["name"], exc)
 
 
 def _plan(

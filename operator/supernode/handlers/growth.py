@@ -51,6 +51,11 @@ class Growth:
         # The same for those that were seen to fit, and are about to.
         self._fits: dict[str, tuple[int, int]] = {}
 
+    def prune(self, live: set[str]) -> None:
+        """Remember nothing of jobs that are gone; `live`: uids of those that are there."""
+        self._tried = {uid: stamp for uid, stamp in self._tried.items() if uid in live}
+        self._fits = {uid: stamp for uid, stamp in self._fits.items() if uid in live}
+
     def plans(
         self, snapshot: Snapshot, waiting: Callable[[], Sequence[Candidate]], demand_at: DemandAt
     ) -> list[tuple[Json, Disruption]]:

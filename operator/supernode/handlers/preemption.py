@@ -196,9 +196,9 @@ class Preemptions:
             answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), sentence, nomination.raw)
         return answers
 
-    def forget(self, uid: str) -> None:
-        """The job is gone."""
-        self._hopeless.pop(uid, None)
+    def prune(self, live: set[str]) -> None:
+        """Remember nothing of jobs that are gone; `live`: uids of those that are there."""
+        self._hopeless = {uid: generation for uid, generation in self._hopeless.items() if uid in live}
 
     def _may(self, snapshot: Snapshot, candidate: Candidate, result: Unplaceable) -> bool:
         """Whether a gang may ask others to give way."""
