@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     RUNNING = "Running"
     SUSPENDED = "Suspended"
     RESTARTING = "Restarting"
+    STRAGGLING = "Straggling"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     READY = "Ready"

@@ -166,6 +166,10 @@ class Progress(Status):
     first_loss: float | None = Field(default=None, description="Loss of the first step.")
     loss: float | None = Field(default=None, description="Loss of the last step reported.")
     tokens: int = Field(default=0, description="Tokens seen.")
+    steps: int | None = Field(default=None, description="Steps that the training has in all.")
+    remaining_seconds: int | None = Field(
+        default=None, description="Seconds until the last step at the pace of this attempt, by the wall clock."
+    )
     step_seconds: float | None = Field(
         default=None,
         description="Seconds of one step: observed on hardware, by the emulated clock in an emulated pool.",
@@ -176,6 +180,42 @@ class Progress(Status):
     )
     digest: str | None = Field(default=None, description="SHA-256 of the parameters, if the workers report it.")
     updated_at: str | None = Field(default=None, description="When this was reported.", json_schema_extra=_TIME)
+
+
+class Goodput(Status):
+    """What the job's time since its creation went into, in seconds; see docs/operator.md."""
+
+    share: float | None = Field(
+        default=None,
+        description="Goodput, 0 to 1: running without recomputation, over waiting, starting and running.",
+    )
+    waiting_seconds: float = Field(default=0.0, description="It waited for a place.")
+    starting_seconds: float = Field(default=0.0, description="It was being started, stopped or repaired.")
+    running_seconds: float = Field(default=0.0, description="All its workers ran.")
+    recomputation_seconds: float = Field(
+        default=0.0, description="Of these, it computed steps that an earlier attempt had computed already."
+    )
+    straggler_seconds: float = Field(
+        default=0.0, description="Of the rest, it waited for workers that are slower than their like."
+    )
+    communication_seconds: float = Field(
+        default=0.0, description="Of the rest, it communicated and waited for other ranks, beside all computing."
+    )
+    suspended_seconds: float = Field(default=0.0, description="It was suspended; that counts nowhere else.")
+    redone_until_step: int = Field(default=0, description="Steps that earlier attempts had computed.")
+    measured_at: str | None = Field(
+        default=None, description="Up to when this is counted: the last change of the status.", json_schema_extra=_TIME
+    )
+
+
+class StragglerStatus(Status):
+    """A worker that is slower than others with the same work."""
+
+    rank: int = Field(description="Rank of the worker.")
+    node: str = Field(default="", description="Node that it runs on.")
+    own_seconds: float = Field(default=0.0, description="What its devices did themselves in a step, when it was found.")
+    usual_seconds: float = Field(default=0.0, description="The same of its like.")
+    since: str | None = Field(default=None, description="When it was found.", json_schema_extra=_TIME)
 
 
 class TrainingJobStatus(Status):
@@ -189,7 +229,7 @@ class TrainingJobStatus(Status):
     message: str = Field(default="", max_length=32768, description="What it waits for or why it failed, one sentence.")
     conditions: list[ConditionModel] = Field(
         default_factory=list,
-        description="Accepted, Scheduled, Running, Suspended, Restarting, Succeeded and Failed.",
+        description="Accepted, Scheduled, Running, Suspended, Restarting, Straggling, Succeeded and Failed.",
         json_schema_extra=CONDITIONS_EXTRA,
     )
     ready: str = Field(default="", max_length=64, description="Workers ready or done, of workers wanted, such as 2/2.")
@@ -218,6 +258,13 @@ class TrainingJobStatus(Status):
     mfu: float | None = Field(
         default=None,
         description="Model FLOP/s utilisation, 0 to 1: useful FLOP/s divided by the peak of the accelerators.",
+    )
+    goodput: Goodput | None = Field(default=None, description="What the job's time went into.")
+    stragglers: list[StragglerStatus] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Workers that make all others wait, while they do.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     start_time: str | None = Field(
         default=None,

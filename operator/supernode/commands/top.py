@@ -13,7 +13,7 @@ import time
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import POOLS, Json
-from supernode.commands.figures import age, number, percent, step_time
+from supernode.commands.figures import age, number, percent, span, step_time
 from supernode.commands.reading import (
     add_all_namespaces,
     add_options,
@@ -129,6 +129,9 @@ def _job(job: Json) -> Json:
         "stepSeconds": progress.get("stepSeconds"),
         "predictedStepSeconds": placement.get("predictedStepSeconds"),
         "mfu": status.get("mfu"),
+        "goodput": (status.get("goodput") or {}).get("share"),
+        "remainingSeconds": progress.get("remainingSeconds"),
+        "stragglers": [entry.get("rank") for entry in status.get("stragglers") or []],
         "restarts": int(status.get("restarts") or 0),
         "created": job["metadata"].get("creationTimestamp"),
     }
@@ -162,6 +165,8 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
             "STEP TIME",
             "PREDICTED",
             "MFU",
+            "GOODPUT",
+            "LEFT",
             "AGE",
             "RESTARTS",
             "DOMAIN",
@@ -182,6 +187,8 @@ def _row(job: Json, now: float) -> list[Piece]:
         step_time(job["stepSeconds"]),
         step_time(job["predictedStepSeconds"]),
         percent(job["mfu"]),
+        percent(job["goodput"]),
+        "" if job["remainingSeconds"] is None else span(job["remainingSeconds"]),
         age(job["created"], now),
         Mark(str(job["restarts"] or ""), Colour.YELLOW),
         job["domain"],

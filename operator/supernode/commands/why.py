@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
-from supernode.commands.figures import age, count, number, percent, runs, step_time
+from supernode.commands.figures import age, count, number, percent, runs, span, step_time
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
+from supernode.handlers.goodput import INSIDE, losses_of
+from supernode.handlers.stragglers import sentence_of
 
 # Conditions by which a state is told, the most telling first.
 _TELLING = {
@@ -72,6 +74,9 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         "restarts": int(status.get("restarts") or 0),
         "asked": _asked(spec),
         "placement": _placement(job),
+        "goodput": _goodput(status),
+        "stragglers": list(status.get("stragglers") or []),
+        "remainingSeconds": (status.get("progress") or {}).get("remainingSeconds"),
         "pools": [_pool(name, by_name.get(name), key_of(job), seen) for name in named],
         "waiting": [] if state in FINISHED else _rivals(job, jobs, named),
     }
@@ -132,6 +137,14 @@ def _placement(job: Json) -> Json | None:
         "mfu": status.get("mfu"),
         "runnersUp": list(placement.get("runnersUp") or []),
     }
+
+
+def _goodput(status: Json) -> Json | None:
+    """What the job's time went into, as shares; None before anything is counted."""
+    counted = status.get("goodput") or {}
+    if counted.get("share") is None:
+        return None
+    return {"share": counted["share"], "losses": losses_of(counted), "measuredAt": counted.get("measuredAt")}
 
 
 def _pool(name: str, pool: Json | None, job: str, seen: Picture) -> Json:
@@ -211,6 +224,7 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
             sheet.sentence(f"placed because: {found['placement']['because']}")
         sheet.sentence(_place(found["placement"], "ran" if found["state"] in FINISHED else "runs"))
         _render_placement(found["placement"], sheet)
+    _render_goodput(found, sheet)
     for pool in found["pools"]:
         sheet.blank()
         _render_pool(pool, found["asked"], sheet)
@@ -238,6 +252,22 @@ def _render_asked(asked: Json, sheet: Sheet) -> None:
         text += f", each {item.get('size', '')} ranks in one {item.get('level', '')}"
     text += f", priority class {asked['priorityClassName']}" if asked["priorityClassName"] else ""
     sheet.sentence(text)
+
+
+def _render_goodput(found: Json, sheet: Sheet) -> None:
+    goodput = found["goodput"]
+    if goodput is not None:
+        parts = [(cause, share) for cause, share in goodput["losses"].items() if share >= 0.001]
+        outside = [f"{cause} {percent(share)}" for cause, share in parts if cause not in INSIDE]
+        inside = [f"{cause} {percent(share)}" for cause, share in parts if cause in INSIDE]
+        text = f"goodput: {percent(goodput['share'])} of its time"
+        text += f"; lost to {', '.join(outside)}" if outside else ""
+        text += f"; inside the steps: {', '.join(inside)}" if inside else ""
+        sheet.sentence(text)
+    if found["remainingSeconds"] is not None and found["state"] not in FINISHED:
+        sheet.line(f"left: {span(found['remainingSeconds'])} at the pace of this attempt")
+    if found["stragglers"]:
+        sheet.sentence(sentence_of(found["stragglers"]))
 
 
 def _place(placement: Json, word: str) -> str:

@@ -24,7 +24,7 @@ from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.life import Decision, Disruption, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports
 from supernode.handlers.reading import Reading, Readings
-from supernode.handlers.tell import tell_answer, tell_change
+from supernode.handlers.tell import tell_answer, tell_change, tell_stragglers
 from supernode.handlers.waiting import Waiting
 from supernode.names import FINALIZER, LABEL_JOB
 from supernode.telemetry.logs import bound
@@ -148,7 +148,9 @@ class Jobs:
         tell_change(self._context, obj, facts, decision, problem)
         if not decision.wants_placement and not decision.wants_again:
             # One that wants a place gets its answer, and with it its status, in this same cycle.
-            obj = await self._write(obj, facts, decision, pods, self._known(obj, reading, problem))
+            known = self._known(obj, reading, problem)
+            tell_stragglers(self._context, obj, known, decision)
+            obj = await self._write(obj, facts, decision, pods, known)
         if decision.release:
             # It may want a place again: asked now, so that it is not passed over by those that come after it.
             self._context.observer.snapshot()
@@ -347,7 +349,7 @@ class Jobs:
     # --- bookkeeping -----------------------------------------------------------------------------------------------
     def _known(self, obj: Json, reading: Reading, problem: Problem | None) -> Known:
         progress, mfu = self._reports.latest(obj, reading.model, self._context.observer)
-        return Known(problem=problem, progress=progress, mfu=mfu)
+        return Known(problem=problem, progress=progress, mfu=mfu, pace=self._reports.pace(obj, reading.model))
 
     def _pods(self, obj: Json) -> list[PodFacts]:
         observer = self._context.observer

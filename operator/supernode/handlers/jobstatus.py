@@ -14,7 +14,9 @@ from supernode.api.job_status import MOST_RUNNERS_UP
 from supernode.api.rules import Problem
 from supernode.cluster import translate
 from supernode.cluster.kinds import Json
+from supernode.handlers.goodput import accounted
 from supernode.handlers.life import Decision, Disruption, PodFacts, State
+from supernode.handlers.stragglers import NOTHING, Pace, sentence_of, stragglers_json
 from supernode.names import LABEL_JOB
 from supernode.scheduling.placement import Placement
 
@@ -41,7 +43,7 @@ class Known:
     """What is known of a job beside its status and pods.
 
     `problem`: why the job is not accepted. `wait`, `placed`: this cycle's answer about its place, if there is one.
-    `progress`, `mfu`: the latest report, None when there is none.
+    `progress`, `mfu`: the latest report, None when there is none. `pace`: how its ranks compare.
     """
 
     problem: Problem | None = None
@@ -49,6 +51,7 @@ class Known:
     placed: Placed | None = None
     progress: Json | None = None
     mfu: float | None = None
+    pace: Pace | None = None
 
 
 def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts], known: Known, now: float) -> Json:
@@ -79,6 +82,7 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
         status["placement"] = None
         status["progress"] = None
         status["mfu"] = None
+        status["stragglers"] = None
     if known.placed is not None:
         status["placement"] = known.placed.status
     if known.placed is not None or not decision.wants_placement:
@@ -93,9 +97,20 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
         _remember_checkpoint(status, decision.attempt)
     if known.mfu is not None:
         status["mfu"] = known.mfu
+    if state is not State.RUNNING:
+        status["stragglers"] = None
+    elif known.pace is not None:
+        status["stragglers"] = stragglers_json(known.pace, status, timestamp(now)) or None
     status["message"] = _message(status, decision, known)[:MESSAGE_LIMIT]
-    status["conditions"] = _conditions(obj, state, decision, known, now)
-    return {name: value for name, value in status.items() if value is not None}
+    status["conditions"] = _conditions(obj, status, state, decision, known, now)
+    status = {name: value for name, value in status.items() if value is not None}
+    before: Json = obj.get("status") or {}
+    if status != before:
+        inside = known.pace.inside if known.pace is not None else NOTHING
+        # Only beside something else that is new: time alone is no reason to write.
+        counted = accounted(before, status, metadata.get("creationTimestamp"), inside, now)
+        status |= {"goodput": counted} if counted else {}
+    return status
 
 
 def placement_json(placement: Placement, attempt: int, now: float) -> Json:
@@ -176,7 +191,7 @@ def _message(status: Json, decision: Decision, known: Known) -> str:
     return str(status.get("message") or "")
 
 
-def _conditions(obj: Json, state: State, decision: Decision, known: Known, now: float) -> list[Json]:
+def _conditions(obj: Json, status: Json, state: State, decision: Decision, known: Known, now: float) -> list[Json]:
     conditions: list[Json] = list((obj.get("status") or {}).get("conditions") or [])
     generation = obj["metadata"].get("generation", 0)
     stamp = timestamp(now)
@@ -202,6 +217,10 @@ def _conditions(obj: Json, state: State, decision: Decision, known: Known, now: 
         put(ConditionType.SCHEDULED, False, known.wait.code, known.wait.sentence)
     elif decision.release:
         clear(ConditionType.SCHEDULED, "Released", "its devices were given back")
+    if status.get("stragglers"):
+        put(ConditionType.STRAGGLING, True, "SlowWorkers", sentence_of(status["stragglers"]))
+    else:
+        clear(ConditionType.STRAGGLING, "NoSlowWorkers", sentence_of(()))
     words = decision.reason or str(state)
     for kind, own in _STATES:
         if state is own:

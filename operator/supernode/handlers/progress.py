@@ -1,7 +1,8 @@
-"""How far each job is: asks rank 0's sidecar while the job runs, and reads its last words when it has ended.
+"""How far each job is: asks the sidecars while the job runs, and reads rank 0's last words when it has ended.
 
-Flows in: running jobs and their pods. Flows out: `status.progress` and the MFU. What a sidecar says is untrusted:
-only known fields of the right type and size are taken over.
+Flows in: running jobs and their pods. Flows out: `status.progress`, the MFU, and which ranks are slow. Rank 0 is asked
+every time, of the others a few at a time, in turn. What a sidecar says is untrusted: only known fields of the right
+type and size are taken over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -23,6 +24,7 @@ from supernode.cluster.kinds import Json
 from supernode.cluster.observe import Observer
 from supernode.errors import InputError
 from supernode.handlers.context import Context
+from supernode.handlers.stragglers import Pace, likes_of, pace_of
 from supernode.names import PORT_EMULATOR_HTTP
 from supernode.steptime.model import flops_per_step
 
@@ -36,7 +38,12 @@ TIMEOUT: Final = 2.0
 LONGEST_ANSWER: Final = 16384
 # Questions in flight at a time.
 IN_FLIGHT: Final = 16
+# Ranks beside rank 0 that are asked at a time: of one job, and of all together.
+RANKS_AT_A_TIME: Final = 8
+RANKS_OF_ALL: Final = 128
 _LARGEST: Final = 2**53
+# A sidecar that is asked: job, uid, attempt, rank, address.
+Target = tuple[Key, str, int, int, str]
 
 
 def read_report(text: str | bytes) -> Json | None:
@@ -48,7 +55,7 @@ def read_report(text: str | bytes) -> Json | None:
     if not isinstance(given, dict):
         return None
     result: Json = {}
-    for name in ("step", "tokens", "checkpointStep"):
+    for name in ("step", "tokens", "steps", "checkpointStep"):
         value = given.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
             result[name] = value
@@ -65,6 +72,18 @@ def read_report(text: str | bytes) -> Json | None:
         if isinstance(stamp, str) and len(stamp) <= 40 and _is_time(stamp):
             result[name] = stamp
     return result if "step" in result else None
+
+
+def own_seconds(text: str | bytes) -> float | None:
+    """What a rank's own work takes of a step, from its sidecar's JSON; None where it does not say."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        return None
+    value = given.get("ownSeconds") if isinstance(given, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LARGEST:
+        return None
+    return float(value)
 
 
 def utilisation(
@@ -96,17 +115,52 @@ class Reports:
 
     def __init__(self) -> None:
         self._reports: dict[str, tuple[int, Json]] = {}
+        # uid -> (attempt, time, step) of the first report, to see how fast wall time goes by.
+        self._first: dict[str, tuple[int, float, int]] = {}
+        self._left: dict[str, tuple[int, int]] = {}
+        # uid -> (attempt, rank -> seconds of its own work in a step)
+        self._own: dict[str, tuple[int, dict[int, float]]] = {}
 
-    def put(self, uid: str, attempt: int, report: Json) -> bool:
-        """Keep a report; True when it says something new."""
+    def put(self, uid: str, attempt: int, report: Json, now: float = 0.0) -> bool:
+        """Keep a report that came now; True when it says something new."""
         if self._reports.get(uid) == (attempt, report):
             return False
         self._reports[uid] = (attempt, report)
+        known = self._first.get(uid)
+        if known is None or known[0] != attempt or report["step"] < known[2]:
+            known = self._first[uid] = (attempt, now, report["step"])
+        done, steps = report["step"] - known[2], report.get("steps")
+        self._left.pop(uid, None)
+        if steps is not None and done > 0 and now > known[1]:
+            left = max(0, steps - report["step"]) * (now - known[1]) / done
+            self._left[uid] = (attempt, math.ceil(min(left, _LARGEST)))
         return True
+
+    def put_own(self, uid: str, attempt: int, rank: int, seconds: float) -> None:
+        """Keep what a rank's own work takes of a step."""
+        known = self._own.get(uid)
+        if known is None or known[0] != attempt:
+            known = self._own[uid] = (attempt, {})
+        known[1][rank] = seconds
+
+    def pace(self, obj: Json, model: TrainingJob | None) -> Pace:
+        """How the ranks of a job compare."""
+        status = obj.get("status") or {}
+        placement = status.get("placement") or {}
+        uid, attempt = obj["metadata"]["uid"], placement.get("attempt")
+        known = self._own.get(uid)
+        if model is None or known is None or known[0] != attempt:
+            return Pace()
+        report = self._reports.get(uid)
+        step = report[1].get("stepSeconds") if report is not None and report[0] == attempt else None
+        slow = {entry.get("rank") for entry in status.get("stragglers") or []}
+        nodes = {worker.get("rank"): str(worker.get("node")) for worker in placement.get("workers") or []}
+        return pace_of(known[1], likes_of(model, placement), nodes, step, slow)
 
     def forget(self, uid: str) -> None:
         """The job is gone."""
-        self._reports.pop(uid, None)
+        for known in (self._reports, self._first, self._left, self._own):
+            known.pop(uid, None)
 
     def latest(self, obj: Json, model: TrainingJob | None, observer: Observer) -> tuple[Json | None, float | None]:
         """(progress, MFU) of a job: from its last words where it has ended, else from what it said last."""
@@ -121,6 +175,11 @@ class Reports:
         if report is None:
             known = self._reports.get(uid)
             report = known[1] if known is not None and known[0] == attempt else None
+            left = self._left.get(uid)
+            if report is not None and left is not None and left[0] == attempt:
+                report = {**report, "remainingSeconds": left[1]}
+        elif "steps" in report:
+            report["remainingSeconds"] = 0 if report["step"] >= report["steps"] else None
         if report is None:
             return None, None
         mfu = None
@@ -145,6 +204,7 @@ class ProgressPoller:
         self._context = context
         self._reports = reports
         self._touch = touch
+        self._turn = 0
 
     async def run(self) -> None:
         """Ask again and again, until cancelled."""
@@ -153,13 +213,15 @@ class ProgressPoller:
             slots = asyncio.Semaphore(IN_FLIGHT)
             while True:
                 targets = self._targets()
-                await asyncio.gather(*(self._ask(session, slots, *target) for target in targets))
+                await asyncio.gather(*(self._ask(session, slots, target) for target in targets))
                 await asyncio.sleep(max(INTERVAL, len(targets) * SECONDS_PER_JOB))
 
-    def _targets(self) -> list[tuple[Key, str, int, str]]:
-        """(job, uid, attempt, address of rank 0) of every running job with emulated devices."""
-        found: list[tuple[Key, str, int, str]] = []
+    def _targets(self) -> list[Target]:
+        """(job, uid, attempt, rank, address) of rank 0 and some others of every running job with emulated devices."""
+        found: list[Target] = []
+        others: list[list[Target]] = []
         observer = self._context.observer
+        self._turn += 1
         for key, obj in self._context.stores.jobs.objects().items():
             status: dict[str, Any] = obj.get("status") or {}
             if status.get("state") != "Running":
@@ -171,14 +233,19 @@ class ProgressPoller:
             if spec is None or not spec.emulated:
                 continue
             uid, attempt = obj["metadata"]["uid"], placement.get("attempt", 0)
+            there: list[Target] = []
             for pod in observer.pods_of(uid):
-                if pods.rank_of(pod) == 0 and pods.attempt_of(pod) == attempt and pods.address_of(pod):
-                    found.append((key, uid, attempt, pods.address_of(pod)))
-        return found
+                if pods.attempt_of(pod) == attempt and pods.address_of(pod):
+                    target = (key, uid, attempt, pods.rank_of(pod), pods.address_of(pod))
+                    (there if target[3] else found).append(target)
+            others.append(there)
+        some = [target for there in others for target in in_turn(there, self._turn, RANKS_AT_A_TIME)]
+        if len(some) > RANKS_OF_ALL:
+            some = in_turn([target for there in others for target in there], self._turn, RANKS_OF_ALL)
+        return found + some
 
-    async def _ask(
-        self, session: aiohttp.ClientSession, slots: asyncio.Semaphore, key: Key, uid: str, attempt: int, address: str
-    ) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, slots: asyncio.Semaphore, target: Target) -> None:
+        key, uid, attempt, rank, address = target
         host = f"[{address}]" if ":" in address else address
         async with slots:
             try:
@@ -188,9 +255,20 @@ class ProgressPoller:
                 # Not reachable from here, or not there yet: its last words will still come with the pod's status.
                 logger.debug("no progress from %s: %s", address, exc)
                 return
-        report = read_report(text)
-        if report is not None and self._reports.put(uid, attempt, report):
+        own = own_seconds(text)
+        if own is not None:
+            self._reports.put_own(uid, attempt, rank, own)
+        report = read_report(text) if rank == 0 else None
+        if report is not None and self._reports.put(uid, attempt, report, self._context.now()):
             self._touch(key)
+
+
+def in_turn(targets: Sequence[Target], turn: int, most: int) -> list[Target]:
+    """At most so many of a list, others in the next turn, so that all have had their turn after a while."""
+    if len(targets) <= most:
+        return list(targets)
+    start = turn * most % len(targets)
+    return [targets[(start + index) % len(targets)] for index in range(most)]
 
 
 def _is_time(text: str) -> bool:

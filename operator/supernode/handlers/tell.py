@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from supernode.api.conditions import timestamp
 from supernode.api.rules import Problem
 from supernode.cluster import status as statuses
 from supernode.cluster.kinds import JOBS, Json
 from supernode.handlers.context import Context
 from supernode.handlers.jobstatus import Known
 from supernode.handlers.life import Decision, JobFacts, State
+from supernode.handlers.stragglers import sentence_of, stragglers_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +48,15 @@ def tell_answer(context: Context, obj: Json, known: Known) -> None:
         said = statuses.condition(obj, "Scheduled") or {}
         if said.get("message") != known.wait.sentence or said.get("reason") != known.wait.code:
             context.events.warning(JOBS, obj, known.wait.code, known.wait.sentence)
+
+
+def tell_stragglers(context: Context, obj: Json, known: Known, decision: Decision) -> None:
+    """Tell once of each worker that has become slower than its like."""
+    status = obj.get("status") or {}
+    if decision.state is not State.RUNNING or known.pace is None:
+        return
+    said = {entry.get("rank") for entry in status.get("stragglers") or []}
+    new = [e for e in stragglers_json(known.pace, status, timestamp(context.now())) if e["rank"] not in said]
+    if new:
+        context.events.warning(JOBS, obj, "Straggler", sentence_of(new))
+        context.metrics.count("supernode_stragglers", amount=len(new))

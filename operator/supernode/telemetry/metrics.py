@@ -72,6 +72,25 @@ OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
         "Model FLOP/s utilisation of a running job: useful FLOP/s divided by peak FLOP/s, 0 to 1.",
         ("namespace", "job"),
     ),
+    Metric(
+        "supernode_job_goodput",
+        "gauge",
+        "Share of a running job's time since its creation in which it computed steps for the first time, 0 to 1.",
+        ("namespace", "job"),
+    ),
+    Metric(
+        "supernode_job_lost_seconds",
+        "gauge",
+        "Seconds that a running job has lost so far: waiting, starting, recomputation, stragglers, communication.",
+        ("namespace", "job", "cause"),
+    ),
+    Metric(
+        "supernode_job_remaining_seconds",
+        "gauge",
+        "Seconds until a running job's last step, where the worker says how many there are.",
+        ("namespace", "job"),
+    ),
+    Metric("supernode_stragglers", "counter", "Workers found to be slower than others with the same work."),
     Metric("supernode_job_step_seconds", "gauge", "Seconds per training step of a running job.", ("namespace", "job")),
 )
 

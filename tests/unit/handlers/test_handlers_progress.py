@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.builders.manifests import MODEL, a_job, a_pool
 
 from supernode.api.read import job_from, pool_from
@@ -10,7 +12,7 @@ from supernode.chips import find_chip
 from supernode.cluster import translate
 from supernode.cluster.cache import Store
 from supernode.cluster.observe import Observer, Stores
-from supernode.handlers.progress import Reports
+from supernode.handlers.progress import Reports, in_turn
 from supernode.steptime.model import ModelShape, flops_per_step
 
 
@@ -40,3 +42,25 @@ def test_tokens_that_were_counted_come_before_the_declared_batch(observer: Obser
     assert mfu is not None
     peak = 2 * find_chip("hygon-bw1000").peak_flops(shape.dtype)
     assert mfu == pytest.approx(flops_per_step(shape, tokens or 2) / (0.5 * peak), rel=1e-5)
+
+
+def test_the_time_left_goes_by_the_wall_clock_of_this_attempt() -> None:
+    reports = Reports()
+    obj = {"metadata": {"uid": "u"}, "status": {"placement": {"attempt": 1, "workers": []}}}
+    empty = Observer(Stores(Store(), Store(), Store(), Store(), Store()))
+    reports.put("u", 0, {"step": 90, "steps": 100}, 0.0)
+    reports.put("u", 1, {"step": 50, "steps": 100}, 100.0)
+    assert "remainingSeconds" not in (reports.latest(obj, None, empty)[0] or {}), "one report tells no pace"
+    reports.put("u", 1, {"step": 60, "steps": 100}, 130.0)
+    assert (reports.latest(obj, None, empty)[0] or {})["remainingSeconds"] == 120
+    reports.put("u", 1, {"step": 61}, 133.0)
+    assert "remainingSeconds" not in (reports.latest(obj, None, empty)[0] or {}), "nobody knows how many steps"
+
+
+@given(st.integers(0, 50), st.integers(1, 10), st.integers(0, 30))
+def test_every_rank_has_its_turn(count: int, most: int, start: int) -> None:
+    targets = [(("n", "j"), "u", 0, rank, "a") for rank in range(count)]
+    turns = -(-count // most) + 1
+    asked = [in_turn(targets, turn, most) for turn in range(start, start + turns)]
+    assert all(len(each) == min(count, most) and len(set(each)) == len(each) for each in asked)
+    assert {target for each in asked for target in each} == set(targets)
