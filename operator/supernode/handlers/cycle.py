@@ -269,19 +269,31 @@ class Cycle:
         waited_for: set[str] = set()
         for candidate, decision, result in unplaced:
             demand = decision.demand
-            sizes = sizes_of(candidate.model.spec)[1:] if demand.fewest == demand.workers else ()
-            if sizes and result.possible and not waited_for & set(demand.pools):
-                snapshot = self._context.observer.snapshot()
-                found = largest(snapshot, demand.key, sizes, (), partial(sized, demand))
-                if found is not None:
-                    status = placement_json(found, candidate.attempt, self._context.now())
-                    self._context.observer.hold(candidate.key, candidate.uid, found, demand.request, status)
-                    sentence = explain(found, snapshot, sized(demand, len(found.node_of)))
-                    answers.append((candidate, Placed(status, f"{sentence}; {demand.workers} workers found no place")))
-                    continue
+            try:
+                placed = None if waited_for & set(demand.pools) else self._as_many_as_fit(candidate, demand)
+            except Exception:
+                logger.exception("fewer workers of job %s can't be placed", demand.key)
+                placed = None
+            if placed is not None:
+                answers.append((candidate, placed))
+                continue
             waited_for |= set(demand.pools)
             rest.append((candidate, decision, result))
         return answers, rest
+
+    def _as_many_as_fit(self, candidate: Candidate, demand: GangDemand) -> Placed | None:
+        """A place for fewer workers than were asked for; it is held from here on."""
+        sizes = sizes_of(candidate.model.spec)[1:] if demand.fewest == demand.workers else ()
+        if not sizes:
+            return None
+        snapshot = self._context.observer.snapshot()
+        found = largest(snapshot, demand.key, sizes, (), partial(sized, demand))
+        if found is None:
+            return None
+        status = placement_json(found, candidate.attempt, self._context.now())
+        self._context.observer.hold(candidate.key, candidate.uid, found, demand.request, status)
+        sentence = explain(found, snapshot, sized(demand, len(found.node_of)))
+        return Placed(status, f"{sentence}; {demand.workers} workers found no place")
 
     async def _grow(self) -> None:
         """Let a gang that has fewer workers than it wants have more, where devices are free."""
