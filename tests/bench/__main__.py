@@ -28,7 +28,7 @@ def load(path: Path):
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; 2 for an unknown name."""
-    known = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
+    known = {path.stem.removeprefix("bench_").replace("_", "-"): path for path in sorted(HERE.glob("bench_*.py"))}
     unknown = [name for name in names if name not in known]
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)

@@ -1,0 +1,197 @@
+"""How fast gangs become pods on a real API server, beside a bare loop that creates the same pods and decides nothing.
+
+Needs KUBEBUILDER_ASSETS (etcd, kube-apiserver; kube-scheduler for the comparison with it). The goals are for the full
+size; `SUPERNODE_BENCH_SCALE=0.1` makes everything ten times smaller: racks, nodes per rack, jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from tests.bench.case import Case
+from tests.bench.control_plane import Bench, Sizes, check, cluster, many
+from tests.bench.kube_scheduler import scheduled
+from tests.builders.kube import ASSETS
+
+from supernode.cluster.kinds import JOBS, PODS, Json
+
+GANGS = 9
+
+
+def cases() -> Iterable[Case]:
+    """All rows."""
+    if not ASSETS:
+        print("no control plane: set KUBEBUILDER_ASSETS to etcd and kube-apiserver", file=sys.stderr)
+        return
+    sizes = Sizes.of(float(os.environ.get("SUPERNODE_BENCH_SCALE", "1")))
+    only = os.environ.get("SUPERNODE_BENCH_ROWS", "")
+    with tempfile.TemporaryDirectory() as directory, asyncio.Runner() as runner:
+        found = _all(Path(directory), sizes, set(filter(None, only.split(","))))
+        try:
+            while True:
+                yield runner.run(anext(found))  # type: ignore[arg-type]
+        except StopAsyncIteration:
+            return
+        finally:
+            runner.run(found.aclose())  # type: ignore[attr-defined]
+
+
+async def _all(directory: Path, sizes: Sizes, only: set[str]) -> AsyncIterator[Case]:
+    async with cluster(directory, sizes) as bench:
+        for row in (racks, large, small, idle):
+            if not only or row.__name__ in only:
+                async for case in row(bench):
+                    yield case
+
+
+async def racks(bench: Bench) -> AsyncIterator[Case]:
+    """Nine jobs that each fill a rack."""
+    per_rack = bench.sizes.per_rack
+    name = f"{bench.sizes.nodes:,} nodes in {bench.sizes.racks} racks: {GANGS} jobs x {per_rack} workers, required rack"
+    jobs = [(f"gang-{i}", per_rack) for i in range(GANGS)]
+    rate = 0.0
+    async for case in _beside_bare(bench, "racks", name, jobs, rack=True):
+        rate = rate or case.value
+        yield case
+    theirs = await scheduled(bench, GANGS, per_rack)
+    if theirs is not None:
+        yield Case(f"kube-scheduler, gangs with a required rack: {name}", round(theirs, 1), "pods/s", None, "higher")
+        yield Case(f"as many times kube-scheduler's pods/s: {name}", round(rate / theirs, 2), "x", 10, "higher")
+
+
+async def large(bench: Bench) -> AsyncIterator[Case]:
+    """One job of a fifth of the nodes."""
+    workers = bench.sizes.nodes // 5
+    async for case in _beside_bare(bench, "large", f"one job of {workers:,} workers", [("large", workers)]):
+        yield case
+
+
+async def small(bench: Bench) -> AsyncIterator[Case]:
+    """Many small jobs at once, and how long each waits."""
+    count = bench.sizes.small_jobs
+    waits: dict[str, float] = {}
+    name = f"{count} jobs of 4 workers at once"
+    async for case in _beside_bare(bench, "small", name, [(f"job-{i}", 4) for i in range(count)], waits=waits):
+        yield case
+    worst = max(waits.values()) / statistics.median(waits.values())
+    yield Case(f"longest wait for a place, as many times the median: {name}", round(worst, 2), "x", 3, "lower")
+
+
+async def idle(bench: Bench) -> AsyncIterator[Case]:
+    """Twice as many pods as nodes run, and nothing changes; then the operator is killed and comes again."""
+    sizes, namespace = bench.sizes, "idle"
+    count = sizes.nodes * 2
+    await bench.namespace(namespace)
+    await bench.operator()
+    jobs = count // sizes.per_rack - 1
+    await many([bench.add_job(namespace, f"job-{i}", sizes.per_rack, devices=4) for i in range(jobs)])
+    await bench.until_pods(namespace, jobs * sizes.per_rack)
+    pods = await bench.all_pods(namespace)
+    await many([_run(bench, pod) for pod in pods])
+    await _until_running(bench, namespace, jobs)
+    process = bench.process
+    if process is None:
+        raise RuntimeError("no operator")
+    await asyncio.sleep(5)
+    began, before = time.monotonic(), process.cpu_seconds()
+    await asyncio.sleep(sizes.idle_seconds)
+    share = (process.cpu_seconds() - before) / (time.monotonic() - began)
+    name = f"{len(pods):,} pods running, nothing changing"
+    yield Case(f"share of a core: {name}", round(100 * share, 2), "%", 10, "lower")
+    yield Case(f"resident memory: {name}", round(process.memory()), "MiB", 500, "lower")
+
+    earlier = await _picture(bench, namespace)
+    bench.stop()
+    await bench.add_job(namespace, "first", 1, devices=4)
+    process = await bench.operator()
+    await bench.until_pods(namespace, len(pods) + 1)
+    took = time.monotonic() - process.began
+    name = f"restart with {len(pods):,} pods running"
+    yield Case(f"from the process's start to the first decision's pod: {name}", round(took, 2), "s", 10, "lower")
+    later = await _picture(bench, namespace)
+    touched = sum(later.get(key) != version for key, version in earlier.items())
+    yield Case(f"objects touched that were right: {name}", touched, "objects", 0, "lower")
+    await bench.clear(namespace)
+
+
+async def _beside_bare(
+    bench: Bench,
+    namespace: str,
+    name: str,
+    jobs: list[tuple[str, int]],
+    *,
+    rack: bool = False,
+    waits: dict[str, float] | None = None,
+) -> AsyncIterator[Case]:
+    """The jobs' pods by the operator, then the same pods by a bare loop while no operator runs."""
+    count = sum(workers for _, workers in jobs)
+    await bench.namespace(namespace)
+    await bench.namespace(f"{namespace}-bare")
+    await bench.operator()
+    began = time.monotonic()
+    watcher = (
+        asyncio.create_task(_watch_places(bench, namespace, began, waits, len(jobs))) if waits is not None else None
+    )
+    await many([bench.add_job(namespace, job, workers, rack=rack) for job, workers in jobs])
+    await bench.until_pods(namespace, count)
+    took = time.monotonic() - began
+    if watcher is not None:
+        await watcher
+    pods = await bench.all_pods(namespace)
+    check(pods, count, bench.sizes.per_rack if rack else None)
+    await bench.clear(namespace)
+    bare = await bench.bare(pods, f"{namespace}-bare")
+    await bench.clear(f"{namespace}-bare")
+    rate, naive = count / took, count / bare
+    yield Case(f"from apply to all pods on their nodes: {name}", round(rate, 1), "pods/s", None, "higher")
+    yield Case(f"bare loop: {name}", round(naive, 1), "pods/s", None, "higher")
+    yield Case(f"share of the bare loop's pods/s: {name}", round(rate / naive, 3), "x", 0.9, "higher")
+
+
+async def _watch_places(bench: Bench, namespace: str, began: float, waits: dict[str, float], count: int) -> None:
+    """Note when each job gets its place."""
+    version = (await bench.client.list_page(JOBS, namespace, limit=1))["metadata"]["resourceVersion"]
+    async with bench.client.watch(JOBS, namespace=namespace, resource_version=version, seconds=900) as events:
+        async for event in events:
+            obj = event["object"]
+            if event["type"] != "BOOKMARK" and (obj.get("status") or {}).get("placement"):
+                waits.setdefault(obj["metadata"]["name"], time.monotonic() - began)
+                if len(waits) == count:
+                    return
+
+
+async def _run(bench: Bench, pod: Json) -> None:
+    metadata, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
+    state = {
+        "name": container,
+        "ready": True,
+        "restartCount": 0,
+        "image": "x",
+        "imageID": "x",
+        "state": {"running": {}},
+    }
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [state]}
+    await bench.client.patch(PODS, metadata["name"], {"status": status}, metadata["namespace"], subresource="status")
+
+
+async def _until_running(bench: Bench, namespace: str, count: int) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        items = (await bench.client.list_page(JOBS, namespace))["items"]
+        if sum((obj.get("status") or {}).get("state") == "Running" for obj in items) == count:
+            return
+        await asyncio.sleep(0.5)
+    raise RuntimeError("not all jobs run")
+
+
+async def _picture(bench: Bench, namespace: str) -> dict[str, str]:
+    """Versions of all jobs and pods: whoever was written has another one."""
+    items = await bench.all_pods(namespace) + (await bench.client.list_page(JOBS, namespace))["items"]
+    return {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in items}

@@ -1,0 +1,269 @@
+"""A large cluster on a real API server for the control-plane benchmark: its nodes, an operator process, its pods.
+
+No kubelet and no controller manager run: pods are made and stay, which is all that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from tests.builders.kube import api_server, write_kubeconfig
+from tests.wire.operatorlab import NAMESPACES, install_definitions
+
+from supernode.cluster.client import Client
+from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json
+from supernode.errors import NotFoundError
+from supernode.names import LEASE_NAME, LEASE_NAMESPACE
+
+TOKEN = "bench"
+RESOURCE = "hygon.com/hcu"
+DEVICES = 8
+IN_FLIGHT = 64
+# What the comparison with kube-scheduler's own gangs needs; it changes nothing for the others.
+FLAGS = (
+    "--feature-gates=GenericWorkload=true,TopologyAwareWorkloadScheduling=true",
+    "--runtime-config=scheduling.k8s.io/v1beta1=true",
+)
+# What no two pods share, and what only the API server writes.
+_SERVER_SIDE = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "namespace")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is; `scale` 1 is what the goals are for."""
+
+    racks: int
+    per_rack: int
+    small_jobs: int
+    idle_seconds: float
+
+    @classmethod
+    def of(cls, scale: float) -> Sizes:
+        per_rack = max(4, round(100 * scale))
+        racks = max(12, round(50 * scale))
+        return cls(racks, per_rack, racks * per_rack // 10, max(10.0, 60 * scale))
+
+    @property
+    def nodes(self) -> int:
+        return self.racks * self.per_rack
+
+
+class Process:
+    """The operator."""
+
+    def __init__(self, kubeconfig: Path, log: Path) -> None:
+        self.log = log
+        self.began = time.monotonic()
+        arguments = [sys.executable, "-m", "supernode", "operator", "--kubeconfig", str(kubeconfig)]
+        arguments += ["--metrics-port", "0", "--health-port", "0", "--host", "127.0.0.1", "--log-format", "text"]
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
+
+    def kill(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait()
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Resident MiB."""
+        lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    async def synchronised(self) -> None:
+        await until(lambda: "synchronised" in self.log.read_text(), "the operator has read everything", self)
+
+
+async def until(
+    check: Callable[[], bool], what: str, process: Process | None = None, seconds: float = 600.0, pause: float = 0.05
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        if process is not None and process.popen.poll() is not None:
+            raise RuntimeError(f"the operator ended: {process.log.read_text()[-2000:]}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"never: {what}\n{process.log.read_text()[-2000:] if process else ''}")
+        await asyncio.sleep(pause)
+
+
+async def many(work: list[Awaitable[object]]) -> None:
+    """All of it, as many at a time as saturate an API server."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(each: Awaitable[object]) -> None:
+        async with slots:
+            await each
+
+    await asyncio.gather(*(one(each) for each in work))
+
+
+class Bench:
+    """The cluster, and what the cases do with it."""
+
+    def __init__(self, client: Client, kubeconfig: Path, directory: Path, sizes: Sizes) -> None:
+        self.client = client
+        self.kubeconfig = kubeconfig
+        self.directory = directory
+        self.sizes = sizes
+        self._started = 0
+        self.process: Process | None = None
+
+    async def furnish(self) -> None:
+        """Nodes in racks, a pool, a group."""
+        await install_definitions(self.client)
+        await many([self._add_node(index) for index in range(self.sizes.nodes)])
+        everything = {"matchLabels": {"bench": "yes"}}
+        level = {"name": "rack", "nodeLabel": "bench/rack", "bandwidthGBps": 100, "latencyMicroseconds": 5}
+        pool = {"chip": "hygon-bw1000", "mode": "Hardware", "nodeSelector": everything}
+        for kind, spec in ((POOLS, pool), (GROUPS, {"nodeSelector": everything, "levels": [level]})):
+            body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "bench"}, "spec": spec}
+            await self.client.create(kind, body)
+
+    async def _add_node(self, index: int) -> None:
+        name, rack = f"node-{index:05d}", f"rack-{index // self.sizes.per_rack:02d}"
+        labels = {"bench": "yes", "bench/rack": rack}
+        offer = {"cpu": "128", "memory": "1Ti", "pods": "110", "ephemeral-storage": "1Ti", RESOURCE: str(DEVICES)}
+        ready = [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]
+        status = {"capacity": offer, "allocatable": offer, "conditions": ready}
+        node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+        await self.client.create(NODES, {**node, "status": status})
+        await self.client.patch(NODES, name, {"status": status}, subresource="status")
+
+    async def namespace(self, name: str) -> None:
+        await self.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    async def operator(self) -> Process:
+        """A new operator that has read everything; the lease of one that was killed need not run out."""
+        with contextlib.suppress(NotFoundError):
+            await self.client.delete(LEASES, LEASE_NAME, LEASE_NAMESPACE)
+        self.process = Process(self.kubeconfig, self.directory / f"operator-{self._started}.log")
+        self._started += 1
+        await self.process.synchronised()
+        return self.process
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    async def add_job(
+        self, namespace: str, name: str, workers: int, *, devices: int = DEVICES, rack: bool = False
+    ) -> None:
+        container = {"name": "trainer", "image": "bench:1", "command": ["train"]}
+        spec: Json = {"pools": ["bench"], "workers": workers, "acceleratorsPerWorker": devices, "framework": "PyTorch"}
+        spec["template"] = {"spec": {"containers": [container]}}
+        spec["runPolicy"] = {"startDeadlineSeconds": 86400}  # nobody starts these pods
+        if rack:
+            spec["scheduling"] = {"constraints": {"topology": [{"level": "rack", "mode": "Required"}]}}
+        body = {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": {"name": name}, "spec": spec}
+        await self.client.create(JOBS, body, namespace)
+
+    async def count(self, namespace: str) -> int:
+        """Pods of a namespace, without reading them."""
+        page = await self.client.list_page(PODS, namespace, limit=1)
+        return len(page["items"]) + int(page["metadata"].get("remainingItemCount") or 0)
+
+    async def until_pods(self, namespace: str, count: int, seconds: float = 900.0) -> None:
+        deadline = time.monotonic() + seconds
+        while (there := await self.count(namespace)) < count:
+            if time.monotonic() > deadline:
+                log = self.process.log.read_text()[-3000:] if self.process else ""
+                raise RuntimeError(f"{there} of {count} pods in {namespace}\n{log}")
+            await asyncio.sleep(0.02)
+
+    async def all_pods(self, namespace: str) -> list[Json]:
+        items: list[Json] = []
+        token = None
+        while True:
+            page = await self.client.list_page(PODS, namespace, limit=500, token=token)
+            items += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+
+    async def clear(self, *namespaces: str) -> None:
+        """Jobs and pods of these namespaces go, the operator first."""
+        self.stop()
+        nothing: Json = {"metadata": {"finalizers": None}}
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        for namespace in namespaces:
+            for job in (await self.client.list_page(JOBS, namespace))["items"]:
+                name = job["metadata"]["name"]
+                await self.client.delete(JOBS, name, namespace)
+                with contextlib.suppress(NotFoundError):
+                    await self.client.patch(JOBS, name, nothing, namespace)
+            pods = [pod["metadata"]["name"] for pod in await self.all_pods(namespace)]
+            await many([self.client.request("DELETE", PODS.path(namespace, name), body=options) for name in pods])
+
+    async def bare(self, pods: list[Json], namespace: str) -> float:
+        """Seconds of a loop that creates the same pods, on the same nodes, and decides nothing."""
+        # Without the operator's own clients: its cost per request is part of what is compared.
+        bodies = [_fresh(pod) for pod in pods]
+        credentials = await self.client.credentials()
+        context = ssl.create_default_context(cafile=credentials.ca_file)
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        url = credentials.server + PODS.path(namespace)
+        connector = aiohttp.TCPConnector(limit=IN_FLIGHT, ssl=context)
+        async with aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False) as session:
+
+            async def one(body: Json) -> None:
+                async with session.post(url, data=json.dumps(body).encode()) as answer:
+                    await answer.read()
+                    answer.raise_for_status()
+
+            began = time.monotonic()
+            await many([one(body) for body in bodies])
+            took = time.monotonic() - began
+        await asyncio.sleep(0.1)
+        return took
+
+
+def _fresh(pod: Json) -> Json:
+    metadata = {name: value for name, value in pod["metadata"].items() if name not in _SERVER_SIDE}
+    metadata.pop("ownerReferences", None)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
+
+
+def check(pods: list[Json], count: int, per_rack: int | None) -> None:
+    """The pods are where they should be: all there, each on a node, no device twice, racks kept."""
+    held: set[tuple[str, str]] = set()
+    racks: dict[str, set[int]] = {}
+    for pod in pods:
+        metadata, node = pod["metadata"], pod["spec"]["nodeName"]
+        for device in metadata["annotations"]["supernode.dev/devices"].split(","):
+            if (node, device) in held:
+                raise RuntimeError(f"device {device} of {node} is in two hands")
+            held.add((node, device))
+        if per_rack is not None:
+            racks.setdefault(metadata["labels"]["supernode.dev/job"], set()).add(int(node[5:]) // per_rack)
+    if len(pods) != count or any(len(found) != 1 for found in racks.values()):
+        raise RuntimeError(f"{len(pods)} of {count} pods, in racks {racks}")
+
+
+@contextlib.asynccontextmanager
+async def cluster(directory: Path, sizes: Sizes) -> AsyncIterator[Bench]:
+    """A real API server with the nodes, the pool and the group."""
+    with api_server(directory, {TOKEN: 'bench,bench,"system:masters"'}, FLAGS) as url:
+        kubeconfig = write_kubeconfig(directory / "kubeconfig", url, TOKEN, directory / "certs" / "apiserver.crt")
+        client = await Client.connect(str(kubeconfig))
+        bench = Bench(client, kubeconfig, directory, sizes)
+        try:
+            await bench.furnish()
+            yield bench
+        finally:
+            bench.stop()
+            await client.close()
