@@ -22,7 +22,7 @@ from tests.bench.case import Case
 RANKS = 4
 MIB = 1 << 20
 #: MiB -> turns of each system.
-SIZES = {1: 40, 16: 12, 64: 6, 256: 4}
+SIZES = {1: 300, 16: 20, 64: 8, 256: 4}
 GOALS = {"memory": 2.0, "tcp": 1.0}
 ROOT = Path(__file__).parents[2]
 PYTHON_VARIABLE = "SUPERNODE_BENCH_PYTHON"

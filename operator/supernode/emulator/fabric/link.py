@@ -22,7 +22,6 @@ from supernode.errors import EmulatorError
 
 # What one system call may move: large enough to be cheap, small enough to keep both directions busy.
 STRIDE: Final = 1 << 20
-SOCKET_BUFFER: Final = 4 << 20
 
 
 class LinkDown(Exception):  # noqa: N818  (not an error of ours yet: the channel names the ranks)
@@ -99,12 +98,11 @@ class Link:
 
 
 def tune(sock: socket.socket) -> None:
-    """Small messages at once, dead machines noticed, buffers that let both directions run."""
+    """Small messages at once, dead machines noticed."""
     if sock.family == socket.AF_UNIX:
         return  # carries small messages only, and the kernel says at once when the other side is gone
+    # Buffers are left to the kernel: a size that is asked for is capped (net.core.wmem_max), and no longer grows.
     keep_alive(sock)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
 
 
 def keep_alive(sock: socket.socket) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.fabric.memory import BLOCK, Bytes, half
+from supernode.emulator.fabric.memory import Bytes, block_bytes, half
 from supernode.emulator.fabric.memory_link import MemoryLink
 from supernode.emulator.fabric.order import Order, evaluate
 from supernode.emulator.fabric.pods import Flat, Pods
@@ -66,7 +66,7 @@ def reduce_scatter(
             `values`, on every pod.
     """
     links, me, count = _links(pods), pods.me, pods.count
-    width = BLOCK // (count * total.itemsize)
+    width = block_bytes(total.nbytes) // (count * total.itemsize)
     longest = max(section.stop - section.start for section in sections)
     board = next(iter(links.values())).board
     complete = pods.scratch.take("complete", width, total.dtype)
@@ -123,7 +123,7 @@ def all_reduce_small(pods: Pods, total: Flat, op: str, order: Order) -> None:
 def all_gather(pods: Pods, values: Flat, sections: Sequence[slice]) -> None:
     """Section i of `values` is right at pod i; afterwards all sections are, everywhere."""
     links, me = _links(pods), pods.me
-    width = BLOCK // values.itemsize
+    width = block_bytes(values.nbytes) // values.itemsize
     longest = max(section.stop - section.start for section in sections)
     board = next(iter(links.values())).board
     for number, start in enumerate(range(0, longest, width)):
@@ -140,7 +140,7 @@ def all_gather(pods: Pods, values: Flat, sections: Sequence[slice]) -> None:
 def broadcast(pods: Pods, values: Flat, root: int) -> None:
     """`values` of pod `root` to all: written once, read by each."""
     links = _links(pods)
-    width = BLOCK // values.itemsize
+    width = block_bytes(values.nbytes) // values.itemsize
     board = next(iter(links.values())).board
     for number, start in enumerate(range(0, values.size, width)):
         piece = values[start : start + width]
