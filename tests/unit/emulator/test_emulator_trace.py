@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from supernode.cli import main
-from supernode.emulator.trace import COPY, KERNEL, Trace, chrome_trace
+from supernode.commands import emulator
+from supernode.emulator.trace import COPY, EVENTS, KERNEL, Trace, chrome_trace
 from supernode.emulator.trace_files import check, merge, summary
 from supernode.errors import InputError
 
@@ -119,3 +121,16 @@ def test_the_command_merges_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is not JSON" in capsys.readouterr().err
     assert main(["emulator", "trace", "file:///etc/passwd"]) == 1
     assert "neither an http address nor a file" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    page = (Path(__file__).parents[3] / "docs/time-and-traces.md").read_text()
+    commands = [line.split() for line in page.splitlines() if line.startswith("supernode ")]
+    assert len(commands) == 2
+    for command in commands:
+        parser = argparse.ArgumentParser()
+        emulator.configure(parser)
+        args = parser.parse_args(command[2:])
+        assert args.emulator_command in ("trace", "exec")
+    assert f"--trace-events`; {0} turns" in page
+    assert f"last {EVENTS:,} kernels" in page
