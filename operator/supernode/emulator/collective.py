@@ -166,7 +166,8 @@ class Collective:
             if self.receive is not None and self.receive.data is None:
                 spec: Spec = self.receive.spec
                 check_room(spec.nbytes)
-                self.receive.data = np.empty(spec.shape, DTYPES[spec.dtype])
+                # Zeros, not what lies there: a call that leaves part of it alone must not show what others had.
+                self.receive.data = np.zeros(spec.shape, DTYPES[spec.dtype])
             send = None if self.send is None else self.send.data
             receive = None if self.receive is None else self.receive.data
             end = self.program.run(self.ticket, send, receive, start)

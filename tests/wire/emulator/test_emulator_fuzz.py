@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from supernode.chips import find_chip
 from supernode.emulator import wire
 from supernode.emulator.client import Emulator, connect
+from supernode.emulator.client.connection import Connection
 from supernode.emulator.fabric import FabricConfig
 from supernode.emulator.server import Server, ServerConfig
+from supernode.errors import ProtocolError, SupernodeError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.hex"))
 CHIP = find_chip("hygon-bw1000")
@@ -126,6 +128,38 @@ def test_rows_of_numbers(live: Server, bystander: Emulator, row: list[tuple[int,
     header = {"commands": ready, "codes": len(codes), "request": ["read", read, -1, 0]}
     came = say(live, frame(header, array.array("q", codes).tobytes() + tail), hello=True)
     unharmed(came, bystander, held)
+
+
+KINDS = ("all_gather", "all_reduce", "broadcast", "reduce", "reduce_scatter", "all_to_all", "gather", "scatter", "recv")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "send", "barrier", "all_to_all_v"])
+@pytest.mark.parametrize("root", [0, 1])
+def test_a_result_never_shows_what_others_had(live: Server, kind: str, root: int) -> None:
+    """Results that a collective is told to make, but does not fill, with buffers that its kind has no use for."""
+    mark = 0x5EC2E7
+    for _ in range(3):
+        with connect(live.config.socket, environment={}) as other:
+            arrays = [other.devices[0].array(np.full(5000, mark, np.int32)) for _ in range(8)]
+            other.devices[0].launch("add", arrays[0], arrays[1]).numpy()
+            del arrays
+        connection = Connection(live.config.socket, timeout=10)
+        for device in (0, 1):
+            own, new = 10 * device + 1, 10 * device + 2
+            connection.record(["launch", device, "zeros", [], [own], {"shape": [4], "dtype": "i32"}])
+            words = ["collective", device, kind, [0, 1], 0, "i32", 4, "sum", root, 0, own, new, [5000]]
+            connection.record(words)
+        for device in (0, 1):
+            try:
+                _, body, _ = connection.request("read", 10 * device + 2, -1, 0)
+            except ProtocolError:
+                break
+            except SupernodeError:
+                continue
+            found = np.frombuffer(body, np.int32)
+            assert not np.isin(found, (mark, 2 * mark)).any()
+            assert not found.any()
+        connection.close()
 
 
 def talk(server: Server) -> bytes:
