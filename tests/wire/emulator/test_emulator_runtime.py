@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +19,15 @@ from supernode.emulator.server import Server
 from supernode.errors import InputError, InvalidHandleError, KernelError, OutOfDeviceMemoryError, ProtocolError
 
 CHIP = find_chip("hygon-bw1000")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what the sidecar does when a client has gone."""
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("never happened")
 
 
 def line() -> int:
@@ -310,3 +321,37 @@ def test_a_program_that_is_started_again_finds_the_device_as_new(server: Server)
                 group.all_reduce(arrays)
             assert [array.numpy().tolist() for array in arrays] == [[2.0 ** (turn + 1)] * 4] * 2
             assert emulator.devices[0].memory().allocations == 1
+
+
+def test_clients_side_by_side_see_their_own_numbers_alone(sidecar: Callable[..., Server]) -> None:
+    """Four programs at once, with the same handles, on the same devices; one of them fails all the time."""
+    server = sidecar(devices=2, memory_bytes=64 << 20)
+    wrong: list[str] = []
+
+    def program(number: int) -> None:
+        rng = np.random.default_rng(number)
+        with connect(server.config.socket, environment={}) as emulator:
+            for turn in range(40):
+                device = emulator.devices[turn % 2]
+                data = rng.standard_normal(int(rng.integers(1, 40_000))).astype(np.float32)
+                x = device.array(data)
+                y = device.launch("multiply", device.launch("add", x, x), float(number))
+                if number == 3:
+                    device.zeros(1 << 26)
+                    try:
+                        emulator.synchronize()
+                        wrong.append("the failure was not told")
+                    except OutOfDeviceMemoryError:
+                        pass
+                if y.numpy().tobytes() != ((data + data) * np.float32(number)).tobytes():
+                    wrong.append(f"program {number}, turn {turn}")
+
+    threads = [threading.Thread(target=program, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    with connect(server.config.socket, environment={}) as emulator:
+        for device in emulator.devices:
+            until(lambda device=device: device.memory().reserved == 0)  # type: ignore[misc]
