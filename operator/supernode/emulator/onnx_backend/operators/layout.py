@@ -109,6 +109,20 @@ def _split(call: Call) -> Any:
     return [call.out(part(call, x, axis, end - size, end), call.dtype) for size, end in zip(sizes, ends, strict=True)]
 
 
+def _bounds(first: int, last: int, step: int, size: int) -> tuple[int, int]:
+    """Where a slice begins and ends (backwards: -1 is before the first element), both brought inside the axis.
+
+    As the standard says it, and not quite as Python does: backwards, a start before the first element is the first.
+    """
+    first, last = (n + size if n < 0 else n for n in (first, last))
+    if step > 0:
+        start = min(max(first, 0), size)
+        return start, max(min(max(last, 0), size), start)
+    start = min(max(first, 0), size - 1)
+    stop = min(max(last, -1), size - 1)
+    return (start, stop) if size and stop < start else (0, 0)
+
+
 def _slice(call: Call, x: Array) -> Array:
     ndim = len(x.shape)
     if call.version < 10:
@@ -121,9 +135,7 @@ def _slice(call: Call, x: Array) -> Array:
     key: list[list[Any]] = [["slice", None, None, None] for _ in range(ndim)]
     plain = []
     for axis, first, last, step in zip(axes, starts, ends, steps, strict=True):
-        start, stop, step = slice(first, last, step).indices(x.shape[axis])
-        if step > 0:
-            stop = max(start, stop)
+        start, stop = _bounds(first, last, step, x.shape[axis])
         key[axis] = ["slice", start, None if stop < 0 else stop, step]
         if (start, stop, step) != (0, x.shape[axis], 1):
             plain.append((axis, start, stop, step))
