@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernode.emulator.dtypes import DTYPES, dtype_name
+from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
 from supernode.emulator.kernels import TABLE, Kernel, Spec, Table
 from supernode.emulator.kernels.reference import markdown, table_lines
 from supernode.errors import KernelError
@@ -97,6 +97,24 @@ def test_entries_are_complete() -> None:
         assert set(kernel.dtypes) <= set(DTYPES)
     text = "\n".join(table_lines(TABLE))
     assert all(f"  {name}(" in text and f"`{name}(" in markdown(TABLE) for name in TABLE.kernels)
+
+
+def test_outputs_have_the_names_that_entries_say() -> None:
+    for kernel in TABLE.kernels.values():
+        seen = 0
+        for example in kernel.examples:
+            for dtype in kernel.dtypes:
+                wide = dtype_name(WIDE[dtype])
+                specs = tuple(Spec(wide if x.dtype == "wide" else x.dtype or dtype, x.shape) for x in example.inputs)
+                try:
+                    count = len(TABLE.plan(kernel.name, specs, example.attributes).outputs)
+                except KernelError:
+                    continue  # an example for other dtypes
+                seen += 1
+                # The gradient of an input that may be left out is left out with it.
+                spare = kernel.optional if kernel.name.endswith("_backward") else 0
+                assert kernel.outputs == ("...",) or len(kernel.outputs) - spare <= count <= len(kernel.outputs)
+        assert seen, f"no example of {kernel.name} is accepted"
 
 
 def test_two_kernels_of_one_name_are_refused() -> None:

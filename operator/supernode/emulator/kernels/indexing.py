@@ -199,6 +199,7 @@ KERNELS: Final = (
         "value becomes the elements that key selects",
         {"key": REQUIRED},
         writes=(0,),
+        outputs=(),
         bound=EXACT,
         examples=(example((3, 4), (2,), Draw((2,), "permutation", "i64"), key=[["array"], ["slice", 1, 3, None]]),),
     ),

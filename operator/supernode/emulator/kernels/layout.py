@@ -163,6 +163,7 @@ KERNELS: Final = (
         _split,
         "as many equal parts along axis as sections says",
         {"sections": REQUIRED, "axis": 0},
+        outputs=("...",),
         bound=EXACT,
         examples=(example((4, 6), sections=3, axis=1),),
     ),

@@ -72,6 +72,7 @@ def _factor(
     square: bool = True,
     bound: Bound,
     examples: tuple[Example, ...],
+    outputs: tuple[str, ...] = ("out",),
     **attributes: Any,
 ) -> Kernel:
     """An entry for a function of one matrix; outputs in `real` are real."""
@@ -89,7 +90,19 @@ def _factor(
         parts = tuple(found) if isinstance(found, tuple) else (found,)
         return tuple(narrow(np.array(part), spec) for part, spec in zip(parts, outputs, strict=True))
 
-    return Kernel(name, ("x",), MATRIX, shape, cubic(10.0), run, summary, attributes, bound=bound, examples=examples)
+    return Kernel(
+        name,
+        ("x",),
+        MATRIX,
+        shape,
+        cubic(10.0),
+        run,
+        summary,
+        attributes,
+        outputs=outputs,
+        bound=bound,
+        examples=examples,
+    )
 
 
 def _solve_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -187,6 +200,7 @@ KERNELS: Final = (
         lambda b, m, n, a: (b, b),
         "sign, and logarithm of the absolute value, of the determinant",
         real=(1,),
+        outputs=("sign", "logarithm"),
         bound=Bound(256, LARGEST, special=LAPACK),
         examples=(example(Draw((2, 4, 4), "regular")),),
     ),
@@ -196,6 +210,7 @@ KERNELS: Final = (
         lambda b, m, n, a: ((*b, n), (*b, n, n)),
         "eigenvalues (rising) and eigenvectors of a symmetric or Hermitian matrix",
         real=(0,),
+        outputs=("values", "vectors"),
         bound=not_compared(_FREE),
         examples=(example(Draw((2, 4, 4), "definite")),),
     ),
@@ -223,6 +238,7 @@ KERNELS: Final = (
         "orthogonal Q and triangle R with x = Q R",
         square=False,
         mode="reduced",
+        outputs=("q", "r"),
         bound=not_compared(_FREE),
         examples=(example((4, 3)),),
     ),
@@ -234,6 +250,7 @@ KERNELS: Final = (
         real=(1,),
         square=False,
         full_matrices=True,
+        outputs=("u", "s", "vh"),
         bound=not_compared(_FREE),
         examples=(example((4, 3)),),
     ),

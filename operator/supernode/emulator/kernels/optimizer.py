@@ -200,6 +200,7 @@ KERNELS: Final = (
         },
         optional=1,
         writes=(0, 2, 3, 4),
+        outputs=(),
         bound=Bound(16, LARGEST, special=_STATE),
         examples=(
             example(
@@ -233,6 +234,7 @@ KERNELS: Final = (
         },
         optional=1,
         writes=(0, 2, 3),
+        outputs=(),
         bound=Bound(16, LARGEST, special=_STATE),
         examples=(
             example(

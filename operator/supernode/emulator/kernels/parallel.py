@@ -25,7 +25,8 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 def cores() -> int:
     """Threads that a kernel may use: the cores that this process may run on, up to four."""
-    return min(len(os.sched_getaffinity(0)), _MOST)
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, _MOST)
 
 
 def share(work: Callable[[Piece], Any], pieces: Iterable[Piece], *, worth: bool = True) -> None:
@@ -59,9 +60,11 @@ def share(work: Callable[[Piece], Any], pieces: Iterable[Piece], *, worth: bool 
     try:
         loop()
     finally:
-        # Whatever happened here, nobody may still be writing when this returns.
-        wait(others)
-    for other in others:
+        # Whatever happened here, nobody may still be writing when this returns. Those that other kernels have kept from
+        # starting are not needed any more.
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
         other.result()
 
 

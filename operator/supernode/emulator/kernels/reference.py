@@ -93,6 +93,7 @@ def markdown(table: Table) -> str:
             summary = kernel.summary.replace("|", "\\|")
             backward = f"`{kernel.backward}`" if kernel.backward else ""
             error = bound_words(kernel).replace("|", "\\|")
-            head = f"| `{signature(kernel)}` | {dtype_words(kernel)} | {summary}{place} | {backward} |"
+            several = f" -> {', '.join(kernel.outputs)}" if len(kernel.outputs) > 1 else ""
+            head = f"| `{signature(kernel)}{several}` | {dtype_words(kernel)} | {summary}{place} | {backward} |"
             rows.append(f"{head} {cost_words(table, kernel)} | {error} |")
     return "\n".join(rows) + "\n"

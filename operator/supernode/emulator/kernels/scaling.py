@@ -178,6 +178,7 @@ KERNELS: Final = (
         _scale,
         "x times a number on the device, in place",
         writes=(0,),
+        outputs=(),
         bound=Bound(0.5, degree=2),
         examples=(example((5, 7), Draw((), "normal", "wide")),),
     ),
@@ -190,6 +191,7 @@ KERNELS: Final = (
         _unscale,
         "grad / scale, in place; found becomes 1 if an element is infinite or NaN",
         writes=(0, 2),
+        outputs=(),
         bound=Bound(2, special=_IN_PLACE),
         examples=(example((5, 7), Draw((), "constant 1024", "f32"), Draw((), "constant 0", "f32")),),
     ),
@@ -203,6 +205,7 @@ KERNELS: Final = (
         "scale times backoff if found, else times growth after interval good steps; found becomes 0; in place",
         {"growth": 2.0, "backoff": 0.5, "interval": 2000},
         writes=(0, 1, 2),
+        outputs=(),
         bound=Bound(0, special=_IN_PLACE),
         examples=(
             example(Draw((), "constant 1024"), Draw((), "constant 1999", "i32"), Draw((), "constant 0", "f32")),
