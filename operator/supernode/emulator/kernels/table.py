@@ -170,9 +170,9 @@ class Kernel:
         elementwise: each output element depends on the input elements at the same place only (may be fused).
         ufunc: the NumPy function that `run` applies to the inputs as they are, if it is one: for dtypes that compute in
             themselves, `run` is this function and nothing else.
-        outputs: names of the outputs; `...`: as many as the attributes say. A backward kernel's say of which inputs they
-            are the gradients (`grad_x`); its own inputs are `grad` (or `grad_NAME` of one of several outputs), and inputs
-            and outputs of the forward one.
+        outputs: names of the outputs; `...`: as many as the attributes say. A backward kernel's say of which inputs
+            they are the gradients (`grad_x`); its own inputs are `grad` (or `grad_NAME` of one of several outputs), and
+            inputs and outputs of the forward one.
         bound: error against f64; a test refuses a kernel without one.
         examples: launches on which all kernels are tested.
     """
