@@ -196,7 +196,10 @@ def test_garbage_and_silent_strangers_do_not_stop_the_job():
             strangers.append(late)
         assert sum(first.turned_away.values()) >= 200
         # Each silent stranger costs a thread, but only so many at once.
-        assert sum(thread.name == "fabric-handshake" for thread in threading.enumerate()) <= MAX_UNPROVEN + 8
+        deadline = time.monotonic() + 30
+        while sum(thread.name == "fabric-handshake" for thread in threading.enumerate()) > MAX_UNPROVEN + 8:
+            assert time.monotonic() < deadline  # those that were dropped need a moment on a busy host
+            time.sleep(0.05)
         assert first.turned_away["protocol"] >= 50
     finally:
         for stranger in strangers:
