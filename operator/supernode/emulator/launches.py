@@ -28,6 +28,9 @@ from supernode.emulator.session import MAX_ARRAYS, Session
 from supernode.emulator.wire import FORGET, FREE, VIEW, WORDS
 from supernode.errors import EmulatorError, InputError, InvalidHandleError, KernelError, ProtocolError, SupernodeError
 
+# Inputs of one launch, and characters of its attributes.
+_MOST_INPUTS: Final = 4096
+_MOST_WORDS: Final = 1 << 16
 _SPECS: Final = 4096
 _specs: dict[Spec, Spec] = {}
 
@@ -61,6 +64,9 @@ def prepare(
     stream = session.streams.get(stream_handle)
     if not isinstance(name, str) or not isinstance(attributes, dict):
         raise ProtocolError(f"{str(name)[:40]!r} with {str(attributes)[:40]} is no kernel with attributes")
+    # A client's signatures stay: what they say must be small, whatever a frame may hold.
+    if len(name) > 100 or len(specs) > _MOST_INPUTS or len(repr(attributes)) > _MOST_WORDS:
+        raise ProtocolError(f"{name[:40]!r} with {len(specs)} inputs and its attributes is too much for one launch")
     order = session.streams[0] if stream is None else stream
     signature = Signature(name, tuple(specs), outputs, attributes, order, session.failures, into=into)
     try:

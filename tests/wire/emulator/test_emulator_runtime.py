@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,21 @@ def test_numbers_that_mean_nothing_are_refused(server: Server, codes: list[int])
         connection.request("synchronize", None)
     with connect(server.config.socket, environment={}) as other:
         assert other.devices[0].full(2, 3.0).numpy().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["x" * 101, [["f32", [4]]], 1, {}],
+        ["add", [["f32", [4]]] * 4097, 1, {}],
+        ["add", [["f32", [4]]], 1, {"value": "x" * (1 << 16)}],
+    ],
+)
+def test_signatures_are_small(server: Server, words: list[Any]) -> None:
+    connection = Connection(server.config.socket, timeout=10)
+    connection.record(["prepare", 0, 0, *words, False], counts=False)
+    with pytest.raises(ProtocolError, match="too much for one launch"):
+        connection.request("synchronize", None)
 
 
 def test_a_signature_is_for_its_specs_alone(server: Server) -> None:
