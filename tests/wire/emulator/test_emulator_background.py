@@ -241,11 +241,14 @@ def test_the_same_contended_program_takes_the_same_microseconds_however_busy_the
         device = emulator.devices[0]
         group, side = emulator.group(), emulator.group(channel=7)
         member, other = group.member(device), 1 - device.rank
-        x, gradient = device.full((256, 256), 0.01), device.full(1 << 18, 1.0)
-        stream = device.stream()
+        x, gradient = device.full((256, 256), 0.01), device.full(1 << 21, 1.0)
+        stream, small = device.stream(), device.full(1 << 12, 1.0)
         marks = []
         for _ in range(4):
             handle = group.start("all_reduce", [gradient])
+            # On the virtual clock the small one waits for the large one's link; on the host it comes long before.
+            side.all_reduce([small], streams=[stream])
+            marks.append(stream.record())
             if seed:
                 time.sleep(pauses.uniform(0, 0.03))
             x = device.launch("matmul", x, x)
@@ -265,3 +268,6 @@ def test_the_same_contended_program_takes_the_same_microseconds_however_busy_the
             assert not [result for result in results if isinstance(result, Exception)], results
             found.add(tuple(map(tuple, results)))
     assert len(found) == 1
+    ((times, _),) = found
+    small_one, large = times[0], times[3]
+    assert small_one > 0.9 * large > 0  # alone it takes a twentieth of that
