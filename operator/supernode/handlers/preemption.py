@@ -129,7 +129,7 @@ class Preemptions:
                 model = self._readings.read((namespace, name), obj).model
                 seconds = float(model.spec.run_policy.checkpoint_seconds) if model is not None else 0.0
                 mine = self._priority(model) if model is not None else 0
-                if mine >= nomination.priority and not self._borrows(key):
+                if mine >= nomination.priority and not self._owes(key, nomination.key):
                     continue  # whoever wrote that down: this one need not give way
                 ends = f", keeping {workers} workers" if workers else ""
                 why = f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine})"
@@ -217,6 +217,10 @@ class Preemptions:
             obj, holding = self._holder(key, uid, attempt), snapshot.holders.get(key)
             if obj is None or holding is None:
                 continue
+            namespace, _, name = key.partition("/")
+            model = self._readings.read((namespace, name), obj).model
+            if model is None or (self._priority(model) >= demand.priority and not self._owes(key, demand.key)):
+                return False  # whoever wrote that down
             there = int(holding.workers.sum())
             if workers < there:
                 waiting = True
@@ -316,15 +320,16 @@ class Preemptions:
             return None
         return obj if _attempt(status) == attempt else None
 
-    def _borrows(self, key: str) -> bool:
-        """Whether a gang's namespace holds more than it is guaranteed, in one of the gang's pools."""
+    def _owes(self, key: str, other: str) -> bool:
+        """Whether a gang's namespace holds more than it is guaranteed, in a pool where the other's has a guarantee."""
         snapshot = self._context.observer.snapshot()
-        namespace, holding = key.partition("/")[0], snapshot.holders.get(key)
-        pools = [pool for name in (holding.pools if holding is not None else ()) if (pool := snapshot.pool(name))]
-        return any(
-            snapshot.held(pool.name, namespace) > (quota.guaranteed if (quota := pool.quota_of(namespace)) else 0)
-            for pool in pools
-        )
+        namespace, theirs, holding = key.partition("/")[0], other.partition("/")[0], snapshot.holders.get(key)
+        for name in holding.pools if holding is not None and namespace != theirs else ():
+            pool = snapshot.pool(name)
+            guarantees = {quota.namespace: quota.guaranteed for quota in pool.quotas} if pool is not None else {}
+            if guarantees.get(theirs) and snapshot.held(name, namespace) > guarantees.get(namespace, 0):
+                return True
+        return False
 
     def _priority(self, model: object) -> int:
         priority = self._readings.priority(model)  # type: ignore[arg-type]

@@ -25,12 +25,16 @@ async def test_forged_plans_stop_nobody(either_lab: Lab) -> None:
     scheduling = {"priorityClassName": high}
     await lab.add_job("runs", workers=2, scheduling=scheduling, runPolicy={"checkpointSeconds": 1})
     first = await lab.until_state("runs", "Running")
-    await lab.add_job("waits", workers=4)
+    await lab.add_job("waits", workers=4, runPolicy={"checkpointSeconds": 1})
     await lab.until_state("waits", "Waiting")
     # A gang of low priority would have one of high priority stop.
     victim = {"key": f"{lab.namespace}/runs", "uid": first["metadata"]["uid"], "attempt": 0}
     nobody = {"key": "nowhere", "uid": "x", "attempt": -5, "workers": 99}
     await write(lab, "waits", nomination={"since": FAR, "nodes": ["n"], "victims": [victim, nobody]}, retryAt=FAR)
+    await lab.until_status("waits", "is told what it waits for", lambda s: "nomination" not in s)
+    status = (await lab.job("runs"))["status"]
+    assert (status["state"], status["attempt"]) == ("Running", 0)
+    assert "disruption" not in status
     for kind in ("Preemption", "Resize", "Migration", "Repair"):
         plan = {"kind": kind, "by": "nobody/there", "requestedAt": FAR, "deadline": FAR, "workers": 7, "nodes": ["n"]}
         await write(lab, "runs", disruption=plan)

@@ -1,0 +1,120 @@
+"""Faults of the kind that the operator must not have, to plant: the promises' checks have to find each of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+from supernode.cluster import pods, status
+from supernode.cluster.cache import key_of
+from supernode.cluster.kinds import Json
+from supernode.handlers import gang
+
+
+def two_leaders() -> Any:
+    """Every operator believes that it leads."""
+    return mock.patch.multiple("supernode.cluster.lease.Lease", guard=lambda self: None, _free=lambda self, lease: True)
+
+
+def ending_is_over() -> Any:
+    """A pod that is only being deleted counts as one that holds nothing any more."""
+    honest = pods.is_over
+    return mock.patch("supernode.cluster.pods.is_over", lambda pod: honest(pod) or pods.ends_at(pod) is not None)
+
+
+def finalizer_stays() -> Any:
+    """The finalizer is never taken off."""
+    honest = status.set_finalizer
+
+    async def keep(client: Any, kind: Any, obj: Json, finalizer: str, *, present: bool) -> Json:
+        return await honest(client, kind, obj, finalizer, present=present) if present else obj
+
+    return mock.patch("supernode.cluster.status.set_finalizer", keep)
+
+
+def finalizer_too_early() -> Any:
+    """The finalizer is never put on: a job goes before its pods."""
+    honest = status.set_finalizer
+
+    async def never(client: Any, kind: Any, obj: Json, finalizer: str, *, present: bool) -> Json:
+        return obj if present else await honest(client, kind, obj, finalizer, present=present)
+
+    return mock.patch("supernode.cluster.status.set_finalizer", never)
+
+
+def half_a_gang() -> Any:
+    """The last worker of a gang is forgotten."""
+    honest = gang.create
+
+    async def some(context: Any, plan: Any, ranks: Sequence[int]) -> Any:
+        return await honest(context, plan, ranks[:-1] if len(plan.workers) > 1 else ranks)
+
+    return mock.patch("supernode.handlers.gang.create", some)
+
+
+def secrets_stay() -> Any:
+    """What the pods shared is never deleted."""
+
+    async def nothing(context: Any, namespace: str, uid: str) -> None:
+        return None
+
+    return mock.patch("supernode.handlers.gang.delete_shared", nothing)
+
+
+def no_quota() -> Any:
+    """Quotas are not read."""
+    return mock.patch("supernode.scheduling.snapshot.PoolInfo.quota_of", lambda self, namespace: None)
+
+
+def stale_events() -> Any:
+    """The newest event wins, whatever version it carries."""
+
+    def offer(self: Any, obj: Json) -> bool:
+        key = key_of(obj)
+        old = self._objects.get(key)
+        self._objects[key] = new = self._trim(obj)
+        self._tell(old, new)
+        return True
+
+    return mock.patch("supernode.cluster.cache.Store.offer", offer)
+
+
+def blind_writes() -> Any:
+    """Status is written over whatever has changed since it was read, the claim before its time included."""
+
+    async def write(client: Any, kind: Any, obj: Json, wanted: Json) -> Json:
+        patch = status.difference(obj.get("status") or {}, wanted)
+        metadata = obj["metadata"]
+        if not patch:
+            return obj
+        name, namespace = metadata["name"], metadata.get("namespace")
+        return await client.patch(kind, name, {"status": patch}, namespace, subresource="status")
+
+    return mock.patch("supernode.cluster.status.write", write)
+
+
+BUGS: dict[str, Callable[[], Any]] = {
+    plant.__name__.replace("_", "-"): plant
+    for plant in (
+        two_leaders,
+        ending_is_over,
+        finalizer_stays,
+        finalizer_too_early,
+        half_a_gang,
+        secrets_stay,
+        no_quota,
+        stale_events,
+        blind_writes,
+    )
+}
+
+
+@contextlib.contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """With this fault in the operator; None: as it is."""
+    with contextlib.ExitStack() as stack:
+        if name is not None:
+            stack.enter_context(BUGS[name]())
+        yield
