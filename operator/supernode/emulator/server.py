@@ -304,21 +304,25 @@ class Server:
             connection.settimeout(None)
             poller.poll()
             connection.settimeout(_FRAME_SECONDS)
-            came = wire.receive(connection)
-            if came is None:
+            if not _frame(connection, session):
                 return
-            header, body = came[0]
-            execute(session, header, body)
-            if "request" not in header:
-                continue
-            try:
-                reply = answer(session, header["request"])
-            except (ProtocolError, ClientGoneError):
-                raise
-            except SupernodeError as exc:
-                _reply_error(connection, exc)
-                continue
-            _reply(connection, reply)
+
+
+def _frame(connection: socket.socket, session: Session) -> bool:
+    """Read and do one frame; False: there is none. Nothing of it is kept while the client thinks."""
+    came = wire.receive(connection)
+    if came is None:
+        return False
+    header, body = came[0]
+    execute(session, header, body)
+    if "request" in header:
+        try:
+            _reply(connection, answer(session, header["request"]))
+        except (ProtocolError, ClientGoneError):
+            raise
+        except SupernodeError as exc:
+            _reply_error(connection, exc)
+    return True
 
 
 def _reply(connection: socket.socket, reply: Reply) -> None:

@@ -229,6 +229,29 @@ def test_training_steps_leave_nothing_behind(start: Start, directory: Path) -> N
     assert client < 4096
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_freed_memory_goes_back_to_the_machine(start: Start, directory: Path) -> None:
+    process, _ = start()
+
+    def resident() -> int:
+        text = Path(f"/proc/{process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) >> 10
+
+    with connect(directory / "e.sock", environment={}) as emulator:
+        device = emulator.devices[0]
+        before = resident()
+        x = device.full((64 << 20) // 4, 1.0)
+        y = device.launch("add", x, 2.0)
+        assert y.part(7, (2,)).numpy().tolist() == [3, 3]
+        assert resident() >= before + 128
+        del x, y
+        assert device.empty_cache() >= 128 << 20
+        assert resident() < before + 32
+        x = device.full((64 << 20) // 4, 1.0)
+        assert x.part(7, (2,)).numpy().tolist() == [1, 1]
+    until(lambda: resident() < before + 32, "memory of a client that left")
+
+
 def test_a_share_of_a_card_by_variables(start: Start, directory: Path) -> None:
     start(SUPERNODE_DEVICE_CORES="40", SUPERNODE_DEVICE_MEMORY_MIB="512")
     with connect(directory / "e.sock", environment={}) as emulator:

@@ -184,30 +184,35 @@ class Stream:
     def _work(self) -> None:
         # NaN and infinity are results like any other here.
         with np.errstate(all="ignore"):
-            while (items := self._queue.get()) is not None:
-                place = 0
-                while place < len(items):
-                    item = items[place]
-                    count = 1
-                    try:
-                        if type(item) is Launch and item.signature.fusable:
-                            group = collect(items, place)
-                            if len(group) > 1:
-                                count = len(group)
-                                item = Fused(group)
-                        item.run(self)
-                    except Exception as exc:
-                        # Items keep their own failures; this is a fault of ours, and nobody may wait for ever for it.
-                        _LOG.exception("a fault of the sidecar on %s", self.name)
-                        for launch in items[place : place + count]:
-                            if isinstance(launch, Launch):
-                                launch.fail(self, exc)
-                    place += count
-                    self.completed += count
-                    # A waiter raises the number before it looks at `completed`, so none is missed.
-                    if self._waiters:
-                        with self._moved:
-                            self._moved.notify_all()
-                # What is done must not be kept until the next batch comes.
-                del items, item
+            while self._batch():
                 self.publish()
+
+    def _batch(self) -> bool:
+        """Do the items of one flush; a function of its own, so that none is kept while the stream waits for more."""
+        items = self._queue.get()
+        if items is None:
+            return False
+        place = 0
+        while place < len(items):
+            item = items[place]
+            count = 1
+            try:
+                if type(item) is Launch and item.signature.fusable:
+                    group = collect(items, place)
+                    if len(group) > 1:
+                        count = len(group)
+                        item = Fused(group)
+                item.run(self)
+            except Exception as exc:
+                # Items keep their own failures; this is a fault of ours, and nobody may wait for ever for it.
+                _LOG.exception("a fault of the sidecar on %s", self.name)
+                for launch in items[place : place + count]:
+                    if isinstance(launch, Launch):
+                        launch.fail(self, exc)
+            place += count
+            self.completed += count
+            # A waiter raises the number before it looks at `completed`, so none is missed.
+            if self._waiters:
+                with self._moved:
+                    self._moved.notify_all()
+        return True
