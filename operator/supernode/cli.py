@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("supernode.commands.status", "the cluster at a glance: pools, groups, jobs by state, who leads"),
     "top": ("supernode.commands.top", "pools and jobs as a live table"),
     "why": ("supernode.commands.why", "why a job waits, or where it runs and why there"),
+    "defrag": ("supernode.commands.defrag", "which jobs could move so that a waiting one can start; --yes moves them"),
     "tree": ("supernode.commands.tree", "a picture of the wiring, with the jobs in it"),
     "ranks": ("supernode.commands.ranks", "each worker's node, domains, devices and pod"),
     "predict": ("supernode.commands.predict", "predict step time, memory and MFU of training jobs, without a cluster"),

@@ -50,6 +50,8 @@ ANNOTATION_DEVICES: Final = "supernode.dev/devices"
 
 # On a worker's pod: when its gang was asked to save a checkpoint (RFC 3339); the gang is about to be stopped.
 ANNOTATION_CHECKPOINT: Final = "supernode.dev/checkpoint-requested"
+# On a job that waits: how many gangs may move (1 to 16) to make room for it; the operator takes it off.
+ANNOTATION_DEFRAGMENT: Final = "supernode.dev/defragment"
 # On a node: indices of devices that must not be used, such as `0,3`.
 ANNOTATION_UNHEALTHY: Final = "supernode.dev/unhealthy-devices"
 

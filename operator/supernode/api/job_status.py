@@ -143,18 +143,37 @@ class NominationVictim(Status):
     workers: int = Field(default=0, description="Workers that it keeps; 0: it stops.")
 
 
+class NominationMove(Status):
+    """A gang that is to move."""
+
+    key: str = Field(max_length=512, description="Namespace and name of the job.")
+    uid: str = Field(max_length=64, description="UID of the job.")
+    attempt: int = Field(default=0, description="Attempt that is meant.")
+    nodes: list[str] = Field(
+        default_factory=list,
+        description="Nodes that it goes to.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
 class NominationStatus(Status):
-    """Nodes that are kept for a waiting gang, and who gives way there."""
+    """Nodes that are kept for a waiting gang, who gives way there, and who moves elsewhere."""
 
     since: str | None = Field(default=None, description="When it was decided.", json_schema_extra=_TIME)
     nodes: list[str] = Field(
         default_factory=list,
-        description="Nodes that the gang is going to use.",
+        description="Nodes that the gang, and those that move for it, are going to use.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     victims: list[NominationVictim] = Field(
         default_factory=list,
         description="Gangs that give way.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    moves: list[NominationMove] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Gangs that move elsewhere.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 

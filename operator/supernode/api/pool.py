@@ -110,6 +110,26 @@ class Quota(Spec):
     )
 
 
+class DefragmentationPolicy(Spec):
+    """Whether gangs may be moved so that one that waits finds enough devices together."""
+
+    mode: Literal["OnRequest", "Automatic"] = Field(
+        default="OnRequest",
+        description="OnRequest: only when somebody asks (`kubectl supernode defrag`). Automatic: also for gangs that "
+        "have waited for afterSeconds.",
+    )
+    after_seconds: int = Field(
+        default=600, ge=0, le=31_536_000, description="Automatic: seconds since a job's creation before others move."
+    )
+    max_moves: int = Field(default=2, ge=1, le=16, description="Automatic: gangs that move at most for one job.")
+    rest_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=31_536_000,
+        description="Automatic: seconds that a gang has been in its place before it may be moved.",
+    )
+
+
 class AcceleratorPoolSpec(Spec):
     """What the pool is."""
 
@@ -173,6 +193,9 @@ class AcceleratorPoolSpec(Spec):
     )
     interconnect: Interconnect | None = Field(
         default=None, description="Links between the cards of one node. Default: the catalogue's."
+    )
+    defragmentation: DefragmentationPolicy = Field(
+        default=DefragmentationPolicy(), description="Whether gangs are moved so that others find room."
     )
     quotas: list[Quota] = Field(
         default_factory=list,

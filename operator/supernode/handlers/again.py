@@ -8,6 +8,7 @@ so that what one gang gives back is never promised while its status still says t
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from supernode.api.conditions import timestamp
@@ -15,11 +16,13 @@ from supernode.cluster import translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.handlers.context import Context
-from supernode.handlers.goingon import go_on, lost_nodes
+from supernode.handlers.goingon import go_on, largest, lost_nodes
 from supernode.handlers.jobs import Jobs
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
 from supernode.handlers.life import Disruption, DisruptionKind, JobFacts, State
 from supernode.handlers.masks import Masks
+from supernode.handlers.migration import bound_to
+from supernode.handlers.nomination import attempt_of, holder, nomination_of
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sizes_of
 from supernode.handlers.waiting import Candidate
@@ -96,7 +99,15 @@ class Again:
             sizes = ()
         where = {worker.node for worker in held.workers if not running or worker.rank in alone}
         lost = lost_nodes(snapshot, held, here, blamed) & where
-        result = go_on(snapshot, held, lost, target, sizes, demand_at)
+        moving = plan is not None and plan.kind is DisruptionKind.MIGRATION and not running
+        result: Placement | Unplaceable | None = None
+        if plan is not None and moving:
+            way = self._way(snapshot, demand.key, candidate, plan, demand_at)
+            if isinstance(way, str):
+                return False  # until they have moved
+            result = way
+        if result is None:
+            result = go_on(snapshot, held, lost, target, sizes, demand_at)
         if not isinstance(result, Placement) and blamed:
             # The nodes that were to blame may be well again.
             lost = lost_nodes(snapshot, held, here, ()) & where
@@ -115,6 +126,32 @@ class Again:
             return False
         self._held[candidate.uid] = stamp
         return False
+
+    def _way(
+        self,
+        snapshot: Snapshot,
+        key: str,
+        candidate: Candidate,
+        plan: Disruption,
+        demand_at: Callable[[int], GangDemand],
+    ) -> Placement | str | None:
+        """The place that a gang that moves was promised; whom it waits for there; None if there is no such promise."""
+        namespace, _, name = plan.by.partition("/")
+        cause = self._context.stores.jobs.get((namespace, name)) or {}
+        nomination = nomination_of(plan.by, 0, cause.get("status") or {})
+        attempt = attempt_of(candidate.status)
+        if nomination is None:
+            return None
+        mine = next((move for move in nomination.moves if move.names(key, candidate.uid, attempt)), None)
+        if mine is None:
+            return None
+        count = len(candidate.status["placement"]["workers"])
+        found = largest(snapshot, key, [count], (), lambda workers: bound_to(demand_at(workers), snapshot, mine.nodes))
+        if found is not None:
+            return found
+        jobs = self._context.stores.jobs
+        others = [m.key for m in nomination.moves if m is not mine and holder(jobs, m.key, m.uid, m.attempt)]
+        return ", ".join(others) or None
 
     async def _hold(
         self,

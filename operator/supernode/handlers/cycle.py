@@ -16,7 +16,7 @@ from typing import Final
 
 from supernode.api.conditions import seconds_of
 from supernode.cluster.cache import Key
-from supernode.cluster.kinds import Json
+from supernode.cluster.kinds import JOBS, Json
 from supernode.errors import InputError
 from supernode.handlers.again import Again
 from supernode.handlers.context import Context
@@ -26,8 +26,10 @@ from supernode.handlers.jobs import Jobs
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
 from supernode.handlers.masks import Masks
 from supernode.handlers.measure import measure_jobs
+from supernode.handlers.migration import Migrations, Wish
+from supernode.handlers.nomination import Nomination
 from supernode.handlers.pools import Pools
-from supernode.handlers.preemption import Nomination, Preemptions
+from supernode.handlers.preemption import Preemptions
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sized, sizes_of
 from supernode.handlers.sweep import name_taken, sweep
@@ -72,7 +74,9 @@ class Cycle:
         self._readings = readings
         self._again = Again(context, jobs, readings)
         self._preemptions = Preemptions(context, readings)
+        self._migrations = Migrations(context, readings)
         self._growth = Growth(context, readings, jobs.wake_at)
+        self._wishes: dict[str, Wish] = {}
         self._on_end = on_end
         self._count = 0
         # (generation of the state, gangs, who gives way) that the last answers were given for.
@@ -90,7 +94,7 @@ class Cycle:
                 self._answered = None
                 self._jobs.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
-                for part in (self._again, self._preemptions, self._growth):
+                for part in (self._again, self._preemptions, self._migrations, self._growth):
                     part.prune(live)
             await self.once()
 
@@ -124,6 +128,7 @@ class Cycle:
             await self._pools.offer()
             await self._safely("who goes on", self._go_on)
             await self._place_waiting()
+            await self._safely("who asked for moves", self._clear_requests)
             await self._safely("who grows", self._grow)
             await self._safely("who gives way", self._give_way)
             await sweep(self._context)
@@ -160,8 +165,16 @@ class Cycle:
         nominations = self._preemptions.nominations()
         for obj in self._preemptions.in_vain(nominations):
             await self._jobs.disrupt(obj, None)
-        due = self._preemptions.due(nominations)
+        for obj in self._migrations.in_vain(nominations):
+            await self._jobs.disrupt(obj, None)
+        due = self._preemptions.due(nominations) + self._migrations.due(nominations)
         await asyncio.gather(*(self._jobs.disrupt(obj, plan) for obj, plan in due))
+
+    async def _clear_requests(self) -> None:
+        """Take the annotations off that were dealt with, and say so where nothing is done."""
+        for obj, why in self._migrations.requests_to_clear():
+            if await self._jobs.clear_request(obj) and why:
+                self._context.events.warning(JOBS, obj, "NotDefragmented", f"nobody moves for it: {why}")
 
     async def _place_waiting(self) -> None:
         """Answer every gang that wants a place; nothing is done when nothing has changed since the last answers."""
@@ -170,8 +183,11 @@ class Cycle:
         snapshot = self._context.observer.snapshot()
         nominations = self._preemptions.nominations()
         asked = frozenset((c.key, c.uid, c.generation, c.demand.priority) for c in candidates)
-        kept = frozenset((name, each.victims) for name, each in nominations.items())
-        question = (snapshot.generation, asked, kept)
+        kept = frozenset((name, each.victims, each.moves) for name, each in nominations.items())
+        self._wishes, at = self._migrations.wishes(candidates)
+        if at is not None:
+            self._jobs.wake_at(candidates[0].key, at)
+        question = (snapshot.generation, asked, kept, frozenset(self._wishes.items()))
         if candidates and question != self._answered:
             answers = self._decide(snapshot, candidates, nominations)
             # Concurrently from here on: each answer is about another job.
@@ -231,7 +247,9 @@ class Cycle:
         left = self._context.observer.snapshot()
         asked = [(candidate, result, decision.demand) for candidate, decision, result in unplaced]
         try:
-            ways = self._preemptions.plan(left, asked, nominations)
+            ways = self._migrations.plan(left, asked, nominations, self._wishes)
+            asked = [each for each in asked if each[2].key not in ways]
+            ways |= self._preemptions.plan(left, asked, nominations)
         except Exception:
             logger.exception("who could give way can't be planned")
             ways = {}

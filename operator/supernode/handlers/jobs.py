@@ -26,7 +26,7 @@ from supernode.handlers.progress import Reports
 from supernode.handlers.reading import Reading, Readings
 from supernode.handlers.tell import tell_answer, tell_change, tell_stragglers
 from supernode.handlers.waiting import Waiting
-from supernode.names import FINALIZER, LABEL_JOB
+from supernode.names import ANNOTATION_DEFRAGMENT, FINALIZER, LABEL_JOB
 from supernode.telemetry.logs import bound
 
 logger = logging.getLogger(__name__)
@@ -303,6 +303,19 @@ class Jobs:
                 self.touch(key)
                 return True
             return False
+
+    async def clear_request(self, obj: Json) -> bool:
+        """Take the request for moves off a job; True when that is written."""
+        metadata = obj["metadata"]
+        patch: Json = {"metadata": {"uid": metadata["uid"], "annotations": {ANNOTATION_DEFRAGMENT: None}}}
+        try:
+            await self._written(
+                await self._context.client.patch(JOBS, metadata["name"], patch, metadata.get("namespace"))
+            )
+        except ClusterError as exc:
+            logger.warning("the request for moves could not be taken off: %s", exc)
+            return False
+        return True
 
     async def _answer(self, key: Key, known: Known, plan: Disruption | None = None) -> bool:
         with bound(job=f"{key[0]}/{key[1]}"):

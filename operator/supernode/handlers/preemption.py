@@ -12,7 +12,6 @@ plan would no longer help.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from supernode.api.conditions import timestamp
@@ -22,6 +21,7 @@ from supernode.handlers.context import Context
 from supernode.handlers.facts import disruption_of, is_ours, job_facts, state_of
 from supernode.handlers.jobstatus import Wait
 from supernode.handlers.life import Disruption, DisruptionKind, State
+from supernode.handlers.nomination import Nomination, attempt_of, holder, nomination_of
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sizes_of
 from supernode.handlers.waiting import Candidate
@@ -41,34 +41,6 @@ LISTED: Final = 3
 _HOPELESS: Final = frozenset(
     {Reason.NO_MATCHING_POOL, Reason.EXCEEDS_MAX_QUOTA, Reason.OUT_OF_DEVICE_MEMORY, Reason.MISCONFIGURED}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Nomination:
-    """`status.nomination`: nodes kept for a waiting gang, and who gives way: (key, uid, attempt, workers kept)."""
-
-    key: str
-    priority: int
-    nodes: frozenset[str]
-    victims: tuple[tuple[str, str, int, int], ...]
-    raw: Json
-
-    def names(self, key: str, uid: str, attempt: int) -> bool:
-        """Whether a gang, in this very attempt, is to give way."""
-        return any(victim[:3] == (key, uid, attempt) for victim in self.victims)
-
-
-def nomination_of(key: str, priority: int, status: Json) -> Nomination | None:
-    """The nomination in a job's status; None if there is none that can be read."""
-    raw = status.get("nomination") or {}
-    try:
-        victims = tuple(
-            (str(v["key"]), str(v["uid"]), int(v.get("attempt") or 0), int(v.get("workers") or 0))
-            for v in raw.get("victims") or ()
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-    return Nomination(key, priority, frozenset(map(str, raw.get("nodes") or ())), victims, raw) if victims else None
 
 
 class Preemptions:
@@ -112,7 +84,7 @@ class Preemptions:
                 continue
             cause = nominations.get(plan.by)
             key, uid = f"{namespace}/{name}", obj["metadata"]["uid"]
-            if cause is None or not cause.names(key, uid, _attempt(status)):
+            if cause is None or not cause.names(key, uid, attempt_of(status)):
                 found.append(obj)
         return found
 
@@ -149,6 +121,7 @@ class Preemptions:
         kept: set[str] = set()
         for nomination in nominations.values():
             victim = any(each[0] == key for each in nomination.victims)
+            victim = victim or any(move.key == key for move in nomination.moves)
             if nomination.key != key and (victim or candidate.demand.priority <= nomination.priority):
                 kept |= nomination.nodes
         return frozenset(kept)
@@ -171,6 +144,7 @@ class Preemptions:
         plans = 0
         running: list[Victim] | None = None
         taken = {victim[0] for nomination in nominations.values() for victim in nomination.victims}
+        taken |= {move.key for nomination in nominations.values() for move in nomination.moves}
         for candidate, result, demand in refused:
             mine = nominations.get(demand.key)
             if mine is not None and self._still_helps(snapshot, demand, mine):
@@ -276,7 +250,7 @@ class Preemptions:
             obj = self._context.stores.jobs.get((namespace, name)) or {}
             placement = (obj.get("status") or {}).get("placement") or {}
             kept = len(placement.get("workers") or ()) - given if given else 0
-            victims.append((key, str(obj["metadata"]["uid"]), _attempt(obj.get("status") or {}), kept))
+            victims.append((key, str(obj["metadata"]["uid"]), attempt_of(obj.get("status") or {}), kept))
         raw: Json = {
             "since": timestamp(self._context.now()),
             "nodes": sorted(plan.placement.nodes),
@@ -311,14 +285,7 @@ class Preemptions:
 
     def _holder(self, key: str, uid: str, attempt: int) -> Json | None:
         """A victim as long as it holds what it was chosen for."""
-        namespace, _, name = key.partition("/")
-        obj = self._context.stores.jobs.get((namespace, name))
-        if obj is None or obj["metadata"]["uid"] != uid:
-            return None
-        status = obj.get("status") or {}
-        if state_of(status).finished or not (status.get("placement") or {}).get("workers"):
-            return None
-        return obj if _attempt(status) == attempt else None
+        return holder(self._context.stores.jobs, key, uid, attempt)
 
     def _owes(self, key: str, other: str) -> bool:
         """Whether a gang's namespace holds more than it is guaranteed, in a pool where the other's has a guarantee."""
@@ -349,8 +316,3 @@ def spare(sizes: Sequence[int], workers: int) -> tuple[int, int]:
     even = steps == [steps[0] * count for count in range(1, len(steps) + 1)]
     # Sizes at uneven distances: all that can go, or none.
     return steps[-1], steps[0] if even else steps[-1]
-
-
-def _attempt(status: Json) -> int:
-    attempt = (status.get("placement") or {}).get("attempt")
-    return attempt if isinstance(attempt, int) else 0
