@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,48 @@ def test_entries_are_complete() -> None:
         assert set(kernel.dtypes) <= set(DTYPES)
     text = "\n".join(table_lines(TABLE))
     assert all(f"  {name}(" in text and f"`{name}(" in markdown(TABLE) for name in TABLE.kernels)
+
+
+def test_what_is_accepted_runs_or_says_why_not() -> None:
+    """Examples with other sizes (none, one) and odd attributes: a result as planned, or a refusal in words."""
+    rng = np.random.default_rng(5)
+    odd = [0, 1, 2, -1, True, None, 0.5, "x", [1, 2], [[0, 1]], "f32"]
+    ran = 0
+    for kernel in TABLE.kernels.values():
+        for _ in range(25):
+            example = kernel.examples[rng.integers(len(kernel.examples))]
+            dtype = kernel.dtypes[rng.integers(len(kernel.dtypes))]
+            wide = dtype_name(WIDE[dtype])
+            sizes = {size for draw in example.inputs for size in draw.shape}
+            other = {size: int(rng.choice([0, 1, 2, size, size, size])) for size in sizes}
+            specs = tuple(
+                Spec(wide if d.dtype == "wide" else d.dtype or dtype, tuple(other[n] for n in d.shape))
+                for d in example.inputs
+            )
+            attributes = dict(example.attributes)
+            if kernel.attributes and rng.random() < 0.3:
+                names = sorted(kernel.attributes)
+                attributes[names[rng.integers(len(names))]] = odd[rng.integers(len(odd))]
+            try:
+                plan = TABLE.plan(kernel.name, specs, attributes)
+            except KernelError:
+                continue
+            if sum(plan.nbytes) > 1 << 24:
+                continue
+            arrays = [np.asarray(rng.integers(0, 4, spec.shape)).astype(DTYPES[spec.dtype]) for spec in specs]
+            words = f"{kernel.name}({', '.join(map(str, specs))}) {attributes}"
+            try:
+                with np.errstate(all="ignore"), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # means of nothing are NaN, and said to be so
+                    results = kernel.run(arrays, {**kernel.attributes, **attributes}, plan.outputs)
+            except KernelError:
+                continue
+            except Exception as exc:
+                raise AssertionError(words) from exc
+            for result, spec in zip(results, plan.outputs, strict=True):
+                assert (result.shape, result.dtype) == (spec.shape, DTYPES[spec.dtype]), words
+            ran += 1
+    assert ran > 2000
 
 
 def test_outputs_have_the_names_that_entries_say() -> None:

@@ -6,6 +6,7 @@ Flows in and out: arrays of one float dtype; 16-bit floats compute in f32 and ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -84,7 +85,8 @@ def _swiglu_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tup
 def _swiglu_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    flat = [array.reshape(1, -1) if not array.ndim else array.reshape(-1, array.shape[-1]) for array in inputs]
+    shape = inputs[0].shape or (1,)
+    flat = [array.reshape(math.prod(shape[:-1]), shape[-1]) for array in inputs]
     results = [np.empty(flat[0].shape, inputs[0].dtype) for _ in range(2)]
 
     def block(rows: slice) -> None:

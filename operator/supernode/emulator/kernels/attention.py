@@ -210,7 +210,7 @@ def _heads_first(array: AnyArray, per: int = 0) -> AnyArray:
 
 
 def _packed(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
-    per = inputs[0].shape[1] // inputs[1].shape[1]
+    per = _grouped(inputs[0].shape[1:2], inputs[1].shape[1:2])
     q, k, v = (widen(array) for array in inputs[:3])
     out = np.empty(outputs[0].shape, q.dtype)
     logsumexp = np.empty(outputs[1].shape, q.dtype)
@@ -227,7 +227,7 @@ def _packed(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 def _packed_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
-    per = inputs[1].shape[1] // inputs[2].shape[1]
+    per = _grouped(inputs[1].shape[1:2], inputs[2].shape[1:2])
     grad, q, k, v, out = (widen(inputs[i]) for i in (0, 1, 2, 3, 6))
     d_q, d_k, d_v = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     mask = _mask(attributes, q.shape[-1])

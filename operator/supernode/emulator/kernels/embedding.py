@@ -66,9 +66,7 @@ def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     need(tokens, "tokens", dtype=INTEGERS)
     if grad.shape[:-1] != tokens.shape or not grad.shape:
         raise KernelError(f"grad {grad} must be one row per token of {tokens}")
-    rows = attributes["rows"]
-    if not isinstance(rows, int) or rows < 1:
-        raise KernelError(f"rows must be a whole number of 1 or more, not {rows!r}")
+    rows = whole(attributes, "rows", 1)
     whole(attributes, "start")
     dtype = attributes["dtype"]
     return (Spec(grad.dtype if dtype is None else known_dtype(dtype), (rows, grad.shape[-1])),)

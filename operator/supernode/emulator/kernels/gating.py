@@ -67,6 +67,7 @@ def _gating_backward(
     inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]
 ) -> tuple[AnyArray, ...]:
     grad_weights, grad_shares, _, weights, experts, shares = inputs
+    check_experts(experts, shares.shape[1])
     slope = grad_weights
     if attributes["renormalise"]:
         # The weights are the chosen shares over their sum.

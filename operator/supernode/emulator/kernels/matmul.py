@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import DTYPES, FIELDS, FLOATS, FP8, INEXACT, RATES, WIDE
+from supernode.emulator.dtypes import COMPLEX, DTYPES, FIELDS, FLOATS, FP8, INEXACT, RATES, WIDE
 from supernode.emulator.kernels.epilogue import ACTIVATIONS, activate, slope
 from supernode.emulator.kernels.rules import broadcast, choice, known_dtype, moved, narrow, need, same_dtype, widen
 from supernode.emulator.kernels.table import (
@@ -88,7 +88,7 @@ def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
         floats = dtype in (*FLOATS, *FP8)
         need(specs[2], "bias", dtype=(dtype, out, "f32") if floats else (dtype, out), shape=(n,))
     inexact = (*INEXACT, *FP8)
-    if (out in inexact) != (dtype in inexact) or out == "bool":
+    if (out in inexact) != (dtype in inexact) or out == "bool" or (dtype in COMPLEX and out not in COMPLEX):
         raise KernelError(f"a product of {dtype} cannot be {out}; cast it afterwards")
     return (Spec(out, (*broadcast(specs[0].shape[:-2], specs[1].shape[:-2]), m, n)),)
 

@@ -6,6 +6,7 @@ the same shape, computed in f32 (f64 of f64) and rounded once. Not here: norms o
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,7 +14,15 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.rules import narrow, need, normal_axes, normal_axis, streaming, widen
+from supernode.emulator.kernels.rules import (
+    narrow,
+    need,
+    normal_axes,
+    normal_axis,
+    streaming,
+    whole,
+    widen,
+)
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
@@ -51,8 +60,8 @@ def _batch(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
 
 def _group_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     channels = _channels(specs, ("scale", "bias"))
-    groups = operator.index(attributes["groups"])
-    if groups < 1 or channels % groups:
+    groups = whole(attributes, "groups", 1)
+    if channels % groups:
         raise KernelError(f"{channels} channels do not divide into {groups} groups")
     float(attributes["epsilon"])
     return (specs[0],)
@@ -68,7 +77,8 @@ def _standard(x: AnyArray, axes: tuple[int, ...], epsilon: Any) -> AnyArray:
 
 def _group(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     x = widen(inputs[0])
-    flat = x.reshape([x.shape[0], attributes["groups"], -1])
+    groups = attributes["groups"]
+    flat = x.reshape([x.shape[0], groups, x.shape[1] // groups * math.prod(x.shape[2:])])
     out = _standard(flat, (2,), attributes["epsilon"]).reshape(x.shape)
     out *= _column(widen(inputs[1]), x.ndim, x.dtype)
     out += _column(widen(inputs[2]), x.ndim, x.dtype)

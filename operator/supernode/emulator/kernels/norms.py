@@ -6,6 +6,7 @@ compute in f32 and round once. Not here: factorisations (`linear_algebra`).
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Final
@@ -74,7 +75,8 @@ def _vector_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Se
 
 def _matrix_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     batch, _, _ = matrix_of(specs[0], square=False)
-    _order(attributes["ord"])
+    if _order(attributes["ord"]) not in ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf):
+        raise KernelError(f"matrices have no norm of order {attributes['ord']!r}")
     return (Spec(REAL_OF[specs[0].dtype], (*batch, 1, 1) if attributes["keepdims"] else batch),)
 
 

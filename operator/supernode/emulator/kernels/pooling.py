@@ -204,7 +204,7 @@ def _fold(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
     windows = windows_of(sizes, {**attributes, "ceil": False})
     x = widen(inputs[0])
     counts = [axis.number for axis in windows]
-    blocks = x.reshape([x.shape[0], -1, *block, *counts])
+    blocks = x.reshape([x.shape[0], x.shape[1] // math.prod(block), *block, *counts])
     padded = [n + axis.before + axis.after for n, axis in zip(sizes, windows, strict=True)]
     out = np.zeros((x.shape[0], blocks.shape[1], *padded), x.dtype)
     for steps in np.ndindex(*block):

@@ -13,7 +13,15 @@ from typing import Final
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, INEXACT, STORED
-from supernode.emulator.kernels.rules import known_dtype, narrow, normal_axes, normal_axis, normal_shape, streaming
+from supernode.emulator.kernels.rules import (
+    known_dtype,
+    narrow,
+    normal_axes,
+    normal_axis,
+    normal_shape,
+    streaming,
+    whole,
+)
 from supernode.emulator.kernels.table import EXACT, REQUIRED, TERMS, AnyArray, Attributes, Bound, Kernel, Spec, example
 from supernode.errors import KernelError
 
@@ -83,7 +91,7 @@ def _linspace_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     start, stop = specs
     if start.shape or stop.shape or start.dtype != stop.dtype:
         raise KernelError(f"start and stop must be single numbers of one dtype, not {start} and {stop}")
-    return (Spec(start.dtype, normal_shape(attributes["num"])),)
+    return (Spec(start.dtype, (whole(attributes, "num"),)),)
 
 
 def _linspace(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:

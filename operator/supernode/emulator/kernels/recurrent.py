@@ -137,8 +137,9 @@ class _Direction:
         self.linear_before_reset = bool(attributes["linear_before_reset"])
         self.input_forget = bool(attributes["input_forget"])
         # All steps' products with the input at once.
-        flat = self.x.reshape(-1, self.x.shape[-1]) @ self.w.T + self.input_bias
-        self.given = flat.reshape(*self.x.shape[:2], -1)
+        steps, batch, size = self.x.shape
+        flat = self.x.reshape(steps * batch, size) @ self.w.T + self.input_bias
+        self.given = flat.reshape(steps, batch, self.w.shape[0])
 
     def clipped(self, x: AnyArray) -> AnyArray:
         return np.clip(x, -self.limit, self.limit) if self.limit else x

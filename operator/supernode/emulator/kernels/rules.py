@@ -73,6 +73,8 @@ def normal_axis(axis: object, ndim: int) -> int:
         KernelError: not an axis of an array with `ndim` axes.
     """
     try:
+        if isinstance(axis, bool):
+            raise TypeError(axis)
         number = operator.index(axis)  # type: ignore[arg-type]
     except TypeError:
         raise KernelError(f"axis {axis!r} is not a whole number") from None

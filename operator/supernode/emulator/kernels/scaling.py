@@ -103,7 +103,7 @@ def _unscale(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
     flat, scale, found = inputs[0].reshape(-1), inputs[1], inputs[2]
     bad = np.zeros(len(_blocks(flat.size)), np.bool_)
     # By the reciprocal in f64: exact for the powers of two that scales are.
-    inverse = 1.0 / float(scale)
+    inverse = np.reciprocal(scale.astype(np.float64))
 
     def block(start: int) -> None:
         part = flat[start : start + _BLOCK]

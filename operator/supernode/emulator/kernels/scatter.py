@@ -15,7 +15,16 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import ALL, INTEGERS, NUMBERS
-from supernode.emulator.kernels.rules import moved, narrow, need, normal_axis, same_dtype, streaming, widen
+from supernode.emulator.kernels.rules import (
+    moved,
+    narrow,
+    need,
+    normal_axis,
+    same_dtype,
+    streaming,
+    whole,
+    widen,
+)
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelError
 
@@ -142,7 +151,7 @@ def _one_hot_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     indices, values = specs
     need(indices, "indices", dtype=INTEGERS)
     need(values, "values", shape=(2,))
-    depth = operator.index(attributes["depth"])
+    depth = whole(attributes, "depth")
     axis = normal_axis(attributes["axis"], len(indices.shape) + 1)
     if depth < 0:
         raise KernelError(f"depth {depth} is negative")

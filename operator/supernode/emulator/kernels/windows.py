@@ -130,7 +130,7 @@ def input_gradient(grad: AnyArray, weight: AnyArray, geometry: Geometry) -> AnyA
         padded = np.zeros((channels, *geometry.padded), grad.dtype)
         for part in _parts(geometry, _rows(weight, geometry), grad.itemsize):
             places = (part.stop - part.start, *geometry.results[1:])
-            given = grad[number, :, part].reshape(groups, -1, math.prod(places))
+            given = grad[number, :, part].reshape(groups, weight.shape[0] // groups, math.prod(places))
             columns = (factors @ given).reshape(channels, *geometry.kernel, *places)
             for offset in itertools.product(*(range(k) for k in geometry.kernel)):
                 starts = [o * d for o, d in zip(offset, geometry.dilation, strict=True)]
@@ -155,6 +155,7 @@ def weight_gradient(grad: AnyArray, x: AnyArray, geometry: Geometry) -> AnyArray
     for number in range(len(x)):
         padded = _pad(np.ascontiguousarray(x[number]), geometry)
         for part in _parts(geometry, inner * groups, x.itemsize):
-            given = grad[number, :, part].reshape(groups, outputs // groups, -1)
+            places = (part.stop - part.start) * math.prod(geometry.results[1:])
+            given = grad[number, :, part].reshape(groups, outputs // groups, places)
             out += given @ _columns(padded, geometry, part).swapaxes(-1, -2)
     return out.reshape(outputs, x.shape[1] // groups, *geometry.kernel)
