@@ -138,19 +138,19 @@ class Participant:
         try:
             return self._around.carry(ticket, send, recv, ready)
         finally:
-            ticket.done.set()
+            ticket.settle(ticket.finish, ticket.moving)
 
     def withdraw(self, ticket: Ticket, reason: str) -> None:
         """Say that the device cannot take part; see `Fabric.withdraw`."""
         try:
             self._around.give_up(ticket, reason)
         finally:
-            ticket.done.set()
+            ticket.settle(ticket.finish, ticket.moving)
 
     def leave(self) -> None:
         """The program has ended: whoever still waits for it, or comes to one of its groups later, is told."""
         for tickets in self._issued.values():
             for ticket in tickets:
-                ticket.done.set()
+                ticket.settle(ticket.finish, ticket.moving)
         if self._channels:
             self._around.ended(self._channels, self._ranks)
