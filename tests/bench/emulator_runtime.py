@@ -50,7 +50,7 @@ def launches(emulator: Emulator) -> Iterable[Case]:
             device.launch("add", a, b)
             device.synchronize()
 
-    together, alone = by_turns(pipelined, one_at_a_time, rounds=15)
+    together, alone = by_turns(pipelined, one_at_a_time, rounds=30)
     each = together / LAUNCHES
     yield Case("launch of a 1 KiB add, pipelined", round(each * 1e6, 2), "microseconds", 8.0, "lower")
     yield Case(
@@ -109,7 +109,7 @@ def gemm(emulator: Emulator) -> Iterable[Case]:
         device.launch("matmul", far, far)
         device.synchronize()
 
-    mine, reference = by_turns(there, lambda: a @ a, rounds=15)
+    mine, reference = by_turns(there, lambda: a @ a, rounds=25)
     yield Case("GEMM 2048^3 f32, of NumPy", round(reference / mine, 3), "times", 0.97, "higher")
 
 
