@@ -6,7 +6,7 @@ UV     ?= uv
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-frameworks check format generate bench lock clean
+.PHONY: help demo test test-frameworks soak check format generate bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: check  ## all checks, then every test this machine can run
 
 test-frameworks: $(VENV)/dev.stamp .venv-frameworks/stamp  ## jobs really started by torchrun, JAX, TensorFlow and OpenMPI (gigabytes)
 	@SUPERNODE_FRAMEWORKS_PYTHON=$(CURDIR)/.venv-frameworks/bin/python $(BIN)/pytest -m frameworks $(PYTEST_ARGS)
+
+soak: $(VENV)/dev.stamp  ## 1,000 seeded schedules of trouble against the operator's promises (SEED=n: that one again)
+	@$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/dev.stamp  ## format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ def main() -> int:
         failed = [each.seed for each in outcomes if tell(each, whole=args.seed is not None)]
     else:
         with ProcessPoolExecutor(args.jobs) as pool:
-            outcomes = pool.map(one, seeds, [args.bug] * len(seeds), chunksize=5)
+            outcomes = pool.map(one, seeds, [args.bug] * len(seeds), chunksize=2)
             failed = [each.seed for each in outcomes if tell(each, whole=False)]
     print(f"{len(seeds)} schedules in {time.monotonic() - began:.0f} s, {len(failed)} broke a promise")
     for seed in failed[:20]:

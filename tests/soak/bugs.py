@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from supernode.cluster import pods, status
+from supernode.cluster import status
 from supernode.cluster.cache import key_of
 from supernode.cluster.kinds import Json
-from supernode.handlers import gang
+from supernode.handlers import facts, gang
 
 
 def two_leaders() -> Any:
@@ -19,9 +19,13 @@ def two_leaders() -> Any:
 
 
 def ending_is_over() -> Any:
-    """A pod that is only being deleted counts as one that holds nothing any more."""
-    honest = pods.is_over
-    return mock.patch("supernode.cluster.pods.is_over", lambda pod: honest(pod) or pods.ends_at(pod) is not None)
+    """A pod that is only being deleted counts as gone."""
+    honest = facts.pod_facts
+
+    def there(*args: Any, **kwargs: Any) -> Any:
+        return [pod for pod in honest(*args, **kwargs) if pod.ends_at is None]
+
+    return mock.patch("supernode.handlers.jobs.pod_facts", there)
 
 
 def finalizer_stays() -> Any:
@@ -65,7 +69,7 @@ def secrets_stay() -> Any:
 
 def no_quota() -> Any:
     """Quotas are not read."""
-    return mock.patch("supernode.scheduling.snapshot.PoolInfo.quota_of", lambda self, namespace: None)
+    return mock.patch("supernode.scheduling.snapshot.PoolInfo.quota_of", return_value=None)
 
 
 def stale_events() -> Any:

@@ -340,8 +340,8 @@ class Schedule:
         await self._edit({"runPolicy": {"suspend": self.chance.random() < 0.5}})
 
     async def scale(self) -> None:
-        # Fewer than minCount is refused by the API server; that is fine.
-        await self._edit({"workers": self.chance.randint(1, 4 if self.limit > 4 else 2)})
+        # Never more than the cluster and the quota could hold; fewer than minCount is refused, that is fine.
+        await self._edit({"workers": self.chance.randint(1, min(4, self.limit // 2))})
 
     async def urgency(self) -> None:
         await self._edit({"scheduling": {"priorityClassName": self.chance.choice(["low", "mid", "high"])}})

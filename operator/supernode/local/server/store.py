@@ -102,7 +102,8 @@ class _Resource:
         self.objects: dict[ObjectKey, Stored] = {}
         self.history: deque[Change] = deque(maxlen=history)
         self.floor = 0  # the newest revision whose change is no longer in the history
-        self.watchers: set[Watcher] = set()
+        # In the order in which they came, so that the same requests give the same run: a set's order is the memory's.
+        self.watchers: dict[Watcher, None] = {}
         self.ordered: list[ObjectKey] | None = None
 
 
@@ -201,12 +202,12 @@ class Store:
             return None
         watcher = Watcher()
         watcher.pending.extend(change for change in found.history if change.revision > since)
-        found.watchers.add(watcher)
+        found.watchers[watcher] = None
         return watcher
 
     def unwatch(self, resource: ResourceKey, watcher: Watcher) -> None:
         """Forget a watcher."""
-        self._resource(resource).watchers.discard(watcher)
+        self._resource(resource).watchers.pop(watcher, None)
 
     def compact(self, resource: ResourceKey) -> None:
         """Forget the history of a resource: watches and paged lists that started before now get 410."""
