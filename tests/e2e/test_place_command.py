@@ -174,6 +174,14 @@ def test_why_not(tmp_path: Path) -> None:
     assert human.stdout.startswith("not placed (InsufficientAccelerators): needs 4 workers")
 
 
+def test_what_a_quota_still_allows_is_told(tmp_path: Path) -> None:
+    quota = "devicesPerNode: 2\n  quotas: [{namespace: default, guaranteed: 2, limit: 5}]"
+    cluster = CLUSTER.replace("devicesPerNode: 2", quota, 1)
+    found = json.loads(run(tmp_path, a_job(workers=4), "--json", cluster=cluster).stdout)
+    assert found["reason"] == "ExceedsMaxQuota"
+    assert found["alternatives"] == ["fits now with 2 workers"]
+
+
 def test_pods_of_others_count(tmp_path: Path) -> None:
     pod = """
 ---

@@ -89,7 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
 # Reasons for which something else may be possible now or later.
 _CURABLE = frozenset(
-    {Reason.INSUFFICIENT_ACCELERATORS, Reason.INSUFFICIENT_NODE_RESOURCES, Reason.TOPOLOGY_PLACEMENT_FAILED}
+    {
+        Reason.INSUFFICIENT_ACCELERATORS,
+        Reason.INSUFFICIENT_NODE_RESOURCES,
+        Reason.TOPOLOGY_PLACEMENT_FAILED,
+        Reason.WAITING_FOR_QUOTA,
+        Reason.EXCEEDS_MAX_QUOTA,
+    }
 )
 
 

@@ -32,6 +32,10 @@ from supernode.scheduling.work import Work
 
 #: Places for the waiting gang that are tried with one set of moves, beside the fastest.
 _MOST_PLACES: Final = 8
+#: Gangs that are placed at most while one plan is looked for, and how many of them with the search's full care; beyond,
+#: a plan is not found that a longer search might have found.
+_MOST_PLACED: Final = 600
+_MOST_THOROUGH: Final = 12
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -91,7 +95,7 @@ def plan_moves(
     """
     bounds = limits or Limits()
     trial = Trial(snapshot, demand)
-    if trial.placed is not None:
+    if trial.placed is not None or not _enough(snapshot, demand):
         return None
     search = _Search(snapshot, demand, trial, movable)
     gain = demand.fewest * demand.devices * bounds.wait
@@ -103,12 +107,19 @@ def plan_moves(
     return None if found is None else found[1]
 
 
+def _enough(snapshot: Snapshot, demand: GangDemand) -> bool:
+    """Whether there are as many free devices as the gang needs, wherever: moving gangs makes no more of them."""
+    free = snapshot.device_free[snapshot.usable]
+    return int(np.bitwise_count(free).sum()) >= demand.fewest * demand.devices
+
+
 class _Search:
     """What could move: whole gangs by their key, single workers by ``key#rank``."""
 
     def __init__(self, snapshot: Snapshot, demand: GangDemand, trial: Trial, movable: Iterable[Movable]) -> None:
         self._snapshot, self._demand, self._trial = snapshot, demand, trial
         self._row = {name: row for row, name in enumerate(snapshot.node_names)}
+        self._placed = 0
         self._units: dict[str, tuple[Movable, int]] = {}  # gang, rank (-1 = whole)
         self.shares: dict[str, Share] = {}
         self.candidates: list[Candidate] = []
@@ -157,8 +168,8 @@ class _Search:
         """Places for all, with the gang in the fastest place if that works, else in another one."""
         for demand in self._variants():
             work = Work(self._trial.freed(whole=[unit for unit in units if self._units[unit][1] < 0]))
-            wanted = place_in(work, demand, closed=False)
-            if not isinstance(wanted, Placement):
+            wanted = self._place(work, demand)
+            if wanted is None:
                 continue
             work.claim(wanted, demand)
             moves = self._moves(work, units)
@@ -195,11 +206,19 @@ class _Search:
         demand = gang.demand
         if demand.workers != count and demand.parallelism is None:
             demand = replace(demand, workers=count, min_count=None)
-        moved = place_in(work, demand, closed=False)
-        if not isinstance(moved, Placement):
-            return None
-        work.claim(moved, demand)
+        moved = self._place(work, demand)
+        if moved is not None:
+            work.claim(moved, demand)
         return moved
+
+    def _place(self, work: Work, demand: GangDemand) -> Placement | None:
+        """Where a gang goes; None if nowhere, or if enough has been tried."""
+        if self._placed >= _MOST_PLACED:
+            return None
+        self._placed += 1
+        work.brief = self._placed > _MOST_THOROUGH
+        result = place_in(work, demand, closed=False)
+        return result if isinstance(result, Placement) else None
 
     def _single(self, work: Work, gang: Movable, rank: int) -> Placement | None:
         before = gang.placement
@@ -219,12 +238,27 @@ class _Search:
     def _slower(self, gang: Movable, moved: Placement) -> bool:
         """Whether the gang's step would be longer than where it is now."""
         holding = self._snapshot.holders[gang.demand.key]
+        if gang.demand.mixable:
+            before, after = self._best_here(gang), moved.predicted
+            return before is not None and after is not None and after.seconds > before * (1 + EQUAL)
         old, new = self._snapshot.pool(holding.pool), self._snapshot.pool(moved.pool)
         if old is None or new is None or any(name not in self._row for name in holding.nodes):
             return False
-        now = np.repeat([self._row[name] for name in holding.nodes], holding.workers).tolist()
+        now: list[int] = np.repeat([self._row[name] for name in holding.nodes], holding.workers).tolist()
         if gang.placement is not None:
             now = [self._row[worker.node] for worker in gang.placement.workers]
-        before = step_on(self._snapshot, old, gang.demand, now)
-        after = step_on(self._snapshot, new, gang.demand, [self._row[worker.node] for worker in moved.workers])
-        return before is not None and after is not None and after.seconds > before.seconds * (1 + EQUAL)
+        stays = step_on(self._snapshot, old, gang.demand, now)
+        goes = step_on(self._snapshot, new, gang.demand, [self._row[worker.node] for worker in moved.workers])
+        return stays is not None and goes is not None and goes.seconds > stays.seconds * (1 + EQUAL)
+
+    def _best_here(self, gang: Movable) -> float | None:
+        """Seconds of the best step of a gang that may be over several pools, on the nodes where it is now."""
+        work = Work(self._snapshot)
+        holding = self._snapshot.holders[gang.demand.key]
+        work.release(gang.demand.key)
+        here = np.zeros(len(self._snapshot.node_names), dtype=np.bool_)
+        here[[self._row[name] for name in holding.nodes if name in self._row]] = True
+        masks = {pool: gang.demand.eligible.get(pool) for pool in gang.demand.pools}
+        bound = {pool: here if mask is None else here & mask for pool, mask in masks.items()}
+        result = place_in(work, gang.demand.with_eligible(bound), closed=False)
+        return result.predicted.seconds if isinstance(result, Placement) and result.predicted is not None else None

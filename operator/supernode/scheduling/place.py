@@ -192,7 +192,7 @@ def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: b
     if workers < demand.fewest or workers < 1:
         return _known(room.memo, ("refusal", demand.fewest), lambda: _refusal(work.live, room, demand, most))
     trees = [tree for tree, _ in room.trees]
-    options = Search(pool, order, demand, workers, room.per_row, trees, room.loose).options()
+    options = Search(pool, order, demand, workers, room.per_row, trees, room.loose, work.brief).options()
     return untorn(work, room, demand, options, workers) if pool.chip.link_domain else options
 
 

@@ -124,6 +124,7 @@ class _Plan:
 
     def __init__(self, snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> None:
         self._snapshot, self._demand = snapshot, demand
+        self._counted: dict[tuple[str, str], int] = {}
         self.able = {v.key: v for v in victims if v.key in snapshot.holders and self._may_go(v)}
         self._reclaims = any(victim.priority >= demand.priority for victim in self.able.values())
         self._surplus = {key: count for key in self.able if (count := self._most_surplus(key))}
@@ -198,7 +199,7 @@ class _Plan:
         info = self._snapshot.pool(pool)
         mine = None if info is None else info.quota_of(self._demand.namespace)
         guaranteed = 0 if mine is None else mine.guaranteed
-        held = self._snapshot.held(pool, self._demand.namespace)
+        held = self._held(pool, self._demand.namespace)
         return held + self._demand.fewest * self._demand.devices <= guaranteed
 
     def _borrowed(self, pool: str, namespace: str) -> int:
@@ -207,7 +208,13 @@ class _Plan:
         if info is None or namespace == self._demand.namespace:
             return 0
         quota = info.quota_of(namespace)
-        return self._snapshot.held(pool, namespace) - (0 if quota is None else quota.guaranteed)
+        return self._held(pool, namespace) - (0 if quota is None else quota.guaranteed)
+
+    def _held(self, pool: str, namespace: str) -> int:
+        """Devices that a namespace holds; counted once, as every gang that could be asked leads to the question."""
+        if (pool, namespace) not in self._counted:
+            self._counted[pool, namespace] = self._snapshot.held(pool, namespace)
+        return self._counted[pool, namespace]
 
     def _legal(self, keys: Sequence[str], shares: Mapping[str, Share] | None = None) -> bool:
         """Whether no namespace gives back more gangs than end its borrowing; `shares`: of those that only shrink."""

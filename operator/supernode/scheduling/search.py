@@ -73,6 +73,7 @@ class Search:
         per_row: int64 (N,) workers per node of the snapshot, 0 outside the pool.
         trees: of the groups that can serve the demand.
         loose: rows of the pool outside all groups.
+        brief: without the arrangements that are made worker by worker.
     """
 
     pool: PoolInfo
@@ -82,6 +83,7 @@ class Search:
     per_row: Int64
     trees: list[Tree]
     loose: Int32
+    brief: bool = False
 
     def options(self) -> list[Option]:
         """All ways that are worth comparing; at least one."""
@@ -101,7 +103,7 @@ class Search:
             equal = [self._again(tree, capped, {**self._slices(tree), tree.depth: share}) for tree in self.trees]
             options += self.ways(equal, capped, share)
         best = min(options, key=lambda option: option.seconds)
-        if best.template.takes.size <= MOST_NODES and not self._ideal(best.seconds):
+        if not self.brief and best.template.takes.size <= MOST_NODES and not self._ideal(best.seconds):
             options += self._balanced() + self._capped() + self._aligned_further_out() + self._fullest()
             anchored = [(tree, anchor_level(tree.topology, self.demand)) for tree in self.trees]
             descent = Descent(

@@ -21,6 +21,8 @@ T = TypeVar("T")
 MOST_TRIES: Final = 3000
 #: Sets larger than this are plain ones.
 MOST_EXACT: Final = 64
+#: A plain set that has grown so many times larger than the most that may be asked is given up.
+_MOST_SPARED: Final = 16
 #: Places that are looked at for a plain set.
 _MOST_PLAIN: Final = 64
 _Cost = tuple[tuple[int, ...], float]
@@ -148,19 +150,24 @@ class Smallest(Generic[T]):
         orders = [sorted(able, key=lambda c: -domain.gains[c.key]) for _, able, domain in places[:_MOST_PLAIN]]
         for ordered in [*orders, *(able for _, able, _ in places[:_MOST_PLAIN])]:
             chosen: list[Candidate] = []
+            named: list[str] = []
             for one in ordered:
-                if self._trial.fits():
+                if self._trial.fits() or len(chosen) >= _MOST_SPARED * self._largest:
                     break
-                if self._legal([*(c.key for c in chosen), one.key]):
+                named.append(one.key)
+                if self._legal(named):
                     self._trial.take(self._shares[one.key])
                     chosen.append(one)
+                else:
+                    named.pop()
             if self._trial.fits():
-                for one in reversed(list(chosen)):
+                needed: list[Candidate] = []
+                for one in reversed(chosen):
                     self._trial.give_back(self._shares[one.key])
-                    if self._trial.fits():
-                        chosen.remove(one)
-                    else:
+                    if not self._trial.fits():
                         self._trial.take(self._shares[one.key])
+                        needed.append(one)
+                chosen = needed[::-1]
                 keys = tuple(c.key for c in chosen)
                 order = (len(keys), _cost(chosen), keys)
                 if len(keys) <= self._largest and (best is None or order < best[:3]):

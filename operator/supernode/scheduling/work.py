@@ -84,6 +84,8 @@ class Work:
         self.memo: dict[object, Any] = {}
         #: What callers have worked out and that stays true for the whole cycle.
         self.facts: dict[object, Any] = {}
+        #: Whether gangs are placed without moving their workers one by one: where many plans are tried, most in vain.
+        self.brief = False
 
     @property
     def closed(self) -> Bool | None:

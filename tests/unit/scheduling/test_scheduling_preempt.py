@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.scheduling.clusters import MODEL, a_gang, a_node, a_pool, a_state, held, required
+from tests.unit.scheduling.clusters import ASCEND, MODEL, a_gang, a_node, a_pool, a_state, held, required
 
-from supernode.scheduling import smallest
+from supernode.scheduling import defragment, smallest
 from supernode.scheduling.defragment import Limits, Movable, plan_moves
 from supernode.scheduling.demand import GangDemand, LevelConstraint
 from supernode.scheduling.explain import explain
@@ -23,6 +24,7 @@ from supernode.scheduling.rescore import step_on
 from supernode.scheduling.snapshot import Quota, Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
+from supernode.steptime.model import Parallelism
 
 PAIR = (0, 1)
 seeds = st.integers(0, 2**32 - 1)
@@ -402,3 +404,55 @@ def test_very_many_gangs_give_way_at_once() -> None:
     plan = plan_preemption(state.snapshot(), a_gang("b/all", 1150, priority=1), victims)
     assert plan is not None
     assert plan.gangs == tuple(f"a/g{index:04d}" for index in range(1150))
+
+
+def test_moves_are_not_looked_for_where_too_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving makes no devices: on a full cluster the question is answered at once."""
+    asked: list[str] = []
+    monkeypatch.setattr(defragment, "place_in", lambda *args, **kwargs: asked.append("asked"))
+    state = a_state()
+    for index in range(4):
+        state.claim(f"a/g{index}", held(f"a/g{index}", (f"dcu-{index}", PAIR)), {})
+    movable = [Movable(a_gang(f"a/g{index}", 1), 30.0) for index in range(4)]
+    assert plan_moves(state.snapshot(), a_gang("b/new", 1), movable) is None
+    assert not asked
+
+
+def test_the_search_for_moves_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every gang's leaving would make room, and none has a place to go to: not each way to find that out is tried."""
+    asked: list[bool] = []
+
+    def counting(work: Work, demand: GangDemand, *, closed: bool) -> object:
+        asked.append(work.brief)
+        return place_in(work, demand, closed=closed)
+
+    monkeypatch.setattr(defragment, "place_in", counting)
+    state = a_state([a_node(f"n{i:03d}", "spine-0", f"sn-{i // 2}") for i in range(400)])
+    for index in range(400):  # one device of every node of the first half is free, and both gangs want whole nodes
+        devices = (0,) if index < 200 else PAIR
+        state.claim(f"a/g{index:03d}", held(f"a/g{index:03d}", (f"n{index:03d}", devices)), {})
+    movable = [Movable(a_gang(f"a/g{index:03d}", 1), 30.0) for index in range(200, 400)]
+    assert plan_moves(state.snapshot(), a_gang("b/new", 1), movable) is None
+    assert 1 < len(asked) <= 600
+    assert asked.count(False) <= 12
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_gangs_over_several_pools_are_not_moved_to_where_they_are_slower(near: bool) -> None:
+    """Its DCU node is wanted; the other one that is free lies beside its NPU node, or behind the spine's links."""
+    other = "sn-0" if near else "sn-1"
+    nodes = [a_node("d0", "spine-0", "sn-0"), a_node("d1", "spine-0", other)]
+    nodes.append(a_node("n0", "spine-0", "sn-0", pool="npu"))
+    state = a_state(nodes, [a_pool(), a_pool("npu", ASCEND)])
+    cut = Parallelism(tensor=2, pipeline=2, micro_batch_size=4, global_batch_size=32)
+    mixed = a_gang("a/mix", 2, 2, pools=("dcu", "npu"), mix="Stages", model=MODEL, parallelism=cut)
+    row = state.snapshot().node_names.index("d0")
+    only = {"dcu": np.arange(3) == row}
+    first = place(state.snapshot(), mixed.with_eligible(only))
+    assert isinstance(first, Placement)
+    assert first.pools == ("dcu", "npu") or first.pools == ("npu", "dcu")
+    state.claim(mixed.key, first, mixed.request)
+    snapshot = state.snapshot()
+    wanted = a_gang("b/new", 1, eligible=only)
+    plan = plan_moves(snapshot, wanted, [Movable(mixed, 1.0, first)])
+    assert (plan is not None) is near
