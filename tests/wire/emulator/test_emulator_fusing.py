@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,6 +75,8 @@ def run(server: Server, program: list[tuple[Any, ...]]) -> list[Any]:
         except SupernodeError as exc:
             seen.append(re.sub(r"client \d+", "the client", f"{type(exc).__name__}: {exc}"))
 
+    while server.devices[0].memory.use().reserved:  # the client before is still leaving
+        time.sleep(0.001)
     with connect(server.config.socket, environment={}) as emulator:
         began = emulator.synchronize()
         device = emulator.devices[0]
