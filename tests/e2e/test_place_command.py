@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -180,6 +181,31 @@ def test_what_a_quota_still_allows_is_told(tmp_path: Path) -> None:
     found = json.loads(run(tmp_path, a_job(workers=4), "--json", cluster=cluster).stdout)
     assert found["reason"] == "ExceedsMaxQuota"
     assert found["alternatives"] == ["fits now with 2 workers"]
+
+
+@pytest.mark.parametrize("layers", [32, 2000])
+def test_a_cut_that_fits_is_told(tmp_path: Path, layers: int) -> None:
+    model = {
+        "layers": layers,
+        "hiddenSize": 4096,
+        "attentionHeads": 32,
+        "vocabularySize": 32000,
+        "sequenceLength": 2048,
+    }
+    found = json.loads(run(tmp_path, a_job(workers=4, model=model), "--json").stdout)
+    assert found["reason"] == "OutOfDeviceMemory"
+    (words,) = found["alternatives"]
+    if layers == 2000:
+        assert words.startswith("no cut over 8 devices of pool dcu-bw1000 fits: the smallest needs ")
+        return
+    cut = dict(re.findall(r"(tensor|pipeline|data|context|interleave|microBatchSize|zeroStage) (\d+)", words))
+    parallelism: dict[str, Any] = {name: int(value) for name, value in cut.items()}
+    parallelism["sequenceParallel"] = "sequenceParallel" in words
+    parallelism["recompute"] = next((mode for mode in ("Selective", "Full") if f"recompute {mode}" in words), "None")
+    again = run(tmp_path, a_job(workers=4, model=model, parallelism={**parallelism, "globalBatchSize": 8}), "--json")
+    answer = json.loads(again.stdout)
+    assert answer["placed"], (words, answer["message"])
+    assert f"{answer['prediction']['memory_gib']:.1f} GiB" in words
 
 
 def test_pods_of_others_count(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from supernode.api.validate import validate_job
 from supernode.cluster import pods, translate
 from supernode.cluster.storage import stores_of
 from supernode.commands.place_answer import EMPTY, human, placed
+from supernode.commands.place_cut import cut_that_fits
 from supernode.errors import InputError
 from supernode.local.cluster_file import ClusterFile, parse_cluster_file
 from supernode.names import LABEL_JOB
@@ -190,7 +191,10 @@ class Cluster:
             return placed(result, explain(result, snapshot, demand))
         found = alternatives(snapshot, demand, self._known(snapshot)) if result.code in _CURABLE else ()
         answer = {"reason": str(result.code), "message": explain(result, snapshot, demand)}
-        return {**answer, "alternatives": [explain_alternatives([item]) for item in found]}
+        words = [explain_alternatives([item]) for item in found]
+        if result.code is Reason.OUT_OF_DEVICE_MEMORY and (cut := cut_that_fits(result, snapshot, demand)):
+            words.append(cut)
+        return {**answer, "alternatives": words}
 
     def _demand(self, obj: Object, snapshot: Snapshot) -> GangDemand:
         job = job_from(obj)
