@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         from supernode.emulator import onnx_backend
         from supernode.emulator.onnx_backend import Profile
     except ImportError as exc:
-        raise InputError(f"models need the extra onnx: pip install 'supernode[onnx]' ({exc})") from exc
+        raise InputError(f"models need the package onnx: pip install onnx ({exc})") from exc
     path = Path(args.model)
     model = load(path)
     chip = _chip(args.chip)
@@ -177,8 +177,8 @@ def _random(info: Any, sizes: Mapping[str, str], rng: Any) -> Any:
         name = dim.dim_param or f"{info.name}.{axis}"
         text = str(dim.dim_value) if dim.HasField("dim_value") else sizes.get(name, "")
         if not text.isdecimal():
-            found = f"not {text!r}" if text else f"axis {axis} of input {info.name} is open"
-            raise InputError(f"{name} must be a whole number: {found}; give --dim {name}=SIZE", field="--dim")
+            found = f"must be a whole number, not {text!r}" if text else f"is open (axis {axis} of input {info.name})"
+            raise InputError(f"{name} {found}; give --dim {name}=SIZE", field="--dim")
         shape.append(int(text))
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
     if dtype == np.dtype(object):
@@ -276,13 +276,15 @@ _HEADER: Final = ("COUNT", "TIME", "SHARE", "FLOP", "BYTES", "WHERE")
 
 def render(facts: Mapping[str, Any], sheet: Sheet, nodes: int) -> None:
     """The same for people."""
+    from supernode.emulator.runtime.memory import human_bytes  # not for those that only ask for --help
+
     memory = facts["memory"]
     sheet.line(Mark(f"{facts['model']} on {facts['chip']}", Colour.BOLD))
     rate = facts["flops"] / facts["deviceSeconds"] / 1e12 if facts["deviceSeconds"] else 0.0
     sheet.line(
         f"device time {_time(facts['deviceSeconds'])}, {_count(facts['flops'])}FLOP ({rate:.3g} TFLOPS), memory "
-        f"{memory['peakBytes'] / (1 << 20):.4g} MiB at most (constants {memory['constantsBytes'] / (1 << 20):.4g}) "
-        f"of {memory['limitBytes'] / (1 << 20):.4g}"
+        f"{human_bytes(memory['peakBytes'])} at most (constants {human_bytes(memory['constantsBytes'])}) "
+        f"of {human_bytes(memory['limitBytes'])}"
     )
     sheet.blank()
     sheet.table(("OPERATOR", *_HEADER), [[row["operator"], *_cells(row)] for row in facts["operators"]])

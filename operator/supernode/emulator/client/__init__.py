@@ -17,9 +17,9 @@ read back, and errors of `supernode.errors`. Needs numpy and ml_dtypes only. Not
     c.numpy()                                        # waits; bf16 comes as ml_dtypes.bfloat16; c.item() for one value
 
 Arrays: `.shape .dtype (short name) .size .nbytes .device`, `.numpy()`, `.item()`, `.reshape(shape)` (a view: shares
-memory, -1 allowed), `.to(device)` (copy to another device of the pod), `.free()`; a garbage-collected array frees its
-device memory by itself. Device methods: `.array .full .zeros .empty .launch .stream() .synchronize() .memory()
-.empty_cache()`; `.properties` (the catalogue's figures); `.index` (among the visible), `.rank` (global: worker rank *
+memory, -1 allowed), `.part(start, shape)` (a view of a run of its elements), `.to(device)` (copy to another device
+of the pod), `.free()`; a garbage-collected array frees its device memory by itself. Device methods: `.array .full
+.zeros .empty .launch .stream() .synchronize() .memory() .empty_cache()`; `.properties` (the catalogue's figures); `.index` (among the visible), `.rank` (global: worker rank *
 devices per worker + local device), `.chip`. `emulator.rank`, `.workers`, `.world_size` (all devices of the job),
 `.devices`, `.close()` (also a context manager).
 
@@ -36,6 +36,8 @@ All take a list with one array per local device of the group, in rank order, and
     group.broadcast(arrays, root=0)                  # in place; root is a global rank
     group.reduce(arrays, root=0, op="sum")           # in place at the root
     out = group.all_gather(arrays)                   # each (group.size, *shape)
+    out = group.gather(arrays, root=0)               # as all_gather at the root; None elsewhere
+    out = group.scatter(array, shape, dtype, root=0)         # array (group.size, *shape) of the root, elsewhere None
     out = group.reduce_scatter(arrays, op="sum")     # input (group.size * n, ...) -> (n, ...)
     out = group.all_to_all(arrays)                   # blocks along axis 0, one per rank
     out = group.all_to_all_v(arrays, counts)         # counts[i][j] rows of axis 0 from member i to member j

@@ -74,8 +74,8 @@ class Call:
         elif isinstance(exc, MemoryError):
             kind, text = OutOfDeviceMemoryError, f"the sidecar's host memory is exhausted ({text})"
         words = describe(self.name, self.specs, self.attributes)
-        # A kernel's own refusal already begins with the call.
-        text = text.removeprefix(f"{words}: ")
+        # A kernel's own refusal already begins with the call, and a refusal of memory with the device.
+        text = text.removeprefix(f"{words}: ").removeprefix(f"{where}: ")
         error = kind(f"call {self.number}, {words} on {where}: {text}")
         error.__cause__ = exc
         error.call = self.number
