@@ -19,9 +19,9 @@ read back, and errors of `supernode.errors`. Needs numpy and ml_dtypes only. Not
 Arrays: `.shape .dtype (short name) .size .nbytes .device`, `.numpy()`, `.item()`, `.reshape(shape)` (a view: shares
 memory, -1 allowed), `.part(start, shape)` (a view of a run of its elements), `.to(device)` (copy to another device
 of the pod), `.free()`; a garbage-collected array frees its device memory by itself. Device methods: `.array .full
-.zeros .empty .launch .stream() .synchronize() .memory() .empty_cache()`; `.properties` (the catalogue's figures); `.index` (among the visible), `.rank` (global: worker rank *
-devices per worker + local device), `.chip`. `emulator.rank`, `.workers`, `.world_size` (all devices of the job),
-`.devices`, `.close()` (also a context manager).
+.zeros .empty .launch .stream() .synchronize() .memory() .empty_cache()`; `.properties` (the catalogue's figures);
+`.index` (among the visible), `.rank` (global: worker rank * devices per worker + local device), `.chip`.
+`emulator.rank`, `.workers`, `.world_size` (all devices of the job), `.devices`, `.close()` (also a context manager).
 
 Streams and events: `stream = device.stream(priority=0)` (-1 goes first, 1 last); `device.launch(..., stream=stream)`;
 `event = stream.record()` (`device.record()` on the default stream); `stream.wait(event)`; `event.seconds` waits and
