@@ -83,7 +83,7 @@ class Interconnect(Spec):
 
 
 class Quota(Spec):
-    """What one namespace may use of the pool, in accelerators."""
+    """What one namespace may use of the pool, in accelerators and in effective TFLOPS."""
 
     rules: ClassVar[tuple[Rule[Any], ...]] = (
         Rule[Any](
@@ -107,6 +107,12 @@ class Quota(Spec):
         ge=0,
         le=10_000_000,
         description="Accelerators that the namespace may use at most, borrowed ones included. Default: no limit.",
+    )
+    limit_tflops: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
+        default=None,
+        alias="limitTFLOPS",
+        description="Effective TFLOPS that the namespace may use at most: what its gangs' places promise by their "
+        "predicted step times. Default: no limit.",
     )
 
 

@@ -30,6 +30,7 @@ from supernode.handlers.migration import Migrations, Wish
 from supernode.handlers.nomination import Nomination
 from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Preemptions
+from supernode.handlers.quotas import ComputeQuotas, in_turn, quota_words
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sized, sizes_of
 from supernode.handlers.sweep import name_taken, sweep
@@ -77,6 +78,9 @@ class Cycle:
         self._migrations = Migrations(context, readings)
         self._growth = Growth(context, readings, jobs.wake_at)
         self._wishes: dict[str, Wish] = {}
+        self._quotas = ComputeQuotas(context, readings)
+        # (pool, namespace) -> TFLOPS in use, with the places of this cycle.
+        self._tflops: dict[tuple[str, str], float] = {}
         self._on_end = on_end
         self._count = 0
         # (generation of the state, gangs, who gives way) that the last answers were given for.
@@ -94,7 +98,7 @@ class Cycle:
                 self._answered = None
                 self._jobs.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
-                for part in (self._again, self._preemptions, self._migrations, self._growth):
+                for part in (self._again, self._preemptions, self._migrations, self._quotas, self._growth):
                     part.prune(live)
             await self.once()
 
@@ -192,7 +196,8 @@ class Cycle:
             answers = self._decide(snapshot, candidates, nominations)
             # Concurrently from here on: each answer is about another job.
             written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))
-            self._answered = question if all(written) else None
+            settled = all(written) and not self._quotas.take_refused()
+            self._answered = question if settled else None
             if self._answered is None:
                 self._context.wake.set()
 
@@ -203,7 +208,8 @@ class Cycle:
         answers: list[tuple[Candidate, Placed | Wait]] = []
         by_key = {candidate.demand.key: candidate for candidate in candidates}
         masks = Masks(self._context, snapshot)
-        demands = []
+        self._tflops = self._quotas.held(snapshot)
+        demands, over = [], list[tuple[Candidate, Wait]]()
         for candidate in candidates:
             blocking = name_taken(self._context, candidate)
             if blocking:
@@ -213,7 +219,11 @@ class Cycle:
             try:
                 obj = self._context.stores.jobs.get(candidate.key) or {}
                 shut = self._preemptions.kept_for_others(candidate, nominations)
-                demands.append(masks.on(candidate.demand, obj, shut))
+                asked = self._quotas.narrowed(candidate, candidate.demand, self._tflops)
+                if isinstance(asked, Wait):
+                    over.append((candidate, asked))
+                    continue
+                demands.append(masks.on(asked, obj, shut))
             except Exception as exc:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
@@ -228,6 +238,10 @@ class Cycle:
                 continue
             sentence = explain(result, decision.snapshot, decision.demand)
             status = placement_json(result, candidate.attempt, self._context.now())
+            refusal = self._quotas.refusal(candidate, decision.demand, status, self._tflops)
+            if refusal is not None:
+                over.append((candidate, refusal))
+                continue
             try:
                 self._context.observer.hold(candidate.key, candidate.uid, result, decision.demand.request, status)
             except InputError as exc:
@@ -235,7 +249,7 @@ class Cycle:
                 self._context.wake.set()
                 continue
             answers.append((candidate, Placed(status, sentence)))
-        return answers + self._waits(unplaced, nominations)
+        return [*answers, *in_turn(over), *self._waits(unplaced, nominations)]
 
     def _waits(
         self, unplaced: list[tuple[Candidate, Decision, Unplaceable]], nominations: dict[str, Nomination]
@@ -253,11 +267,12 @@ class Cycle:
         except Exception:
             logger.exception("who could give way can't be planned")
             ways = {}
-        advised = 0
+        advised, queue = 0, [decision.demand for _, decision, _ in unplaced]
         for candidate, decision, result in unplaced:
             wait = ways.get(candidate.demand.key)
             if wait is None:
                 sentence = explain(result, decision.snapshot, decision.demand)
+                sentence += quota_words(left, decision.demand, str(result.code), queue)
                 if advised < ADVISED:
                     advised += 1
                     sentence += self._advice(left, decision.demand)
@@ -309,6 +324,8 @@ class Cycle:
         if found is None:
             return None
         status = placement_json(found, candidate.attempt, self._context.now())
+        if self._quotas.refusal(candidate, demand, status, self._tflops) is not None:
+            return None
         self._context.observer.hold(candidate.key, candidate.uid, found, demand.request, status)
         sentence = explain(found, snapshot, sized(demand, len(found.node_of)))
         return Placed(status, f"{sentence}; {demand.workers} workers found no place")
@@ -328,7 +345,8 @@ class Cycle:
         for obj in self._growth.in_vain(snapshot, demand_at):
             await self._jobs.disrupt(obj, None)
         for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates, demand_at):
-            await self._jobs.disrupt(obj, plan)
+            if not self._quotas.grows_past(obj, plan.workers, self._quotas.held(snapshot)):
+                await self._jobs.disrupt(obj, plan)
 
     def _ends(self, snapshot: Snapshot) -> dict[str, float]:
         """Seconds from now at which the gangs that hold devices end at the latest, as far as they have a deadline."""
