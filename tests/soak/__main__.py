@@ -25,13 +25,17 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="only this one, with its trace")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
+    parser.add_argument("--stop", action="store_true", help="one process, and no further than the first that fails")
     parser.add_argument("--bug", choices=sorted(BUGS), help="plant this fault: the check must find it")
     args = parser.parse_args()
     seeds = [args.seed] if args.seed is not None else range(args.first, args.first + args.count)
     began, failed = time.monotonic(), []
-    if len(seeds) == 1 or args.jobs == 1:
-        outcomes = (one(seed, args.bug) for seed in seeds)
-        failed = [each.seed for each in outcomes if tell(each, whole=args.seed is not None)]
+    if len(seeds) == 1 or args.jobs == 1 or args.stop:
+        for seed in seeds:
+            if tell(one(seed, args.bug), whole=args.seed is not None):
+                failed.append(seed)
+                if args.stop:
+                    break
     else:
         with ProcessPoolExecutor(args.jobs) as pool:
             outcomes = pool.map(one, seeds, [args.bug] * len(seeds), chunksize=2)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 from supernode.cluster import status
 from supernode.cluster.cache import key_of
 from supernode.cluster.kinds import Json
-from supernode.handlers import facts, gang
+from supernode.handlers import facts
 
 
 def two_leaders() -> Any:
@@ -49,22 +50,16 @@ def finalizer_too_early() -> Any:
 
 
 def half_a_gang() -> Any:
-    """The last worker of a gang is forgotten."""
-    honest = gang.create
+    """A worker that has failed counts as one that runs: the others go on without it."""
+    honest = facts.pod_facts
 
-    async def some(context: Any, plan: Any, ranks: Sequence[int]) -> Any:
-        return await honest(context, plan, ranks[:-1] if len(plan.workers) > 1 else ranks)
+    def well(*args: Any, **kwargs: Any) -> Any:
+        return [
+            replace(pod, phase="Running", broken=False, winding_down=False) if pod.phase == "Failed" else pod
+            for pod in honest(*args, **kwargs)
+        ]
 
-    return mock.patch("supernode.handlers.gang.create", some)
-
-
-def secrets_stay() -> Any:
-    """What the pods shared is never deleted."""
-
-    async def nothing(context: Any, namespace: str, uid: str) -> None:
-        return None
-
-    return mock.patch("supernode.handlers.gang.delete_shared", nothing)
+    return mock.patch("supernode.handlers.jobs.pod_facts", well)
 
 
 def no_quota() -> Any:
@@ -107,7 +102,6 @@ BUGS: dict[str, Callable[[], Any]] = {
         finalizer_stays,
         finalizer_too_early,
         half_a_gang,
-        secrets_stay,
         no_quota,
         stale_events,
         blind_writes,
