@@ -140,9 +140,13 @@ class Bench:
         offer = {"cpu": "128", "memory": "1Ti", "pods": "110", "ephemeral-storage": "1Ti", RESOURCE: str(DEVICES)}
         ready = [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]
         status = {"capacity": offer, "allocatable": offer, "conditions": ready}
-        node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
-        await self.client.create(NODES, {**node, "status": status})
-        await self.client.patch(NODES, name, {"status": status}, subresource="status")
+        node: Json = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "status": status,
+        }
+        await self.client.create(NODES, node)  # with its status, as a kubelet makes itself known
 
     async def namespace(self, name: str) -> None:
         await self.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
