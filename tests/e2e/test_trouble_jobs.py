@@ -6,6 +6,7 @@ After each trouble the same holds: nothing of the job is left, all devices are f
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -100,7 +101,8 @@ async def test_what_keeps_a_worker_from_starting_is_said(lab: Trouble) -> None:
 
     await lab.until("both are warned of", said)
     message = (await lab.status("image"))["message"]
-    assert "worker 0 on node dcu-" in message
+    # Whichever worker's kubelet has said it first.
+    assert re.search(r"worker [01] on node dcu-\d: ErrImagePull", message)
     await lab.settled("image", "secret")
 
 

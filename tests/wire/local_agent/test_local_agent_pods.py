@@ -79,7 +79,8 @@ async def test_init_containers_sidecars_and_containers_come_and_go_in_order(name
     second_side = f"trap '{write('-side2')}; exit 0' TERM; {write('+side2')}; {wait}"
     await namespace.run(
         "p",
-        shell("main", f"sleep 0.3; {write('main')}", **mount),
+        # Long enough for the teller to tell it, also on a busy machine: sidecars end as soon as this does.
+        shell("main", f"sleep 0.3; {write('main')}; sleep 3", **mount),
         initContainers=[
             shell("one", write("one"), **mount),
             shell("side1", first_side, startupProbe=ready, **always),
