@@ -74,7 +74,8 @@ async def test_a_gang_that_loses_a_node_for_good_shrinks_instead_of_dying(either
     await lab.node_ready(lost, "Unknown")
     after = await runs_with(lab, "train", 3)
     assert lost not in {worker["node"] for worker in after["placement"]["workers"]}
-    assert (after["attempt"], after["restarts"]) == (1, 1)
+    # Counted from before: where a node offers its devices late, the gang has grown to its size first.
+    assert (after["attempt"], after["restarts"]) == (before["attempt"] + 1, 1)
     await lab.node_ready(lost, "True")
     assert (await runs_with(lab, "train", 4))["restarts"] == 1
 
