@@ -190,6 +190,8 @@ def test_a_mismatch_names_the_lines_of_both_programs(pods: list[Emulator]) -> No
 
 
 def test_a_group_that_failed_is_made_again(pods: list[Emulator]) -> None:
+    failed = threading.Event()
+
     def program(emulator: Emulator) -> float:
         device = emulator.devices[0]
         group = emulator.group()
@@ -197,6 +199,9 @@ def test_a_group_that_failed_is_made_again(pods: list[Emulator]) -> None:
             group.barrier()
             with pytest.raises(CollectiveTimeoutError):
                 emulator.synchronize()
+            failed.set()
+        # Else the other's new call would have as little time left as the one that fails.
+        assert failed.wait(30)
         group = group.again()
         assert emulator.group() is group
         array = device.full(2, 3.0)
