@@ -250,6 +250,10 @@ class Mesh:
 
     def _adopt(self, said: dict[str, Any], connection: Connection) -> None:
         pod: int = said["rank"]
+        if self._closed:
+            # It came while we were closing: nobody would ever close it.
+            connection.sock.close()
+            return
         if said["purpose"] == "control":
             self._control.add(pod, connection)
             return
@@ -261,7 +265,10 @@ class Mesh:
             link = Link(pod, connection.sock, connection.outward, connection.inward)
         with self._changed:
             old = self._arrived.pop((said["channel"], pod), None)
-            self._arrived[said["channel"], pod] = link
+            if self._closed:
+                old = link
+            else:
+                self._arrived[said["channel"], pod] = link
             self._changed.notify_all()
         if old is not None:
             old.close()
