@@ -250,7 +250,7 @@ class Mesh:
 
     def _adopt(self, said: dict[str, Any], connection: Connection) -> None:
         pod: int = said["rank"]
-        if self._closed:
+        if self._closing.is_set():
             # It came while we were closing: nobody would ever close it.
             connection.sock.close()
             return

@@ -121,6 +121,9 @@ class Reception:
             with self._lock:
                 self._unproven[sock] = None
                 oldest = next(iter(self._unproven)) if len(self._unproven) > MAX_UNPROVEN else None
+            if not self._open:
+                sock.close()  # came while we were closing: `close` has not seen it
+                continue
             if oldest is not None:
                 _drop(oldest)
             threading.Thread(target=self._answer, args=(sock,), name="fabric-handshake", daemon=True).start()
