@@ -121,7 +121,7 @@ class Reception:
             with self._lock:
                 self._unproven[sock] = None
                 oldest = next(iter(self._unproven)) if len(self._unproven) > MAX_UNPROVEN else None
-            if not self._open:
+            if self._sock.fileno() < 0:
                 sock.close()  # came while we were closing: `close` has not seen it
                 continue
             if oldest is not None:
