@@ -86,6 +86,9 @@ class _FabricDoor:
             self.fabric.start()
         except FabricError as exc:
             self._error = exc
+        except (EmulatorError, OSError) as exc:
+            # Another pod of another version, or no descriptor left: the collectives say so, each of them.
+            self._error = FabricError(f"the fabric could not start: {exc}")
         finally:
             self._settled.set()
 

@@ -80,6 +80,9 @@ class Register:
             return {"refused": f"not a place: {short({'place': place})}"}
         rank: int = said["rank"]
         with self._changed:
+            if self._closed:
+                # Kept now, nobody would ever close it.
+                return {"refused": "worker 0 is closing its fabric", "again": True}
             if self._table is not None:
                 return {"refused": f"worker {rank} has joined already, and the job has started", "again": True}
             old = self._present.pop(rank, None)
@@ -98,11 +101,12 @@ class Register:
         wanted = set(range(1, self._config.workers))
         with self._changed:
             while True:
+                if self._closed:
+                    # Before anything else: `close` has closed the connections of those who are present.
+                    raise FabricError("the fabric was closed before all workers had come")
                 for rank in [rank for rank, (_, connection) in self._present.items() if _gone(connection)]:
                     self._present.pop(rank)[1].close()
                 missing = sorted(wanted - set(self._present))
-                if self._closed:
-                    raise FabricError("the fabric was closed before all workers had come")
                 if not missing:
                     break
                 left = deadline - time.monotonic()
