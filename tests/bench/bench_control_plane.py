@@ -17,10 +17,11 @@ from pathlib import Path
 
 from tests.bench.case import Case
 from tests.bench.control_plane import Bench, Sizes, check, cluster, many
+from tests.bench.control_plane_rest import AUDIT, idle
 from tests.bench.kube_scheduler import scheduled
 from tests.builders.kube import ASSETS
 
-from supernode.cluster.kinds import JOBS, PODS, Json
+from supernode.cluster.kinds import JOBS
 
 GANGS = 9
 
@@ -44,7 +45,7 @@ def cases() -> Iterable[Case]:
 
 
 async def _all(directory: Path, sizes: Sizes, only: set[str]) -> AsyncIterator[Case]:
-    async with cluster(directory, sizes) as bench:
+    async with cluster(directory, sizes, AUDIT) as bench:
         for row in (racks, large, small, idle):
             if not only or row.__name__ in only:
                 async for case in row(bench):
@@ -82,43 +83,6 @@ async def small(bench: Bench) -> AsyncIterator[Case]:
         yield case
     worst = max(waits.values()) / statistics.median(waits.values())
     yield Case(f"longest wait for a place, as many times the median: {name}", round(worst, 2), "x", 3, "lower")
-
-
-async def idle(bench: Bench) -> AsyncIterator[Case]:
-    """Twice as many pods as nodes run, and nothing changes; then the operator is killed and comes again."""
-    sizes, namespace = bench.sizes, "idle"
-    count = sizes.nodes * 2
-    await bench.namespace(namespace)
-    await bench.operator()
-    jobs = count // sizes.per_rack - 1
-    await many([bench.add_job(namespace, f"job-{i}", sizes.per_rack, devices=4) for i in range(jobs)])
-    await bench.until_pods(namespace, jobs * sizes.per_rack)
-    pods = await bench.all_pods(namespace)
-    await many([_run(bench, pod) for pod in pods])
-    await _until_running(bench, namespace, jobs)
-    process = bench.process
-    if process is None:
-        raise RuntimeError("no operator")
-    await asyncio.sleep(5)
-    began, before = time.monotonic(), process.cpu_seconds()
-    await asyncio.sleep(sizes.idle_seconds)
-    share = (process.cpu_seconds() - before) / (time.monotonic() - began)
-    name = f"{len(pods):,} pods running, nothing changing"
-    yield Case(f"share of a core: {name}", round(100 * share, 2), "%", 10, "lower")
-    yield Case(f"resident memory: {name}", round(process.memory()), "MiB", 500, "lower")
-
-    earlier = await _picture(bench, namespace)
-    bench.stop()
-    await bench.add_job(namespace, "first", 1, devices=4)
-    process = await bench.operator()
-    await bench.until_pods(namespace, len(pods) + 1)
-    took = time.monotonic() - process.began
-    name = f"restart with {len(pods):,} pods running"
-    yield Case(f"from the process's start to the first decision's pod: {name}", round(took, 2), "s", 10, "lower")
-    later = await _picture(bench, namespace)
-    touched = sum(later.get(key) != version for key, version in earlier.items())
-    yield Case(f"objects touched that were right: {name}", touched, "objects", 0, "lower")
-    await bench.clear(namespace)
 
 
 async def _beside_bare(
@@ -165,33 +129,3 @@ async def _watch_places(bench: Bench, namespace: str, began: float, waits: dict[
                 waits.setdefault(obj["metadata"]["name"], time.monotonic() - began)
                 if len(waits) == count:
                     return
-
-
-async def _run(bench: Bench, pod: Json) -> None:
-    metadata, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
-    state = {
-        "name": container,
-        "ready": True,
-        "restartCount": 0,
-        "image": "x",
-        "imageID": "x",
-        "state": {"running": {}},
-    }
-    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [state]}
-    await bench.client.patch(PODS, metadata["name"], {"status": status}, metadata["namespace"], subresource="status")
-
-
-async def _until_running(bench: Bench, namespace: str, count: int) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        items = (await bench.client.list_page(JOBS, namespace))["items"]
-        if sum((obj.get("status") or {}).get("state") == "Running" for obj in items) == count:
-            return
-        await asyncio.sleep(0.5)
-    raise RuntimeError("not all jobs run")
-
-
-async def _picture(bench: Bench, namespace: str) -> dict[str, str]:
-    """Versions of all jobs and pods: whoever was written has another one."""
-    items = await bench.all_pods(namespace) + (await bench.client.list_page(JOBS, namespace))["items"]
-    return {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in items}

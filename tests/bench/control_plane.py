@@ -28,6 +28,8 @@ from supernode.errors import NotFoundError
 from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
 TOKEN = "bench"
+# The operator's own, as a token and as a user.
+OPERATOR = "operator"
 RESOURCE = "hygon.com/hcu"
 DEVICES = 8
 IN_FLIGHT = 64
@@ -119,6 +121,7 @@ class Bench:
         self.client = client
         self.kubeconfig = kubeconfig
         self.directory = directory
+        self.audit = directory / "audit.log"
         self.sizes = sizes
         self._started = 0
         self.process: Process | None = None
@@ -155,7 +158,7 @@ class Bench:
         """A new operator that has read everything; the lease of one that was killed need not run out."""
         with contextlib.suppress(NotFoundError):
             await self.client.delete(LEASES, LEASE_NAME, LEASE_NAMESPACE)
-        self.process = Process(self.kubeconfig, self.directory / f"operator-{self._started}.log")
+        self.process = Process(self.directory / OPERATOR, self.directory / f"operator-{self._started}.log")
         self._started += 1
         await self.process.synchronised()
         return self.process
@@ -259,10 +262,17 @@ def check(pods: list[Json], count: int, per_rack: int | None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, sizes: Sizes) -> AsyncIterator[Bench]:
-    """A real API server with the nodes, the pool and the group."""
-    with api_server(directory, {TOKEN: 'bench,bench,"system:masters"'}, FLAGS) as url:
-        kubeconfig = write_kubeconfig(directory / "kubeconfig", url, TOKEN, directory / "certs" / "apiserver.crt")
+async def cluster(directory: Path, sizes: Sizes, audit: Json) -> AsyncIterator[Bench]:
+    """A real API server with the nodes, the pool and the group; `audit`: policy of what it notes."""
+    policy, log = directory / "audit-policy.json", directory / "audit.log"
+    policy.write_text(json.dumps(audit))
+    log.touch()
+    flags = [*FLAGS, f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-mode=blocking"]
+    everybody = {name: f'{name},{name},"system:masters"' for name in (TOKEN, OPERATOR)}
+    with api_server(directory, everybody, flags) as url:
+        authority = directory / "certs" / "apiserver.crt"
+        kubeconfig = write_kubeconfig(directory / "kubeconfig", url, TOKEN, authority)
+        write_kubeconfig(directory / OPERATOR, url, OPERATOR, authority)
         client = await Client.connect(str(kubeconfig))
         bench = Bench(client, kubeconfig, directory, sizes)
         try:
