@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, cast
 
+from supernode.plaintext import plain
+
 # Bound on text that comes from elsewhere (a pod's last words, say); the schema allows 32768 as Kubernetes does.
 MESSAGE_LIMIT: Final = 1024
 
@@ -93,7 +95,7 @@ def set_condition(conditions: Iterable[Mapping[str, Any]], wanted: Condition, *,
     `lastTransitionTime` is kept while `status` stays the same, else it is `now`. Nothing else changes and the input
     is left alone, so setting the same condition twice gives an equal list.
     """
-    message = wanted.message if len(wanted.message) <= MESSAGE_LIMIT else f"{wanted.message[: MESSAGE_LIMIT - 1]}…"
+    message = plain(wanted.message, MESSAGE_LIMIT)
     result: list[dict[str, Any]] = []
     placed = False
     for old in conditions:

@@ -18,6 +18,7 @@ from typing import Final
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import EVENTS, Json, Kind
 from supernode.errors import ClusterError, NotFoundError
+from supernode.plaintext import plain
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Events:
             metadata.get("resourceVersion", ""),
             normal,
             reason,
-            message[:LONGEST],
+            plain(message, LONGEST),
         )
         try:
             self._queue.put_nowait(entry)

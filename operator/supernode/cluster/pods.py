@@ -18,10 +18,12 @@ from supernode.names import (
     LABEL_JOB_UID,
     LABEL_RANK,
 )
+from supernode.plaintext import last_line, plain
 from supernode.quantity import parse_resource
 
 # Bound on words of a container that end up in a status.
 _LONGEST_WORDS: Final = 300
+_LONGEST_REASON: Final = 100
 
 
 def trim(pod: Json) -> Json:
@@ -145,9 +147,10 @@ def ending(pod: Json) -> tuple[int | None, str, str]:
     for container in status.get("containerStatuses") or []:
         ended = (container.get("state") or {}).get("terminated")
         if ended and ended.get("exitCode"):
-            words = str(ended.get("message") or "").strip().splitlines()[-1:]
-            return int(ended["exitCode"]), str(ended.get("reason") or ""), "".join(words)[-_LONGEST_WORDS:].strip()
-    return None, str(status.get("reason") or ""), str(status.get("message") or "")[:_LONGEST_WORDS]
+            words = last_line(str(ended.get("message") or ""), _LONGEST_WORDS)
+            return int(ended["exitCode"]), plain(str(ended.get("reason") or ""), _LONGEST_REASON), words
+    reason, words = str(status.get("reason") or ""), str(status.get("message") or "")
+    return None, plain(reason, _LONGEST_REASON), plain(words, _LONGEST_WORDS)
 
 
 def has_failed(pod: Json) -> bool:
@@ -189,8 +192,9 @@ def trouble(pod: Json) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason") or ""
         if reason not in ("", "ContainerCreating", "PodInitializing"):
-            words = str(waiting.get("message") or "")[:_LONGEST_WORDS]
-            return f"{reason}: {words}" if words else str(reason)
+            words = plain(str(waiting.get("message") or ""), _LONGEST_WORDS)
+            reason = plain(str(reason), _LONGEST_REASON)
+            return f"{reason}: {words}" if words else reason
     return ""
 
 
@@ -224,7 +228,7 @@ def sick_device(pod: Json) -> str:
             for device in resource.get("resources") or []:
                 if device.get("health") == "Unhealthy":
                     name = f"{resource.get('name')} {device.get('resourceID')}"
-                    return f"device {name[:_LONGEST_WORDS]} is unhealthy"
+                    return f"device {plain(name, _LONGEST_WORDS)} is unhealthy"
     return ""
 
 

@@ -15,7 +15,10 @@ from supernode.errors import (
     NotFoundError,
     UnavailableError,
 )
+from supernode.plaintext import plain
 
+# Bound on what an answer says in an error of ours; an admission webhook may say anything.
+LONGEST: Final = 2000
 _ERRORS: Final[dict[int, type[ClusterError]]] = {
     400: BadRequestError,
     401: ForbiddenError,
@@ -48,4 +51,5 @@ def error_from(method: str, path: str, status: int, body: bytes, retry_after: st
         with contextlib.suppress(ValueError):
             seconds = float(retry_after)
     kind = _ERRORS.get(status, UnavailableError if status == 429 or status >= 500 else ClusterError)
-    return kind(f"{method} {path}: {status} {said or reason}", status=status, reason=reason, retry_after=seconds)
+    words = plain(said or reason, LONGEST)
+    return kind(f"{method} {path}: {status} {words}", status=status, reason=reason, retry_after=seconds)

@@ -18,6 +18,7 @@ from supernode.handlers.goodput import accounted
 from supernode.handlers.life import Decision, Disruption, PodFacts, State
 from supernode.handlers.stragglers import NOTHING, Pace, sentence_of, stragglers_json
 from supernode.names import LABEL_JOB
+from supernode.plaintext import plain
 from supernode.scheduling.placement import Placement
 
 
@@ -101,7 +102,7 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
         status["stragglers"] = None
     elif known.pace is not None:
         status["stragglers"] = stragglers_json(known.pace, status, timestamp(now)) or None
-    status["message"] = _message(status, decision, known)[:MESSAGE_LIMIT]
+    status["message"] = plain(_message(status, decision, known), MESSAGE_LIMIT)
     status["conditions"] = _conditions(obj, status, state, decision, known, now)
     status = {name: value for name, value in status.items() if value is not None}
     before: Json = obj.get("status") or {}
@@ -137,8 +138,8 @@ def disruption_json(plan: Disruption | None) -> Json | None:
         return None
     given: Json = {
         "kind": str(plan.kind),
-        "by": plan.by[:512],
-        "message": plan.message[:MESSAGE_LIMIT],
+        "by": plain(plan.by, 512),
+        "message": plain(plan.message, MESSAGE_LIMIT),
         "requestedAt": timestamp(plan.requested),
         "deadline": timestamp(plan.deadline) if plan.deadline else None,
         "workers": plan.workers,

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -42,17 +43,17 @@ IN_FLIGHT: Final = 16
 RANKS_AT_A_TIME: Final = 8
 RANKS_OF_ALL: Final = 128
 _LARGEST: Final = 2**53
+# Largest figure that a number of no fixed unit may be (a loss, say).
+_MOST: Final = 1e30
+_DIGEST: Final = re.compile(r"[0-9A-Za-z:+/=_.-]{1,128}", re.ASCII)
 # A sidecar that is asked: job, uid, attempt, rank, address.
 Target = tuple[Key, str, int, int, str]
 
 
 def read_report(text: str | bytes) -> Json | None:
     """`status.progress` from a sidecar's JSON; None when it is none. Unknown and odd fields are left out."""
-    try:
-        given = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(given, dict):
+    given = _object_in(text)
+    if given is None:
         return None
     result: Json = {}
     for name in ("step", "tokens", "steps", "checkpointStep"):
@@ -61,11 +62,12 @@ def read_report(text: str | bytes) -> Json | None:
             result[name] = value
     for name in ("firstLoss", "loss", "stepSeconds"):
         value = given.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        # Compared, not asked isfinite: an integer may have more digits than a float can take.
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
             # Six digits are what the figure is worth, and what fits a column.
             result[name] = float(f"{value:.6g}")
     digest = given.get("digest")
-    if isinstance(digest, str) and len(digest) <= 128:
+    if isinstance(digest, str) and _DIGEST.fullmatch(digest):
         result["digest"] = digest
     for name in ("updatedAt", "checkpointAt"):
         stamp = given.get(name)
@@ -76,11 +78,7 @@ def read_report(text: str | bytes) -> Json | None:
 
 def own_seconds(text: str | bytes) -> float | None:
     """What a rank's own work takes of a step, from its sidecar's JSON; None where it does not say."""
-    try:
-        given = json.loads(text)
-    except ValueError:
-        return None
-    value = given.get("ownSeconds") if isinstance(given, dict) else None
+    value = (_object_in(text) or {}).get("ownSeconds")
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LARGEST:
         return None
     return float(value)
@@ -269,6 +267,15 @@ def in_turn(targets: Sequence[Target], turn: int, most: int) -> list[Target]:
         return list(targets)
     start = turn * most % len(targets)
     return [targets[(start + index) % len(targets)] for index in range(most)]
+
+
+def _object_in(text: str | bytes) -> Json | None:
+    """The JSON object that a text is; None if it is none, brackets nested deeper than anybody reads included."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
 
 
 def _is_time(text: str) -> bool:

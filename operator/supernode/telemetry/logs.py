@@ -16,6 +16,10 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, TextIO
 
+from supernode.plaintext import escaped, plain
+
+# Characters of a message, and of a traceback (its end), that a line shows: errors may quote what others wrote.
+LONGEST: Final = 8192
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _ids: ContextVar[Mapping[str, str]] = ContextVar("supernode_log_ids", default=_NOTHING)
 
@@ -39,11 +43,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": plain(record.getMessage(), LONGEST),
             **_ids.get(),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = escaped(self.formatException(record.exc_info)[-LONGEST:], keep="\n")[-LONGEST:]
         return json.dumps(line, ensure_ascii=False)
 
 
@@ -54,9 +58,9 @@ class TextFormatter(logging.Formatter):
         """The line, without its end."""
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         ids = "".join(f" {name}={value}" for name, value in _ids.get().items())
-        line = f"{stamp} {record.levelname.lower():7} {record.getMessage()}{ids}"
+        line = f"{stamp} {record.levelname.lower():7} {plain(record.getMessage(), LONGEST)}{ids}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + escaped(self.formatException(record.exc_info)[-LONGEST:], keep="\n")[-LONGEST:]
         return line
 
 
