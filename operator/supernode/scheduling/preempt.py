@@ -10,6 +10,8 @@ checkpoints, then the names.
 Who may be asked: a gang of lower priority; and, as reclaim, a gang of a namespace that holds more than it is
 guaranteed, by a gang that stays within what its own namespace is guaranteed, whatever the priorities. No more gangs of
 a namespace are reclaimed than it takes to end its borrowing: before each of them it still holds more than guaranteed.
+A gang that would borrow itself can't have what another namespace is guaranteed, whatever the priorities: it would be
+taken back at once, and the two would stop each other for ever.
 """
 
 from __future__ import annotations
@@ -126,7 +128,9 @@ class _Plan:
         self._snapshot, self._demand = snapshot, demand
         self._counted: dict[tuple[str, str], int] = {}
         self.able = {v.key: v for v in victims if v.key in snapshot.holders and self._may_go(v)}
-        self._reclaims = any(victim.priority >= demand.priority for victim in self.able.values())
+        self._reclaims = any(
+            self._bounded(victim, pool) for victim in self.able.values() for pool in self._shared(victim)
+        )
         self._surplus = {key: count for key in self.able if (count := self._most_surplus(key))}
 
     def stop(self, trial: Trial) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]] | None:
@@ -185,30 +189,40 @@ class _Plan:
 
     def _may_go(self, victim: Victim) -> bool:
         """Whether this gang may be asked at all, as far as it alone goes."""
-        holding = self._snapshot.holders[victim.key]
-        shared = [name for name in holding.pools if name in self._demand.pools]
-        if not shared or victim.key == self._demand.key:
+        namespace, lower = _namespace(victim.key), victim.priority < self._demand.priority
+        if victim.key == self._demand.key:
             return False
-        namespace = _namespace(victim.key)
-        return victim.priority < self._demand.priority or any(
-            self._within(name) and self._borrowed(name, namespace) > 0 for name in shared
+        return any(
+            (lower or self._within(pool)) and (not self._bounded(victim, pool) or self._borrowed(pool, namespace) > 0)
+            for pool in self._shared(victim)
         )
+
+    def _shared(self, victim: Victim) -> list[str]:
+        """Pools that it holds something in and that the waiting gang may use."""
+        return [name for name in self._snapshot.holders[victim.key].pools if name in self._demand.pools]
+
+    def _bounded(self, victim: Victim, pool: str) -> bool:
+        """Whether it goes only as long as its namespace holds more there than it is guaranteed."""
+        if victim.priority >= self._demand.priority:
+            return True
+        namespace = _namespace(victim.key)
+        return namespace != self._demand.namespace and self._guaranteed(pool, namespace) > 0 and not self._within(pool)
 
     def _within(self, pool: str) -> bool:
         """Whether the waiting gang stays within what its namespace is guaranteed."""
+        held, mine = self._held(pool, self._demand.namespace), self._guaranteed(pool, self._demand.namespace)
+        return held + self._demand.fewest * self._demand.devices <= mine
+
+    def _guaranteed(self, pool: str, namespace: str) -> int:
         info = self._snapshot.pool(pool)
-        mine = None if info is None else info.quota_of(self._demand.namespace)
-        guaranteed = 0 if mine is None else mine.guaranteed
-        held = self._held(pool, self._demand.namespace)
-        return held + self._demand.fewest * self._demand.devices <= guaranteed
+        quota = None if info is None else info.quota_of(namespace)
+        return 0 if quota is None else quota.guaranteed
 
     def _borrowed(self, pool: str, namespace: str) -> int:
         """Devices that another namespace holds beyond its guarantee."""
-        info = self._snapshot.pool(pool)
-        if info is None or namespace == self._demand.namespace:
+        if namespace == self._demand.namespace:
             return 0
-        quota = info.quota_of(namespace)
-        return self._held(pool, namespace) - (0 if quota is None else quota.guaranteed)
+        return self._held(pool, namespace) - self._guaranteed(pool, namespace)
 
     def _held(self, pool: str, namespace: str) -> int:
         """Devices that a namespace holds; counted once, as every gang that could be asked leads to the question."""
@@ -223,16 +237,16 @@ class _Plan:
         gone: dict[tuple[str, str], list[tuple[int, bool]]] = {}
         for key in keys:
             holding = self._snapshot.holders[key]
-            reclaimed = self.able[key].priority >= self._demand.priority
             part = shares.get(key) if shares else None
             for pool in holding.pools:
                 count = holding.devices_in(pool) if part is None else part.pools.get(pool, 0)
                 if count and pool in self._demand.pools:
-                    gone.setdefault((pool, _namespace(key)), []).append((count, reclaimed))
+                    bounded = self._bounded(self.able[key], pool)
+                    gone.setdefault((pool, _namespace(key)), []).append((count, bounded))
         for (pool, namespace), counts in gone.items():
-            reclaimed_counts = [count for count, reclaimed in counts if reclaimed]
-            before_last = sum(count for count, _ in counts) - max(reclaimed_counts, default=0)
-            if reclaimed_counts and before_last >= self._borrowed(pool, namespace):
+            bounded_counts = [count for count, bounded in counts if bounded]
+            before_last = sum(count for count, _ in counts) - max(bounded_counts, default=0)
+            if bounded_counts and before_last >= self._borrowed(pool, namespace):
                 return False
         return True
 

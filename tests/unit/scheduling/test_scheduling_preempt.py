@@ -20,8 +20,9 @@ from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place, place_in
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.preempt import Preemption, Victim, plan_preemption, waits_for
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.rescore import step_on
-from supernode.scheduling.snapshot import Quota, Snapshot
+from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
 from supernode.steptime.model import Parallelism
@@ -91,7 +92,9 @@ def may(snapshot: Snapshot, demand: GangDemand, gone: dict[str, int], victims: d
             return False
     for namespace in {key[0] for key in gone}:
         mine = {key: count for key, count in gone.items() if key[0] == namespace}
-        above = {key: count for key, count in mine.items() if victims[key].priority >= demand.priority}
+        # Who would borrow can't have what another namespace is guaranteed, either.
+        safe = namespace != demand.namespace and not entitled and guaranteed(namespace) > 0
+        above = {key: count for key, count in mine.items() if safe or victims[key].priority >= demand.priority}
         borrowed = snapshot.held("dcu", namespace) - guaranteed(namespace)
         if above and sum(mine.values()) - max(above.values()) >= borrowed:
             return False
@@ -220,6 +223,27 @@ def test_no_more_is_reclaimed_than_was_borrowed() -> None:
     plan = plan_preemption(state.snapshot(), a_gang("d/new", 2), victims)
     assert plan is not None
     assert plan.gangs == ("b/0", "b/1")
+
+
+def test_what_a_namespace_is_guaranteed_is_safe_from_higher_priorities_that_would_borrow() -> None:
+    """Else b takes it back at once, whatever the priorities, and the two stop each other for ever."""
+    state = a_state(pools=[a_pool(quotas=(Quota("b", 4), Quota("d", 2)))])
+    state.claim("b/0", held("b/0", ("dcu-0", PAIR)), {})
+    state.claim("b/1", held("b/1", ("dcu-1", PAIR)), {})
+    victims = [Victim("b/0"), Victim("b/1")]
+    assert plan_preemption(state.snapshot(), a_gang("e/new", 4, priority=9), victims) is None
+    assert plan_preemption(state.snapshot(), a_gang("d/new", 4, priority=9), victims) is None  # d would borrow too
+    # One more than guaranteed: one of them may go, not both.
+    state.claim("b/2", held("b/2", ("dcu-2", PAIR)), {})
+    victims.append(Victim("b/2"))
+    plan = plan_preemption(state.snapshot(), a_gang("e/new", 2, priority=9), victims)
+    assert plan is not None
+    assert (len(plan.gangs), plan.reclaimed) == (1, ())
+    assert plan_preemption(state.snapshot(), a_gang("e/new", 3, priority=9), victims) is None
+    # Among themselves priorities count as ever.
+    plan = plan_preemption(state.snapshot(), a_gang("b/new", 4, priority=9), victims)
+    assert plan is not None
+    assert len(plan.gangs) == 3
 
 
 def test_a_gang_that_borrows_in_part_gives_way_as_a_whole() -> None:
