@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from supernode.api.rules import Problem
-from supernode.cluster import nodes
 from supernode.cluster import status as statuses
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import JOBS, Json
 from supernode.errors import BadRequestError, ClusterError, ConflictError, NotFoundError
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
+from supernode.handlers.due import Due
 from supernode.handlers.facts import is_ours, job_facts, pod_facts, tolerations_of
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.life import Decision, Disruption, JobFacts, PodFacts, State
@@ -26,7 +26,7 @@ from supernode.handlers.progress import Reports
 from supernode.handlers.reading import Reading, Readings
 from supernode.handlers.tell import tell_answer, tell_change, tell_stragglers
 from supernode.handlers.waiting import Waiting
-from supernode.names import ANNOTATION_DEFRAGMENT, FINALIZER, LABEL_JOB
+from supernode.names import ANNOTATION_DEFRAGMENT, FINALIZER
 from supernode.telemetry.logs import bound
 
 logger = logging.getLogger(__name__)
@@ -48,69 +48,16 @@ class Jobs:
         self._context = context
         self._reports = reports
         self._readings = readings
-        self._dirty: dict[Key, None] = {}
-        self._wakes: dict[Key, float] = {}
+        self.due = Due(context)
         self.waiting = Waiting(context, readings)
         context.stores.jobs.listen(self._on_job)
-        context.stores.pods.listen(self._on_pod)
-        context.stores.nodes.listen(self._on_node)
-        context.stores.classes.listen(self._on_class)
 
     def _on_job(self, old: Json | None, new: Json | None) -> None:
         obj = new or old or {}
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         if new is None:
             self._forget(key, obj)
-        self.touch(key)
-
-    def _on_pod(self, old: Json | None, new: Json | None) -> None:
-        metadata = (new or old or {})["metadata"]
-        job = (metadata.get("labels") or {}).get(LABEL_JOB)
-        if job:
-            self.touch((metadata.get("namespace", ""), job))
-        elif (
-            old is None
-            or new is None
-            or (old.get("status") or {}).get("phase") != (new.get("status") or {}).get("phase")
-        ):
-            self._context.wake.set()  # somebody else's pod takes or frees room
-
-    def _on_node(self, old: Json | None, new: Json | None) -> None:
-        if old is None or new is None or nodes.troubles(old) != nodes.troubles(new):
-            self.touch_all()  # workers on it may be lost, or may not be after all
-        elif not nodes.same(old, new):
-            self._context.wake.set()
-
-    def _on_class(self, old: Json | None, new: Json | None) -> None:
-        self.touch_all()  # what was dangling may be no more, and the other way round
-
-    def touch(self, key: Key) -> None:
-        """This job may need something."""
-        self._dirty[key] = None
-        self._context.wake.set()
-
-    def touch_all(self) -> None:
-        """Every job may need something: a pool or group has changed, or it is time to look at everything."""
-        for key in self._context.stores.jobs.objects():
-            self._dirty[key] = None
-        self._context.wake.set()
-
-    def take_due(self, now: float) -> list[Key]:
-        """Jobs to look at now; they are no longer noted afterwards."""
-        for key in [key for key, at in self._wakes.items() if at <= now]:
-            del self._wakes[key]
-            self._dirty[key] = None
-        due = list(self._dirty)
-        self._dirty.clear()
-        return due
-
-    def next_wake(self) -> float | None:
-        """When the next job must be looked at, even if nothing changes."""
-        return min(self._wakes.values(), default=None)
-
-    def wake_at(self, key: Key, at: float) -> None:
-        """Look at a job at that time (seconds since the epoch), even if nothing changes."""
-        self._wakes[key] = min(at, self._wakes.get(key, at))
+        self.due.touch(key)
 
     # --- one job ---------------------------------------------------------------------------------------------------
     async def reconcile(self, key: Key) -> None:
@@ -125,12 +72,12 @@ class Jobs:
             except ClusterError as exc:
                 self._context.metrics.count("supernode_reconcile_errors", "TrainingJob")
                 logger.warning("will be tried again: %s", exc)
-                self.wake_at(key, self._context.now() + 1.0)
+                self.due.wake_at(key, self._context.now() + 1.0)
             except Exception:
                 # A fault of ours with this one job must not stop the others: it is told, counted and tried again.
                 self._context.metrics.count("supernode_reconcile_errors", "TrainingJob")
                 logger.exception("unexpected, will be tried again")
-                self.wake_at(key, self._context.now() + UNEXPECTED_PAUSE)
+                self.due.wake_at(key, self._context.now() + UNEXPECTED_PAUSE)
 
     async def _reconcile(self, key: Key) -> None:
         self.waiting.forget(key)
@@ -157,7 +104,7 @@ class Jobs:
             await self._reconcile(key)
             return
         if decision.wake_at is not None:
-            self.wake_at(key, decision.wake_at)
+            self.due.wake_at(key, decision.wake_at)
         if decision.wants_placement:
             self.waiting.places[key] = None
         if decision.wants_again:
@@ -212,7 +159,7 @@ class Jobs:
         else:
             refusal = await gang.create(self._context, plan, decision.create)
         if refusal is None:
-            self.touch(key)
+            self.due.touch(key)
             return
         # Never half a gang: all that was made goes again, and the place with it.
         self._context.events.warning(JOBS, obj, "PodsRefused", refusal.sentence)
@@ -277,7 +224,7 @@ class Jobs:
             facts, pods, decision = self._decide(obj, reading, self._readings.problem(obj, reading))
             if not decision.wants_again:
                 return False
-            self.touch(key)
+            self.due.touch(key)
             changed = replace(change(decision), wants_again=False)
             tell_change(self._context, obj, facts, changed, None)
             return await self._try_write(key, obj, facts, changed, pods, Known())
@@ -296,11 +243,11 @@ class Jobs:
                 await self._reread(key)
             except ClusterError as exc:
                 logger.warning("what is planned could not be written: %s", exc)
-                self.wake_at(key, self._context.now() + 1.0)
+                self.due.wake_at(key, self._context.now() + 1.0)
             else:
                 if plan is not None:
                     self._context.metrics.count("supernode_disruptions", str(plan.kind))
-                self.touch(key)
+                self.due.touch(key)
                 return True
             return False
 
@@ -339,7 +286,7 @@ class Jobs:
                 )
             elif plan is not None:
                 decision = replace(decision, reason="WaitingForRepair", disruption=plan, wake_at=plan.deadline)
-                self.wake_at(key, plan.deadline)
+                self.due.wake_at(key, plan.deadline)
             tell_answer(self._context, obj, known)
             return await self._try_write(key, obj, facts, decision, pods, known)
 
@@ -354,7 +301,7 @@ class Jobs:
             await self._reread(key)
         except ClusterError as exc:
             logger.warning("the answer could not be written: %s", exc)
-            self.wake_at(key, self._context.now() + 1.0)
+            self.due.wake_at(key, self._context.now() + 1.0)
         else:
             return True
         return False
@@ -383,10 +330,10 @@ class Jobs:
             return
         except ClusterError as exc:
             logger.warning("could not be read again: %s", exc)
-            self.wake_at(key, self._context.now() + 1.0)
+            self.due.wake_at(key, self._context.now() + 1.0)
             return
         self._context.stores.jobs.offer(obj)
-        self.touch(key)
+        self.due.touch(key)
 
     def _gone(self, key: Key) -> None:
         obj = self._context.stores.jobs.get(key)
@@ -396,5 +343,5 @@ class Jobs:
     def _forget(self, key: Key, obj: Json) -> None:
         self._readings.forget(key)
         self._reports.forget(obj["metadata"]["uid"])
-        self._wakes.pop(key, None)
+        self.due.forget(key)
         self.waiting.forget(key)

@@ -164,7 +164,7 @@ class Operator:
                 parts = {
                     "kopf": self._kopf(registry, stop_kopf, scope),
                     "cycle": cycle.run(),
-                    "progress": ProgressPoller(context, reports, jobs.touch).run(),
+                    "progress": ProgressPoller(context, reports, jobs.due.touch).run(),
                     "relist": self._relist(listers),
                 }
                 tasks |= {asyncio.create_task(part, name=name) for name, part in parts.items()}
