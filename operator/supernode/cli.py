@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ranks": ("supernode.commands.ranks", "each worker's node, domains, devices and pod"),
     "predict": ("supernode.commands.predict", "predict step time, memory and MFU of training jobs, without a cluster"),
     "logs": ("supernode.commands.logs", "the logs of all ranks of a job, each line with its rank"),
+    "trace": ("supernode.commands.job_trace", "what all devices of a job did when, as a file for Perfetto"),
     "completion": ("supernode.commands.completion", "print what makes a shell complete commands and options"),
     "place": ("supernode.commands.place", "say where a job would run, without a cluster"),
 }

@@ -27,10 +27,16 @@ import yaml
 from supernode.cli import main
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, POOLS
+from supernode.emulator.trace_files import check
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "kind" / "examples"
 BIN = Path(sys.executable).parent
+# What the devices of each worker do, once.
+WORK = (
+    "from supernode.emulator.client import connect; e = connect(); "
+    "e.group().all_reduce([d.full(1024, 1.0) for d in e.devices]); e.synchronize()"
+)
 
 
 class Done(NamedTuple):
@@ -123,7 +129,7 @@ def apply(folder: Path, kubeconfig: str) -> None:
                 container["command"] = ["sh", "-c"]
                 container["image"] = "python"
                 hello = "printf 'rank %s\\n\\033[2Jone\\n' $SUPERNODE_RANK"
-                code = f"{hello}; while [ ! -e {folder}/end ]; do sleep 0.2; done; echo bye"
+                code = f"{hello}; python -c '{WORK}'; while [ ! -e {folder}/end ]; do sleep 0.2; done; echo bye"
                 container["args"] = [code]
                 await client.create(JOBS, job, "default")
                 if name.startswith("30"):
@@ -173,6 +179,8 @@ def test_tree_and_ranks_agree(cluster: Cluster) -> None:
         (("why", "gtp"), 'supernode why: no job "gtp" in namespace default; did you mean gpt?'),
         (("ranks", "gpt", "-n", "kube-system"), "but there is default/gpt"),
         (("tree", "scale"), 'no group "scale"; did you mean scalex?'),
+        (("trace", "wide"), "job default/wide is Waiting and has no pods: needs 4 workers"),
+        (("trace", "gpt", "--rank", "2"), "its ranks are 0 to 1"),
         (("logs", "wide"), "job default/wide is Waiting and has no pods: needs 4 workers"),
         (("logs", "gpt", "-c", "trainr"), "did you mean trainer"),
         (("top", "--kubeconfig", "/nowhere"), "no kubeconfig at /nowhere"),
@@ -256,6 +264,30 @@ def test_kubectl_finds_the_plugin(cluster: Cluster) -> None:
     assert done.stdout.startswith("usage: kubectl supernode ")
 
 
+def test_trace_has_the_work_of_all_devices_of_the_job(cluster: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "gpt.json"
+    deadline = time.monotonic() + 60
+    while True:
+        told = cluster.json("trace", "gpt", "--file", str(out))
+        if [device["events"] for device in told["devices"]] == [2, 2, 2, 2]:
+            break
+        assert time.monotonic() < deadline, told
+        time.sleep(0.2)
+    assert (told["job"], told["file"], told["missing"]) == ("default/gpt", str(out), [])
+    trace = json.loads(out.read_text())
+    check(trace, "trace")
+    done = {(e["pid"], e["name"]): e for e in trace["traceEvents"] if e["ph"] == "X"}
+    assert sorted(done) == sorted((rank, name) for rank in range(4) for name in ("all_reduce", "full"))
+    ends = {event["ts"] + event["dur"] for (_, name), event in done.items() if name == "all_reduce"}
+    assert max(ends) - min(ends) < 1e-3
+    assert {source["from"] for source in trace["otherData"]["sources"]} == {"gpt-worker-0", "gpt-worker-1"}
+    table = cluster.text("trace", "gpt", "--file", str(out), "--rank", "1").splitlines()
+    assert table[0].split() == ["RANK", "TIME", "KERNELS", "COPIES", "COLLECTIVES", "EVENTS", "DROPPED"]
+    assert [line.split()[0] for line in table[1:-1]] == ["2", "3"]
+    assert table[-1].startswith(f"wrote {out}")
+    assert json.loads(cluster.text("trace", "gpt", "--file", "-"))["traceEvents"] == trace["traceEvents"]
+
+
 def test_logs_of_all_ranks_and_followed_to_the_end(cluster: Cluster) -> None:
     """It lets the workers end: what stands below needs no running job."""
     assert cluster.text("logs", "gpt").splitlines() == [
@@ -284,6 +316,9 @@ def test_logs_of_all_ranks_and_followed_to_the_end(cluster: Cluster) -> None:
     assert sorted(rest.splitlines()) == ["[0] bye", "[1] bye"]
     reader = cluster.run("logs", "gpt", "--rank", "9")
     assert "its ranks are 0 to 1" in reader.stderr
+    late = cluster.run("trace", "gpt", "--file", "/dev/null")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert "rank 0: no trace: it has ended, and its emulator with it; ask while the job runs" in late.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error(cluster: Cluster) -> None:

@@ -7,9 +7,8 @@ device. Not here: what is recorded (`supernode.emulator.trace`).
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
-import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,10 @@ from supernode import names
 from supernode.errors import InputError
 
 _SECONDS: Final = 10.0
-_LARGEST: Final = 1 << 30
+#: Bytes of the largest trace that is read.
+LARGEST: Final = 1 << 30
+# Pods are inside the cluster: a proxy towards the world, from the environment, does not lead there.
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +46,6 @@ def run(args: argparse.Namespace) -> int:
     write(trace, args.output)
     for line in summary(trace):
         print(line)
-    for source in trace["otherData"]["sources"]:
-        dropped = source.get("droppedEvents") or {}
-        for rank, count in dropped.items():
-            print(f"rank {rank}: {count} earlier events were kept no longer", file=sys.stderr)
     print(f"wrote {args.output}: open it in https://ui.perfetto.dev or chrome://tracing")
     return 0
 
@@ -62,15 +60,34 @@ def write(trace: Mapping[str, Any], path: str) -> None:
 
 def _read(source: str) -> Any:
     path = Path(source)
+    if "://" in source or not path.is_file():
+        return fetch(_address(source), source)
     try:
-        if "://" not in source and path.is_file():
-            return json.loads(path.read_bytes())
-        with urllib.request.urlopen(_address(source), timeout=_SECONDS) as answer:  # noqa: S310 - see `_address`
-            return json.loads(answer.read(_LARGEST))
-    except (OSError, urllib.error.URLError) as exc:
-        raise InputError(f"{source} gives no trace: {exc}; is it a sidecar's HTTP port, or a file?") from exc
+        return json.loads(path.read_bytes())
+    except OSError as exc:
+        raise InputError(f"{source} cannot be read: {exc}") from exc
     except ValueError as exc:
         raise InputError(f"{source} is not JSON: {exc}") from exc
+
+
+def fetch(url: str, source: str = "") -> Any:
+    """The trace that a sidecar's HTTP port gives.
+
+    Args:
+        url: of its /trace.
+        source: what the person wrote, for the message.
+
+    Raises:
+        InputError: it gives none.
+    """
+    said = source or url
+    try:
+        with _DIRECT.open(url, timeout=_SECONDS) as answer:
+            return json.loads(answer.read(LARGEST))
+    except (OSError, http.client.HTTPException) as exc:
+        raise InputError(f"{said} gives no trace: {exc}; is it a sidecar's HTTP port, or a file?") from exc
+    except ValueError as exc:
+        raise InputError(f"{said} is not JSON: {exc}") from exc
 
 
 def _address(source: str) -> str:

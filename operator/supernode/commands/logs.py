@@ -59,14 +59,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="name of the job, or NAMESPACE/NAME")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until all workers have ended")
     parser.add_argument(
-        "--rank", type=_ranks, metavar="RANKS", help="only these ranks, such as 0 or 0,4-7 (default: all)"
+        "--rank", type=parse_ranks, metavar="RANKS", help="only these ranks, such as 0 or 0,4-7 (default: all)"
     )
     parser.add_argument("-c", "--container", metavar="NAME", help="container (default: the worker's first)")
     parser.add_argument("--tail", type=_lines, metavar="N", help="only the last N lines of each rank")
     add_options(parser)
 
 
-def _ranks(text: str) -> frozenset[int]:
+def parse_ranks(text: str) -> frozenset[int]:
+    """Ranks as a person writes them, such as `0,4-7`."""
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def body(client: Client) -> int:
         job = await find_job(client, args)
-        sources = choose(job, await _pods(client, job), args.rank, args.container)
+        sources = choose(job, await pods_of(client, job), args.rank, args.container)
         printer = Printer(args.output, max(source.rank for source in sources))
         parameters = {} if args.tail is None else {"tailLines": str(args.tail)}
         queue: asyncio.Queue[Line | None] = asyncio.Queue(_QUEUE)
@@ -111,9 +112,28 @@ def run(args: argparse.Namespace) -> int:
     return run_with(args, body)
 
 
-async def _pods(client: Client, job: Json) -> list[Json]:
+async def pods_of(client: Client, job: Json) -> list[Json]:
+    """The pods of a job, of all attempts."""
     metadata = job["metadata"]
     return await list_all(client, PODS, metadata["namespace"], f"{LABEL_JOB_UID}={metadata['uid']}")
+
+
+def newest(job: Json, found: list[Json], ranks: frozenset[int] | None) -> dict[int, Json]:
+    """The newest pod of each rank that is meant (None: of all), from a job's pods of all attempts.
+
+    Raises:
+        NotFoundError: there are none; says what there is.
+    """
+    by_rank = {pods.rank_of(pod): pod for pod in sorted(found, key=pods.attempt_of) if pods.rank_of(pod) >= 0}
+    if not by_rank:
+        status = job.get("status") or {}
+        message = status.get("message") or condition_of(job, "Scheduled").get("message") or ""
+        said = f"job {key_of(job)} is {status.get('state') or 'Pending'} and has no pods"
+        raise NotFoundError(f"{said}: {message}" if message else said, status=404)
+    wanted = {rank: pod for rank, pod in sorted(by_rank.items()) if ranks is None or rank in ranks}
+    if not wanted:
+        raise NotFoundError(f"job {key_of(job)} has no such rank; its ranks are 0 to {max(by_rank)}", status=404)
+    return wanted
 
 
 def choose(job: Json, found: list[Json], ranks: frozenset[int] | None, container: str | None) -> list[Source]:
@@ -122,17 +142,9 @@ def choose(job: Json, found: list[Json], ranks: frozenset[int] | None, container
     Raises:
         NotFoundError: there are none; says what there is.
     """
-    newest = {pods.rank_of(pod): pod for pod in sorted(found, key=pods.attempt_of) if pods.rank_of(pod) >= 0}
-    if not newest:
-        status = job.get("status") or {}
-        message = status.get("message") or condition_of(job, "Scheduled").get("message") or ""
-        said = f"job {key_of(job)} is {status.get('state') or 'Pending'} and has no pods"
-        raise NotFoundError(f"{said}: {message}" if message else said, status=404)
-    wanted = {rank: pod for rank, pod in newest.items() if ranks is None or rank in ranks}
-    if not wanted:
-        raise NotFoundError(f"job {key_of(job)} has no such rank; its ranks are 0 to {max(newest)}", status=404)
+    wanted = newest(job, found, ranks)
     sources = []
-    for rank, pod in sorted(wanted.items()):
+    for rank, pod in wanted.items():
         spec = pod.get("spec") or {}
         names = [str(c.get("name")) for c in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]]
         if container is not None and container not in names:

@@ -6,8 +6,11 @@ Reading only; nothing that a request carries is used beyond its path. Not here: 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from supernode.errors import EmulatorError
 
+_LOG: Final = logging.getLogger("supernode.emulator")
 #: Seconds that a request may take to arrive.
 _TIMEOUT: Final = 10.0
 
@@ -69,15 +73,47 @@ class ObserveServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, on connections that are kept open too."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.hang_up()
         self._thread.join()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection until it is closed."""
+        with self._lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that went away is no news; a fault of ours is."""
+        if isinstance(sys.exc_info()[1], OSError):
+            _LOG.debug("%s went away", client_address)
+        else:
+            _LOG.exception("an answer to %s failed", client_address)
+
+    def hang_up(self) -> None:
+        """Wake the threads of all connections that are open: each finds its own at an end, and closes it."""
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         # The standard one asks the resolver for the host's name; a pod may have none.

@@ -18,6 +18,8 @@ _METADATA: Final = {
     "thread_name": "name",
     "thread_sort_index": "sort_index",
 }
+#: Categories of work.
+_KINDS: Final = ("kernel", "copy", "collective")
 #: Largest overlap of two pieces of work of one stream that is rounding, in microseconds.
 _ROUNDING: Final = 1e-3
 
@@ -54,11 +56,28 @@ def check(trace: object, source: str) -> None:
     """
     if not isinstance(trace, Mapping) or not isinstance(trace.get("traceEvents"), list):
         raise InputError(f"{source} is not a trace: it has no list traceEvents")
+    dropped = _dropped(trace)
+    if dropped is None:
+        raise InputError(f"{source} is not a trace: otherData.droppedEvents is not counts by rank")
+    absent = dropped.keys() - {event.get("pid") for event in trace["traceEvents"] if isinstance(event, Mapping)}
+    if absent:
+        raise InputError(f"{source} is not a trace: it drops events of rank {min(absent)}, which it does not have")
     ends: dict[tuple[int, int], float] = {}
     for number, event in enumerate(trace["traceEvents"]):
         reason = _wrong(event) or _overlaps(event, ends)
         if reason:
             raise InputError(f"{source}: event {number} {reason}: {str(event)[:200]}")
+
+
+def _dropped(trace: Mapping[str, Any]) -> dict[int, int] | None:
+    """Events that were kept no longer, by rank; None if that is not what stands there."""
+    other = trace.get("otherData", {})
+    counts = other.get("droppedEvents", {}) if isinstance(other, Mapping) else None
+    if not isinstance(counts, Mapping):
+        return None
+    if not all(str(rank).isdecimal() and type(count) is int for rank, count in counts.items()):
+        return None
+    return {int(rank): count for rank, count in counts.items()}
 
 
 def _wrong(event: object) -> str:
@@ -78,6 +97,8 @@ def _wrong(event: object) -> str:
         return "has args that are no object"
     if event["ph"] == "M" and _METADATA.get(event["name"]) not in args:
         return "is metadata of an unknown name, or without its argument"
+    if event["ph"] == "X" and event.get("cat") not in _KINDS:
+        return f"is of none of the categories {', '.join(_KINDS)}"
     return ""
 
 
@@ -92,19 +113,39 @@ def _overlaps(event: Mapping[str, Any], ends: dict[tuple[int, int], float]) -> s
     return ""
 
 
-def summary(trace: Mapping[str, Any]) -> list[str]:
-    """Lines that say what is in a trace: per device, its time and the share of each kind of work."""
-    found: dict[int, dict[str, float]] = {}
+def figures(trace: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is in a merged trace, per device: its rank, seconds from its first event to its last, seconds of each
+    kind of work, events, and how many earlier ones were dropped.
+    """
+    found: dict[int, dict[str, Any]] = {}
     spans: dict[int, tuple[float, float]] = {}
     for event in trace["traceEvents"]:
+        rank = event["pid"]
+        row = found.setdefault(
+            rank,
+            {"rank": rank, "seconds": 0.0, "kernel": 0.0, "copy": 0.0, "collective": 0.0, "events": 0, "dropped": 0},
+        )
         if event["ph"] == "X":
-            kinds = found.setdefault(event["pid"], {})
-            kinds[event["cat"]] = kinds.get(event["cat"], 0.0) + event["dur"]
-            begin, end = spans.get(event["pid"], (math.inf, 0.0))
-            spans[event["pid"]] = (min(begin, event["ts"]), max(end, event["ts"] + event["dur"]))
+            kind = str(event.get("cat", ""))
+            row[kind] = row.get(kind, 0.0) + event["dur"] / 1e6
+            row["events"] += 1
+            begin, end = spans.get(rank, (math.inf, 0.0))
+            spans[rank] = (min(begin, event["ts"]), max(end, event["ts"] + event["dur"]))
+    for rank, (begin, end) in spans.items():
+        found[rank]["seconds"] = (end - begin) / 1e6
+    for source in trace["otherData"]["sources"]:
+        for rank, count in (source.get("droppedEvents") or {}).items():
+            found[int(rank)]["dropped"] = int(count)
+    return [found[rank] for rank in sorted(found)]
+
+
+def summary(trace: Mapping[str, Any]) -> list[str]:
+    """Lines that say what is in a merged trace: per device, its time and the share of each kind of work."""
     lines = []
-    for rank in sorted(found):
-        begin, end = spans[rank]
-        parts = ", ".join(f"{kind} {micros / 1e3:.3f} ms" for kind, micros in sorted(found[rank].items()))
-        lines.append(f"rank {rank}: {(end - begin) / 1e3:.3f} ms of device time: {parts}")
+    for device in figures(trace):
+        kinds = [(kind, device[kind]) for kind in ("collective", "copy", "kernel") if device[kind]]
+        parts = ", ".join(f"{kind} {seconds * 1e3:.3f} ms" for kind, seconds in kinds) or "nothing"
+        lines.append(f"rank {device['rank']}: {device['seconds'] * 1e3:.3f} ms of device time: {parts}")
+        if device["dropped"]:
+            lines.append(f"rank {device['rank']}: {device['dropped']} earlier events were kept no longer")
     return lines

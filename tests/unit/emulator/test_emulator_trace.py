@@ -13,7 +13,7 @@ import pytest
 from supernode.cli import main
 from supernode.commands import emulator
 from supernode.emulator.trace import COPY, EVENTS, KERNEL, Trace, chrome_trace
-from supernode.emulator.trace_files import check, merge, summary
+from supernode.emulator.trace_files import check, figures, merge, summary
 from supernode.errors import InputError
 
 
@@ -66,6 +66,26 @@ def test_reading_while_streams_add_does_not_fail() -> None:
         thread.join()
 
 
+def test_figures_of_a_trace_that_forgot_its_beginning() -> None:
+    trace = Trace(4)
+    lane = trace.lane("stream 0")
+    for number in range(6):
+        trace.add(lane, (KERNEL, COPY)[number % 2], "work", number, number + 0.5, 8)
+    merged = merge([("a", chrome_trace([(7, "chip", trace)], worker=7, attempt=0, now={7: 6.0})), ("b", a_trace(1))])
+    first, last = figures(merged)
+    assert (first["rank"], first["events"], first["dropped"]) == (1, 3, 0)
+    assert last == {
+        "rank": 7,
+        "seconds": pytest.approx(3.5),
+        "kernel": 1.0,
+        "copy": 1.0,
+        "collective": 0.0,
+        "events": 4,
+        "dropped": 2,
+    }
+    assert summary(merged)[-1] == "rank 7: 2 earlier events were kept no longer"
+
+
 def test_traces_of_several_sidecars_become_one() -> None:
     both = merge([("a", a_trace(0)), ("b", a_trace(1, events=5))])
     check(both, "both")
@@ -90,6 +110,7 @@ def test_traces_of_several_sidecars_become_one() -> None:
         ({"dur": float("nan")}, "has no dur of 0 or more"),
         ({"dur": None}, "has no dur of 0 or more"),
         ({"args": []}, "has args that are no object"),
+        ({"cat": "bus"}, "is of none of the categories kernel, copy, collective"),
         ({"ph": "M", "name": "colour"}, "is metadata of an unknown name"),
         ({"ts": 0.5}, r"begins before the one before it on its stream ends \(3.000\)"),
     ],
@@ -99,7 +120,8 @@ def test_what_breaks_the_formats_rules_is_refused(change: dict[str, Any], words:
     trace["traceEvents"][-1] |= change
     with pytest.raises(InputError, match=f"file: event 5 .*{words}"):
         check(trace, "file")
-    for nonsense in ([], {}, {"traceEvents": {}}, 3):
+    dropping = [{"otherData": {"droppedEvents": counts}, "traceEvents": []} for counts in (3, {"x": 1}, {"1": 1})]
+    for nonsense in ([], {}, {"traceEvents": {}}, 3, {"traceEvents": [], "otherData": 1}, *dropping):
         with pytest.raises(InputError, match="is not a trace"):
             check(nonsense, "file")
 
@@ -126,7 +148,7 @@ def test_the_command_merges_files(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_the_commands_of_the_page_are_commands() -> None:
     page = (Path(__file__).parents[3] / "docs/time-and-traces.md").read_text()
     commands = [line.split() for line in page.splitlines() if line.startswith("supernode ")]
-    assert len(commands) == 2
+    assert [command[:3] for command in commands] == [["supernode", "emulator", what] for what in ("trace", "exec")]
     for command in commands:
         parser = argparse.ArgumentParser()
         emulator.configure(parser)
