@@ -1,9 +1,9 @@
 """Writes every generated file of the repository, or checks that they are up to date: `python -m supernode.generate`.
 
 Generated are the CRDs in `crds/`, the chart's copy of them, the field reference `docs/reference/api.md`, the kernel
-table `docs/reference/kernels.md`, the lists of names `docs/names.md` and metrics `docs/metrics.md`, their overview in
-`README.md`, and the commands' options `docs/reference/cli.md`. With `--check` nothing is written: a file that
-differs, is missing or is left over is named.
+table `docs/reference/kernels.md`, the lists of names `docs/names.md` and metrics `docs/metrics.md`, and the commands'
+options `docs/reference/cli.md`. With `--check` nothing is written: a file that differs, is missing or is left over is
+named.
 """
 
 from __future__ import annotations
@@ -40,9 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=_ROOT, help="the repository (default: the one this file is in)")
     args = parser.parse_args(argv)
     wanted = generated()
-    page = _read(args.root / "README.md")
-    if page is not None:
-        wanted["README.md"] = readme(page)
     stale = [name for name, text in wanted.items() if _read(args.root / name) != text]
     surplus = [name for name in _present(args.root) if name not in wanted]
     if args.check:
@@ -116,8 +113,8 @@ def kernel_reference() -> str:
 
 def metrics_reference() -> str:
     """Every metric of operator and emulator, from their tables."""
-    operator = [(_exported(row.name, row.kind), row.kind, row.labels, row.help) for row in OPERATOR_METRICS]
-    emulator = [(_exported(name, row.kind), row.kind, row.labels, row.help) for name, row in METRICS.items()]
+    operator = [(_exported(row.name, row.kind), row.kind, row.unit, row.labels, row.help) for row in OPERATOR_METRICS]
+    emulator = [(_exported(name, row.kind), row.kind, row.unit, row.labels, row.help) for name, row in METRICS.items()]
     lines = [
         "# Metrics",
         "",
@@ -128,10 +125,10 @@ def metrics_reference() -> str:
         (f"Operator (port {names.PORT_OPERATOR_METRICS})", operator),
         (f"Emulator sidecar (port {names.PORT_EMULATOR_HTTP})", emulator),
     ):
-        lines += ["", f"## {title}", "", "| name | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += ["", f"## {title}", "", "| name | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
         lines += [
-            f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
-            for name, kind, labels, text in rows
+            f"| `{name}` | {kind} | {unit} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
+            for name, kind, unit, labels, text in rows
         ]
     return "\n".join(lines) + "\n"
 
@@ -178,27 +175,6 @@ def _options(parser: argparse.ArgumentParser, program: str) -> Iterator[str]:
             yield from ("", f"### {program} {name}")
             options = list(_options(sub, f"{program} {name}"))
             yield from ["", *options] if options else []
-
-
-def readme(text: str) -> str:
-    """The README with its overview of names, between the two markers, as they are now."""
-    begin, end = "<!-- names: generated from the tables in the code by `make generate` -->\n", "<!-- /names -->"
-    head, found, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
-    if not found or not closed:
-        raise ValueError("README.md has lost its markers for the overview of names")
-    groups: dict[str, list[str]] = {}
-    title = ""
-    for line in names_reference(inspect.getsource(names)).splitlines():
-        if line.startswith("## "):
-            title = line[3:].partition(" (")[0]
-        elif line.startswith("| `"):
-            entries = groups.setdefault(title, [])
-            entries += {line.split(" | ")[0][2:]} - set(entries)
-    groups["Metrics of the operator"] = [f"`{_exported(row.name, row.kind)}`" for row in OPERATOR_METRICS]
-    groups["Metrics of the emulator sidecar"] = [f"`{_exported(name, row.kind)}`" for name, row in METRICS.items()]
-    lines = [f"- {title}: {', '.join(entries)}" for title, entries in groups.items()]
-    return head + begin + "\n".join(lines) + "\n" + end + tail
 
 
 def names_reference(source: str) -> str:

@@ -18,9 +18,10 @@ from supernode.emulator.runtime.device import Device
 
 
 class Figure(NamedTuple):
-    """One metric: kind (`counter` or `gauge`), labels, help."""
+    """One metric: kind (`counter` or `gauge`), unit (what is counted or measured), labels, help."""
 
     kind: str
+    unit: str
     labels: tuple[str, ...]
     help: str
 
@@ -38,34 +39,45 @@ class ServerCounts(NamedTuple):
 _DEVICE: Final = ("device",)
 #: name -> what it is. Counters get `_total` when they are shown.
 METRICS: Final[Mapping[str, Figure]] = {
-    "supernode_emulator_info": Figure("gauge", ("chip", "rank"), "Chip and worker rank; always 1"),
-    "supernode_emulator_clients": Figure("gauge", (), "Clients connected now"),
-    "supernode_emulator_refused_connections": Figure("counter", (), "Connections closed for speaking another protocol"),
-    "supernode_emulator_fabric_connected": Figure("gauge", (), "1 once all pods of the job have found each other"),
-    "supernode_emulator_fabric_lost_workers": Figure("gauge", (), "Workers of the job that are gone"),
-    "supernode_emulator_fabric_refused_connections": Figure(
-        "counter", ("reason",), "Connections to the fabric that were turned away"
+    "supernode_emulator_info": Figure("gauge", "always 1", ("chip", "rank"), "Chip and worker rank; always 1"),
+    "supernode_emulator_clients": Figure("gauge", "connections", (), "Clients connected now"),
+    "supernode_emulator_refused_connections": Figure(
+        "counter", "connections", (), "Connections closed for speaking another protocol"
     ),
-    "supernode_emulator_kernels_launched": Figure("counter", ("device", "kernel"), "Kernels that ran"),
-    "supernode_emulator_collectives": Figure("counter", ("device", "kind"), "Collectives that were completed"),
-    "supernode_emulator_flops": Figure("counter", _DEVICE, "Floating-point operations of the kernels that ran"),
-    "supernode_emulator_copied_bytes": Figure("counter", _DEVICE, "Bytes copied to the device"),
-    "supernode_emulator_device_busy_seconds": Figure("counter", _DEVICE, "Device time spent in work, virtual clock"),
-    "supernode_emulator_device_seconds": Figure("counter", _DEVICE, "Device time reached, virtual clock"),
-    "supernode_emulator_memory_used_bytes": Figure("gauge", _DEVICE, "Device memory in use"),
-    "supernode_emulator_memory_peak_bytes": Figure("gauge", _DEVICE, "Most device memory ever in use"),
-    "supernode_emulator_memory_limit_bytes": Figure("gauge", _DEVICE, "Device memory of the card"),
+    "supernode_emulator_fabric_connected": Figure(
+        "gauge", "yes or no", (), "1 once all pods of the job have found each other"
+    ),
+    "supernode_emulator_fabric_lost_workers": Figure("gauge", "workers", (), "Workers of the job that are gone"),
+    "supernode_emulator_fabric_refused_connections": Figure(
+        "counter", "connections", ("reason",), "Connections to the fabric that were turned away"
+    ),
+    "supernode_emulator_kernels_launched": Figure("counter", "kernels", ("device", "kernel"), "Kernels that ran"),
+    "supernode_emulator_collectives": Figure(
+        "counter", "collectives", ("device", "kind"), "Collectives that were completed"
+    ),
+    "supernode_emulator_flops": Figure("counter", "FLOP", _DEVICE, "Floating-point operations of the kernels that ran"),
+    "supernode_emulator_copied_bytes": Figure("counter", "bytes", _DEVICE, "Bytes copied to the device"),
+    "supernode_emulator_device_busy_seconds": Figure(
+        "counter", "seconds", _DEVICE, "Device time spent in work, virtual clock"
+    ),
+    "supernode_emulator_device_seconds": Figure("counter", "seconds", _DEVICE, "Device time reached, virtual clock"),
+    "supernode_emulator_memory_used_bytes": Figure("gauge", "bytes", _DEVICE, "Device memory in use"),
+    "supernode_emulator_memory_peak_bytes": Figure("gauge", "bytes", _DEVICE, "Most device memory ever in use"),
+    "supernode_emulator_memory_limit_bytes": Figure("gauge", "bytes", _DEVICE, "Device memory of the card"),
     "supernode_emulator_memory_reserved_bytes": Figure(
-        "gauge", _DEVICE, "Device memory that the clients' allocators hold, in use or kept for arrays to come"
+        "gauge", "bytes", _DEVICE, "Device memory that the clients' allocators hold, in use or kept for arrays to come"
     ),
     "supernode_emulator_memory_largest_free_bytes": Figure(
-        "gauge", _DEVICE, "Device memory that no client holds: the largest array of a client that has nothing yet"
+        "gauge",
+        "bytes",
+        _DEVICE,
+        "Device memory that no client holds: the largest array of a client that has nothing yet",
     ),
-    "supernode_emulator_allocations": Figure("gauge", _DEVICE, "Allocations on the device"),
-    "supernode_training_step": Figure("gauge", (), "Last step that the worker reported"),
-    "supernode_training_loss": Figure("gauge", (), "Last loss that the worker reported"),
-    "supernode_training_tokens": Figure("counter", (), "Tokens that the worker has trained on"),
-    "supernode_training_step_seconds": Figure("gauge", (), "Median device time of a step, virtual clock"),
+    "supernode_emulator_allocations": Figure("gauge", "allocations", _DEVICE, "Allocations on the device"),
+    "supernode_training_step": Figure("gauge", "steps", (), "Last step that the worker reported"),
+    "supernode_training_loss": Figure("gauge", "loss", (), "Last loss that the worker reported"),
+    "supernode_training_tokens": Figure("counter", "tokens", (), "Tokens that the worker has trained on"),
+    "supernode_training_step_seconds": Figure("gauge", "seconds", (), "Median device time of a step, virtual clock"),
 }
 
 

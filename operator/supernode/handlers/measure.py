@@ -10,9 +10,9 @@ from supernode.handlers.goodput import CAUSES
 from supernode.handlers.life import State
 
 _PER_JOB: Final = (
-    "supernode_job_mfu",
+    "supernode_job_mfu_ratio",
     "supernode_job_step_seconds",
-    "supernode_job_goodput",
+    "supernode_job_goodput_ratio",
     "supernode_job_lost_seconds",
     "supernode_job_remaining_seconds",
 )
@@ -33,13 +33,13 @@ def measure_jobs(context: Context) -> None:
             if seconds is not None:
                 metrics.gauge("supernode_job_step_seconds", seconds, namespace, name)
             if status.get("mfu") is not None:
-                metrics.gauge("supernode_job_mfu", status["mfu"], namespace, name)
+                metrics.gauge("supernode_job_mfu_ratio", status["mfu"], namespace, name)
             left = (status.get("progress") or {}).get("remainingSeconds")
             if left is not None:
                 metrics.gauge("supernode_job_remaining_seconds", left, namespace, name)
             counted = status.get("goodput") or {}
             if counted.get("share") is not None:
-                metrics.gauge("supernode_job_goodput", counted["share"], namespace, name)
+                metrics.gauge("supernode_job_goodput_ratio", counted["share"], namespace, name)
                 for cause, field in CAUSES.items():
                     metrics.gauge("supernode_job_lost_seconds", counted.get(field, 0), namespace, name, cause)
     for state_name, number in counts.items():

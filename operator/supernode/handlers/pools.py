@@ -121,7 +121,7 @@ class Pools:
             return
         self._reported_at = snapshot.generation
         done = []
-        self._context.metrics.clear("supernode_pool_fragmentation")
+        self._context.metrics.clear("supernode_pool_fragmentation_ratio")
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
         view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):
@@ -235,7 +235,7 @@ class Pools:
         for topology in snapshot.topologies:
             for room in rooms(snapshot, name, topology):
                 self._context.metrics.gauge(
-                    "supernode_pool_fragmentation", room.fragmentation, name, room.group, room.level
+                    "supernode_pool_fragmentation_ratio", room.fragmentation, name, room.group, room.level
                 )
                 found.append(
                     {
@@ -333,11 +333,7 @@ class Pools:
         except NotFoundError:
             store.forget(obj)
         except ConflictError:
-            try:
-                store.offer(await client.get(kind, key[1]))
-            except ClusterError as exc:
-                logger.debug("%s %s could not be read again: %s", kind.kind, key[1], exc)
-            return False
+            return False  # somebody else wrote first: the watch tells of it before it is tried again
         except ClusterError as exc:
             self._context.metrics.count("supernode_reconcile_errors", kind.kind)
             logger.warning("%s %s: %s", kind.kind, key[1], exc)

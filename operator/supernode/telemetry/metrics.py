@@ -19,79 +19,122 @@ _WAIT_BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table. `kind` is counter, gauge or histogram; a counter's name gets `_total` when shown."""
+    """One row of the table.
+
+    `kind` is counter, gauge or histogram; a counter's name gets `_total` when shown. `unit` is what is counted or
+    measured; seconds, bytes and ratio (0 to 1) end the name too, as Prometheus has it.
+    """
 
     name: str
     kind: str
+    unit: str
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
 
 OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("supernode_leader", "gauge", "1 while this operator leads, 0 while it stands by."),
-    Metric("supernode_jobs", "gauge", "Training jobs by state.", ("state",)),
-    Metric("supernode_queue_length", "gauge", "Gangs that wait for a place."),
-    Metric("supernode_cycles", "counter", "Scheduling cycles."),
-    Metric("supernode_cycle_seconds", "histogram", "Seconds that one scheduling cycle took.", (), _CYCLE_BUCKETS),
-    Metric("supernode_placements", "counter", "Gangs placed, by pool.", ("pool",)),
-    Metric("supernode_unplaceable", "counter", "Decisions that a gang can't be placed now, by reason.", ("reason",)),
+    Metric("supernode_leader", "gauge", "yes or no", "1 while this operator leads, 0 while it stands by."),
+    Metric("supernode_jobs", "gauge", "jobs", "Training jobs by state.", ("state",)),
+    Metric("supernode_queue_length", "gauge", "gangs", "Gangs that wait for a place."),
+    Metric("supernode_cycles", "counter", "cycles", "Scheduling cycles."),
     Metric(
-        "supernode_wait_seconds", "histogram", "Seconds from a job's creation to its first place.", (), _WAIT_BUCKETS
+        "supernode_cycle_seconds", "histogram", "seconds", "Seconds that one scheduling cycle took.", (), _CYCLE_BUCKETS
     ),
-    Metric("supernode_restarts", "counter", "Gangs that restarted, or replaced workers, after a failure."),
-    Metric("supernode_disruptions", "counter", "Gangs that were told to give way, move or change size.", ("kind",)),
-    Metric("supernode_pods_created", "counter", "Pods created."),
-    Metric("supernode_pods_deleted", "counter", "Pods deleted."),
+    Metric("supernode_placements", "counter", "gangs", "Gangs placed, by pool.", ("pool",)),
     Metric(
-        "supernode_reconcile_errors", "counter", "Objects that could not be dealt with, tried again later.", ("kind",)
+        "supernode_unplaceable",
+        "counter",
+        "decisions",
+        "Decisions that a gang can't be placed now, by reason.",
+        ("reason",),
     ),
-    Metric("supernode_api_requests", "counter", "Requests to the API server; code 0 is no answer.", ("verb", "code")),
-    Metric("supernode_watch_restarts", "counter", "Watches begun again, by reason.", ("resource", "reason")),
+    Metric(
+        "supernode_wait_seconds",
+        "histogram",
+        "seconds",
+        "Seconds from a job's creation to its first place.",
+        (),
+        _WAIT_BUCKETS,
+    ),
+    Metric("supernode_restarts", "counter", "gangs", "Gangs that restarted, or replaced workers, after a failure."),
+    Metric(
+        "supernode_disruptions", "counter", "gangs", "Gangs that were told to give way, move or change size.", ("kind",)
+    ),
+    Metric("supernode_pods_created", "counter", "pods", "Pods created."),
+    Metric("supernode_pods_deleted", "counter", "pods", "Pods deleted."),
+    Metric(
+        "supernode_reconcile_errors",
+        "counter",
+        "attempts",
+        "Objects that could not be dealt with, tried again later.",
+        ("kind",),
+    ),
+    Metric(
+        "supernode_api_requests",
+        "counter",
+        "requests",
+        "Requests to the API server; code 0 is no answer.",
+        ("verb", "code"),
+    ),
+    Metric("supernode_watch_restarts", "counter", "watches", "Watches begun again, by reason.", ("resource", "reason")),
     Metric(
         "supernode_pool_devices",
         "gauge",
+        "accelerators",
         "Accelerators of a pool: capacity, allocated, free, unhealthy.",
         ("pool", "state"),
     ),
     Metric(
         "supernode_pool_effective_tflops",
         "gauge",
+        "TFLOPS",
         "TFLOPS that a pool's running jobs use: peak of their devices, predicted at placement, and observed.",
         ("pool", "kind"),
     ),
     Metric(
-        "supernode_pool_fragmentation",
+        "supernode_pool_fragmentation_ratio",
         "gauge",
+        "ratio",
         "Share of the largest gang that free accelerators could make, were they together, that fits no domain: 0 to 1.",
         ("pool", "group", "level"),
     ),
     Metric(
-        "supernode_job_mfu",
+        "supernode_job_mfu_ratio",
         "gauge",
+        "ratio",
         "Model FLOP/s utilisation of a running job: useful FLOP/s divided by peak FLOP/s, 0 to 1.",
         ("namespace", "job"),
     ),
     Metric(
-        "supernode_job_goodput",
+        "supernode_job_goodput_ratio",
         "gauge",
+        "ratio",
         "Share of a running job's time since its creation in which it computed steps for the first time, 0 to 1.",
         ("namespace", "job"),
     ),
     Metric(
         "supernode_job_lost_seconds",
         "gauge",
+        "seconds",
         "Seconds that a running job has lost so far: waiting, starting, recomputation, stragglers, communication.",
         ("namespace", "job", "cause"),
     ),
     Metric(
         "supernode_job_remaining_seconds",
         "gauge",
+        "seconds",
         "Seconds until a running job's last step, where the worker says how many there are.",
         ("namespace", "job"),
     ),
-    Metric("supernode_stragglers", "counter", "Workers found to be slower than others with the same work."),
-    Metric("supernode_job_step_seconds", "gauge", "Seconds per training step of a running job.", ("namespace", "job")),
+    Metric("supernode_stragglers", "counter", "workers", "Workers found to be slower than others with the same work."),
+    Metric(
+        "supernode_job_step_seconds",
+        "gauge",
+        "seconds",
+        "Seconds per training step of a running job.",
+        ("namespace", "job"),
+    ),
 )
 
 
