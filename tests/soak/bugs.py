@@ -73,7 +73,7 @@ def stale_events() -> Any:
     def offer(self: Any, obj: Json) -> bool:
         key = key_of(obj)
         old = self._objects.get(key)
-        self._objects[key] = new = self._trim(obj)
+        self._objects[key] = new = self.trim(obj)
         self._tell(old, new)
         return True
 

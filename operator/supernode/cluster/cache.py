@@ -57,15 +57,19 @@ def keep_whole(obj: Json) -> Json:
     return obj
 
 
+def _as_it_is(obj: Json) -> Json:
+    return obj
+
+
 class Store:
     """The newest known version of every object of one kind. One event loop owns it.
 
     Args:
-        trim: what to keep of an object (memory); may change and must return its argument.
+        trim: what to keep of an object (memory); may change and return its argument.
     """
 
     def __init__(self, *, trim: Callable[[Json], Json] = keep_whole) -> None:
-        self._trim = trim
+        self.trim = trim
         self._objects: dict[Key, Json] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self._listeners: list[Listener] = []
@@ -94,6 +98,9 @@ class Store:
 
     def offer(self, obj: Json) -> bool:
         """Take a version of an object, from whatever source; False when something newer is known already."""
+        return self._take(obj, self.trim)
+
+    def _take(self, obj: Json, trim: Callable[[Json], Json]) -> bool:
         uid = obj["metadata"].get("uid", "")
         if uid in self._deleted:
             return False
@@ -105,7 +112,7 @@ class Store:
                 return False
             if not same:
                 self._bury(old)
-        new = self._trim(obj)
+        new = trim(obj)
         self._objects[key] = new
         self._tell(old, new)
         return True
@@ -120,11 +127,14 @@ class Store:
             self._tell(old, None)
 
     def replace(self, objects: Iterable[Json], version: int) -> None:
-        """Take a whole list made at `version`: what is missing in it, and is not newer, is gone."""
+        """Take a whole list made at `version`: what is missing in it, and is not newer, is gone.
+
+        The objects are trimmed already: thousands as the server sends them would take ten times the memory.
+        """
         seen: set[Key] = set()
         for obj in objects:
             seen.add(key_of(obj))
-            self.offer(obj)
+            self._take(obj, _as_it_is)
         for key in [key for key in self._objects if key not in seen]:
             obj = self._objects[key]
             if not version or version_of(obj) <= version:
@@ -206,7 +216,7 @@ class Cache:
         token: str | None = None
         while True:
             page = await self._client.list_page(self._kind, self._namespace, limit=PAGE, token=token)
-            items.extend(page.get("items") or [])
+            items.extend(map(self.store.trim, page.get("items") or []))
             metadata = page.get("metadata") or {}
             token = metadata.get("continue")
             if not token:
