@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
-import stat
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from supernode.emulator.dispatch import execute
 from supernode.emulator.fabric import CollectiveCall, Fabric, FabricConfig
 from supernode.emulator.fabric.participant import Participant, Ticket
 from supernode.emulator.kernels.table import AnyArray
+from supernode.emulator.listening import listen
 from supernode.emulator.metrics import RuntimeCollector, ServerCounts, registry
 from supernode.emulator.observe import ObserveServer, Views
 from supernode.emulator.progress import Progress
@@ -40,7 +39,6 @@ _LOG: Final = logging.getLogger("supernode.emulator")
 MAX_CLIENTS: Final = 64
 _HELLO_SECONDS: Final = 10.0
 _FRAME_SECONDS: Final = 60.0
-_PATH_BYTES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -166,13 +164,21 @@ class Server:
         Raises:
             EmulatorError: the socket or the port cannot be had.
         """
+        try:
+            self._open()
+        except BaseException:
+            # What was begun before it failed must not stay: threads, ports, the socket.
+            self.stop()
+            raise
+
+    def _open(self) -> None:
         self._fabric = _FabricDoor(Fabric(self.config.fabric))
         if self.config.http_port is not None:
             collector = RuntimeCollector(self.devices, self.config.fabric.rank, self.progress, self._counts)
             views = Views(registry(collector), self.progress.snapshot, self.trace, self._not_ready)
             self.http = ObserveServer(self.config.http_host, self.config.http_port, views)
             self.http.start()
-        self._listener = _listen(self.config.socket, self.config.socket_mode)
+        self._listener = listen(self.config.socket, self.config.socket_mode, MAX_CLIENTS)
         self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), name="accept", daemon=True)
         self._acceptor.start()
 
@@ -245,8 +251,16 @@ class Server:
             if full:
                 _reply_error(connection, EmulatorError(f"the sidecar has {MAX_CLIENTS} clients already"))
                 connection.close()
-            else:
+                continue
+            try:
                 thread.start()
+            except RuntimeError as exc:
+                # No thread can be had now: this client hears of it, and the next may be luckier.
+                _LOG.warning("a client could not be served: %s", exc)
+                with self._changed:
+                    del self._clients[number]
+                _reply_error(connection, EmulatorError(f"the sidecar cannot serve another client now: {exc}"))
+                connection.close()
 
     def _serve(self, number: int, connection: socket.socket) -> None:
         session: Session | None = None
@@ -348,39 +362,3 @@ def _connected(connection: socket.socket) -> bool:
     poller = select.poll()
     poller.register(connection, select.POLLRDHUP if hasattr(select, "POLLRDHUP") else select.POLLHUP)
     return not poller.poll(0)
-
-
-def _listen(path: Path, mode: int) -> socket.socket:
-    """A listening Unix socket; one that a dead sidecar has left behind is replaced."""
-    if len(os.fsencode(path)) > _PATH_BYTES:
-        raise EmulatorError(f"the socket path {path} is longer than {_PATH_BYTES} bytes; choose a shorter directory")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            _refuse_live(path)
-            path.unlink()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        previous = os.umask(0o777 & ~mode)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(previous)
-        path.chmod(mode)
-        listener.listen(MAX_CLIENTS)
-    except OSError as exc:
-        listener.close()
-        raise EmulatorError(f"cannot listen on {path}: {exc}") from exc
-    except EmulatorError:
-        listener.close()
-        raise
-    return listener
-
-
-def _refuse_live(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return
-    raise EmulatorError(f"another emulator already listens on {path}")

@@ -106,10 +106,9 @@ def test_fragments_are_told() -> None:
     with pytest.raises(OutOfDeviceMemoryError) as caught:
         pool.take(17 << 10, "b")
     for words in (
-        "512 KiB of 1 MiB are in use (512 KiB free)",
+        "of 1 MiB client 7 uses 512 KiB in 32 allocations (512 KiB free)",
         "reserved 1 MiB",
         "largest free block 16 KiB",
-        "client 7",
     ):
         assert words in str(caught.value)
 
@@ -118,13 +117,29 @@ def test_what_a_client_keeps_is_not_anothers_until_it_gives_it_back() -> None:
     memory = Memory(1 << 20, "device 0")
     one, two = memory.pool("client 1"), memory.pool("client 2")
     one.release(one.take(1 << 20, "a"))
-    with pytest.raises(OutOfDeviceMemoryError, match="1 other client of the sidecar holds 1 MiB"):
+    with pytest.raises(OutOfDeviceMemoryError) as caught:
         two.take(1 << 19, "b")
+    assert (
+        "of 1 MiB client 2 uses 0 B in 0 allocations, 1 other client holds 1 MiB (only 0 B of it in arrays: "
+        "empty_cache() there gives the rest back) (0 B free)"
+    ) in str(caught.value)
     assert one.empty() == 1 << 20
     two.take(1 << 19, "b")
     two.close()
     assert memory.use()[:1] == (0,)
     assert memory.use().reserved == 0
+
+
+def test_what_others_hold_is_not_called_free() -> None:
+    memory = Memory(1 << 20, "device 0")
+    memory.pool("client 1").take(300 << 10, "a")
+    memory.pool("client 2").take(200 << 10, "a")
+    with pytest.raises(OutOfDeviceMemoryError) as caught:
+        memory.pool("client 3").take(1 << 20, "b")
+    held, free = memory.use().reserved, memory.use().largest
+    words = f"of 1 MiB client 3 uses 0 B in 0 allocations, 2 other clients hold {human_bytes(held)} "
+    assert f"{words}({human_bytes(free)} free)" in str(caught.value)
+    assert held >= 500 << 10
 
 
 def test_the_message_has_the_numbers() -> None:
@@ -136,7 +151,7 @@ def test_the_message_has_the_numbers() -> None:
     for words in (
         "device 3 (hygon-bw1000)",
         "asked 400 MiB (419430400 bytes) for gelu f32[9]",
-        "700 MiB of 1 GiB are in use (324 MiB free) in 2 allocations",
+        "of 1 GiB client 1 uses 700 MiB in 2 allocations (324 MiB free)",
         "reserved 700 MiB, largest free block 324 MiB",
         "matmul f32[1,2] 600 MiB, upload bf16[7] 100 MiB",
     ):

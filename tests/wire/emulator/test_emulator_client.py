@@ -136,7 +136,7 @@ def test_out_of_memory_is_asynchronous_and_names_the_call(emulator: Emulator) ->
         device.synchronize()
     for words in (
         "call 2, zeros(shape=[262144], dtype='f32') on device 0 (hygon-bw1000): asked 1 MiB",
-        "512 KiB of 1 MiB are in use",
+        "of 1 MiB client 1 uses 512 KiB in 1 allocation (",
         "zeros f32[131072] 512 KiB",
     ):
         assert words in str(caught.value)

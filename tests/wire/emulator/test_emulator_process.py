@@ -259,7 +259,7 @@ def test_a_share_of_a_card_by_variables(start: Start, directory: Path) -> None:
             assert device.memory().limit == device.properties["memoryBytes"] == 512 << 20
             assert device.properties["cores"] == 40
         emulator.devices[0].zeros((600 << 20) // 4)
-        with pytest.raises(OutOfDeviceMemoryError, match=r"hygon-bw1000, 40 % of it.*of 512 MiB are in use"):
+        with pytest.raises(OutOfDeviceMemoryError, match=r"hygon-bw1000, 40 % of it.*but of 512 MiB client 1 uses"):
             emulator.synchronize()
 
 

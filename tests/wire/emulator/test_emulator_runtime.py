@@ -174,7 +174,7 @@ def test_memory_figures(server: Server) -> None:
         assert use.own_reserved >= 4096 + 400_128  # kept for the next array of the size
         assert two.devices[0].memory().own == two.devices[0].memory().own_reserved == 0
         two.devices[0].zeros(200_000)
-        with pytest.raises(OutOfDeviceMemoryError, match=r"1 other client of the sidecar holds 4\d\d"):
+        with pytest.raises(OutOfDeviceMemoryError, match=r"1 other client holds 4\d\d"):
             two.synchronize()
         assert device.empty_cache() >= 400_128
         assert two.devices[0].zeros(200_000).numpy().sum() == 0

@@ -8,6 +8,7 @@ by name: a sidecar in this process, one per chip and memory size, with one devic
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -34,20 +35,26 @@ class _Own:
     """A sidecar in this process, with a client."""
 
     def __init__(self, chip: Chip, memory_bytes: int | None) -> None:
+        self._owner = os.getpid()
         place = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
         self._directory = Path(tempfile.mkdtemp(prefix="supernode-", dir=place))
-        fabric = FabricConfig(rank=0, workers=1, devices_per_worker=1, chip=chip)
-        path = self._directory / "emulator.sock"
-        self._server = Server(ServerConfig(chip, 1, path, fabric, http_port=None, memory_bytes=memory_bytes))
-        self._server.start()
-        self.emulator = connect(path, environment={})
+        with contextlib.ExitStack() as ended:
+            ended.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            fabric = FabricConfig(rank=0, workers=1, devices_per_worker=1, chip=chip)
+            path = self._directory / "emulator.sock"
+            server = Server(ServerConfig(chip, 1, path, fabric, http_port=None, memory_bytes=memory_bytes))
+            server.start()
+            ended.callback(server.stop)
+            self.emulator = connect(path, environment={})
+            ended.callback(self.emulator.close)
+            # Until here an error undoes what was done; from here on the end of the process does.
+            self._ended = ended.pop_all()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """End it."""
-        self.emulator.close()
-        self._server.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """End it; in a copy of the process (fork) it is not this one's to end."""
+        if os.getpid() == self._owner:
+            self._ended.close()
 
 
 def find_device(index: int = 0, *, chip: str | Chip | None = None, memory_bytes: int | None = None) -> Device:

@@ -139,11 +139,11 @@ class Memory:
         with self._lock:
             self._reserved -= size
 
-    def others(self, pool: Pool) -> tuple[int, int]:
-        """How many other clients hold segments, and the bytes of those."""
+    def others(self, pool: Pool) -> tuple[int, int, int]:
+        """How many other clients hold segments, the bytes of those, and the bytes of arrays in them."""
         with self._lock:
-            held = [other.reserved for other in self._pools if other is not pool and other.reserved]
-        return len(held), sum(held)
+            held = [other for other in self._pools if other is not pool and other.reserved]
+            return len(held), sum(other.reserved for other in held), sum(other.in_use for other in held)
 
     def left(self, pool: Pool) -> None:
         """A client is gone, with all it had."""
@@ -325,22 +325,23 @@ class Pool:
     def _explain(self, size: int, label: object) -> str:
         memory = self.memory
         use = memory.use()
-        count, held = memory.others(self)
+        count, held, used = memory.others(self)
         by_label: Counter[str] = Counter()
         for block in set(self.holders()):
             by_label[_words(block.label)] += block.size
         ranked = sorted(by_label.items(), key=lambda pair: (-pair[1], pair[0]))
         largest = ", ".join(f"{name} {human_bytes(taken)}" for name, taken in ranked[:3])
-        text = (
-            f"{memory.name}: asked {human_bytes(size)} ({size} bytes) for {_words(label)}, but "
-            f"{human_bytes(self.in_use)} of {human_bytes(memory.limit)} are in use "
-            f"({human_bytes(memory.limit - held - self.in_use)} free) in {self.allocations} allocations of "
-            f"{self.owner}; reserved {human_bytes(self.reserved)}, largest free block "
-            f"{human_bytes(max(self._largest_block(), use.largest))}"
-        )
+        other = ""
         if count:
-            who = "1 other client of the sidecar holds" if count == 1 else f"{count} other clients of the sidecar hold"
-            text += f"; {who} {human_bytes(held)}"
-        return f"{text}; largest holders: {largest or 'none'}; " + (
+            clients = "1 other client holds" if count == 1 else f"{count} other clients hold"
+            kept = f" (only {human_bytes(used)} of it in arrays: empty_cache() there gives the rest back)"
+            other = f", {clients} {human_bytes(held)}{kept if 2 * used < held else ''}"
+        allocations = "1 allocation" if self.allocations == 1 else f"{self.allocations} allocations"
+        free = human_bytes(memory.limit - held - self.in_use)
+        return (
+            f"{memory.name}: asked {human_bytes(size)} ({size} bytes) for {_words(label)}, but of "
+            f"{human_bytes(memory.limit)} {self.owner} uses {human_bytes(self.in_use)} in {allocations}{other} "
+            f"({free} free); reserved {human_bytes(self.reserved)}, largest free block "
+            f"{human_bytes(max(self._largest_block(), use.largest))}; largest holders: {largest or 'none'}; "
             "use smaller batches, free arrays, or spread over more devices"
         )
