@@ -82,7 +82,8 @@ async def test_deletes_at_many_moments_of_a_start_leave_nothing(lab: Trouble) ->
 async def test_pods_and_shared_objects_deleted_by_hand(lab: Trouble) -> None:
     await lab.job("hand")
     await lab.until_state("hand", "Running")
-    for path in (f"{CORE}/secrets/hand-fabric", f"{CORE}/configmaps/hand-fabric", f"{CORE}/services/hand"):
+    shared = f"hand-fabric-{(await lab.client.get(lab.path('hand')))['metadata']['uid'][:8]}"
+    for path in (f"{CORE}/secrets/{shared}", f"{CORE}/configmaps/{shared}", f"{CORE}/services/hand"):
         await lab.client.delete(path)
     await lab.client.delete(f"{CORE}/pods/hand-worker-1", {"gracePeriodSeconds": 0})
     status = await lab.until_state("hand", "Running", restarts=1)
@@ -102,7 +103,7 @@ async def test_what_keeps_a_worker_from_starting_is_said(lab: Trouble) -> None:
     await lab.until("both are warned of", said)
     message = (await lab.status("image"))["message"]
     # Whichever worker's kubelet has said it first.
-    assert re.search(r"worker [01] on node dcu-\d: ErrImagePull", message)
+    assert re.search(r"worker [01] on node dcu-\d: (ErrImagePull|ImagePullBackOff)", message)
     await lab.settled("image", "secret")
 
 

@@ -49,6 +49,8 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
     policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
     audit.touch()
     flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}", "--audit-log-mode=blocking-strict"]
+    # As many clusters have it: who makes an object that blocks the deletion of its owner needs a right for that.
+    flags += ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
     tokens = {admin: 'admin,admin,"system:masters"', operator: f"{OPERATOR_USER},{OPERATOR_USER}"}
     with api_server(directory, tokens, flags) as url:
         authority = directory / "certs" / "apiserver.crt"

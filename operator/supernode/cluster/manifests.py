@@ -94,9 +94,9 @@ class GangPlan:
         return Gang(self.job, self.namespace, len(self.workers), self.devices_per_worker)
 
 
-def fabric_name(job: str) -> str:
-    """Name of the job's Secret and ConfigMap."""
-    return f"{job}-fabric"
+def fabric_name(job: str, uid: str) -> str:
+    """Name of the job's Secret and ConfigMap: with a part of its uid, so that nobody else's object can have it."""
+    return f"{job}-fabric-{uid[:8]}"
 
 
 def pod_name(job: str, rank: int) -> str:
@@ -149,7 +149,7 @@ def secret(plan: GangPlan, value: str) -> Json:
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": _metadata(plan, fabric_name(plan.job)),
+        "metadata": _metadata(plan, fabric_name(plan.job, plan.uid)),
         "stringData": {SECRET_KEY: value},
     }
 
@@ -159,7 +159,7 @@ def config_map(plan: GangPlan) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(plan, fabric_name(plan.job)),
+        "metadata": _metadata(plan, fabric_name(plan.job, plan.uid)),
         "data": {
             TOPOLOGY_KEY: json.dumps(plan.topology, separators=(",", ":"), sort_keys=True),
             HOSTFILE_KEY: hostfile(plan.gang),
@@ -268,7 +268,7 @@ def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json)
             {
                 "name": _MPI_VOLUME,
                 "configMap": {
-                    "name": fabric_name(plan.job),
+                    "name": fabric_name(plan.job, plan.uid),
                     "items": [{"key": HOSTFILE_KEY, "path": HOSTFILE_KEY}],
                 },
             },
@@ -306,11 +306,11 @@ def _sidecar(plan: GangPlan, worker: WorkerPlan, chip: str, share: Mapping[str, 
         {"name": names.ENV_SOCKET, "value": names.EMULATOR_SOCKET},
         {
             "name": names.ENV_FABRIC_SECRET,
-            "valueFrom": {"secretKeyRef": {"name": fabric_name(plan.job), "key": SECRET_KEY}},
+            "valueFrom": {"secretKeyRef": {"name": fabric_name(plan.job, plan.uid), "key": SECRET_KEY}},
         },
         {
             "name": names.ENV_TOPOLOGY,
-            "valueFrom": {"configMapKeyRef": {"name": fabric_name(plan.job), "key": TOPOLOGY_KEY}},
+            "valueFrom": {"configMapKeyRef": {"name": fabric_name(plan.job, plan.uid), "key": TOPOLOGY_KEY}},
         },
     ]
     return {

@@ -19,6 +19,7 @@ from supernode.api.read import group_from, pool_from
 from supernode.api.rules import Problem
 from supernode.api.validate import validate_group, validate_pool
 from supernode.cluster import nodes, pods, translate
+from supernode.cluster.belonging import Belonging, index
 from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import Json
 from supernode.cluster.storage import stores_of
@@ -88,8 +89,8 @@ class Observer:
         # node -> pods on it that have not ended; node -> those of them that no gang's claim covers
         self._pods_on: dict[str, set[Key]] = {}
         self._foreign: dict[str, set[str]] = {}
-        self._pods_of_job: dict[str, set[Key]] = {}
         self._owner: dict[str, str] = {}
+        self._belonging = Belonging(stores.jobs, stores.pods)
         stores.nodes.listen(self._on_node)
         stores.jobs.listen(self._on_job)
         stores.pods.listen(self._on_pod)
@@ -110,13 +111,11 @@ class Observer:
             if pod is None:
                 continue
             key = (pod["metadata"].get("namespace", ""), pod["metadata"]["name"])
-            uid = pods.job_uid(pod)
-            if uid:
-                _index(self._pods_of_job, uid, key, present=present)
+            if pods.job_uid(pod):
                 self._jobs.add((key[0], (pod["metadata"].get("labels") or {}).get(LABEL_JOB, "")))
             node = _holds_on(pod)
             if node:
-                _index(self._pods_on, node, key, present=present)
+                index(self._pods_on, node, key, present=present)
         before, after = (("", "") if p is None else (_holds_on(p), p["metadata"].get("uid")) for p in (old, new))
         if before != after:
             self._recount |= {before[0], after[0]} - {""}
@@ -127,13 +126,12 @@ class Observer:
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def pods_of(self, uid: str) -> list[Json]:
-        """All pods that carry a job's uid."""
-        found = (self._stores.pods.get(key) for key in sorted(self._pods_of_job.get(uid, ())))
-        return [pod for pod in found if pod is not None]
+        """All pods of a job."""
+        return self._belonging.pods_of(uid)
 
     def uids_with_pods(self) -> list[str]:
         """Uids of all jobs, past and present, of which a pod is there."""
-        return list(self._pods_of_job)
+        return self._belonging.uids()
 
     def take_rewired(self) -> bool:
         """Whether pools or groups have changed since this was asked last: then every job must be looked at again."""
@@ -363,11 +361,14 @@ class Observer:
         return held is not None and held[0] == pods.job_uid(pod) and held[1].get("attempt", 0) == pods.attempt_of(pod)
 
     def _hold_orphan(self, identity: str, node: str, pod: Json, request: Mapping[str, int]) -> bool:
-        """A pod of ours that no claim covers still holds exactly the devices that its annotation names."""
+        """A pod of ours that no claim covers still holds exactly the devices that its annotation names.
+
+        As many as it requests, that is: a node gives no pod more, whatever somebody has written on it.
+        """
         devices = pods.devices_of(pod)
         pool = self.view.pool_of_node.get(node, "")
         spec = self.view.specs.get(pool)
-        if not devices or spec is None:
+        if not devices or spec is None or request.get(spec.resource) != len(set(devices)):
             return False
         worker = WorkerPlacement(0, node, pool, devices)
         rest = {name: amount for name, amount in request.items() if name != spec.resource}
@@ -385,13 +386,6 @@ def _holds_on(pod: Json) -> str:
 
 def _wired(obj: Json) -> tuple[object, ...]:
     return obj.get("spec"), obj["metadata"].get("deletionTimestamp")  # one that is going takes no new gang
-
-
-def _index(index: dict[str, set[Key]], name: str, key: Key, *, present: bool) -> None:
-    members = index.setdefault(name, set())
-    (members.add if present else members.discard)(key)
-    if not members:
-        del index[name]
 
 
 def _without_status(obj: Json) -> Json:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from supernode.api.conditions import seconds_of
 from supernode.cluster.kinds import Json
+from supernode.cluster.ownership import controller_of, controlling
 from supernode.names import (
     ANNOTATION_CHECKPOINT,
     ANNOTATION_DEVICES,
@@ -43,6 +44,8 @@ def trim(pod: Json) -> Json:
         )
         if name in metadata
     }
+    if (owner := controlling(pod)) is not None:
+        kept["ownerReferences"] = [owner]
     notes = kept.get("annotations") or {}
     kept["annotations"] = {name: notes[name] for name in (ANNOTATION_DEVICES, ANNOTATION_CHECKPOINT) if name in notes}
     return {
@@ -110,9 +113,13 @@ def is_over(pod: Json) -> bool:
 
 
 def job_uid(pod: Json) -> str:
-    """UID of the training job that the pod belongs to; empty if none."""
-    labels = pod["metadata"].get("labels") or {}
-    return str(labels.get(LABEL_JOB_UID) or "")
+    """UID of the training job that the pod belongs to; empty if none.
+
+    By its label and by who controls it: a label alone anybody may set. Of the pod's own namespace, if of any.
+    """
+    uid = (pod["metadata"].get("labels") or {}).get(LABEL_JOB_UID)
+    owner = controller_of(pod) if uid else None
+    return owner.uid if owner is not None and owner.uid == uid else ""
 
 
 def rank_of(pod: Json) -> int:

@@ -7,24 +7,21 @@ once. Repeating everything here is harmless: names are deterministic, deletes na
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from supernode.api.conditions import timestamp
 from supernode.api.job import TrainingJob
 from supernode.cluster import manifests, pods, translate
 from supernode.cluster.cache import Key
-from supernode.cluster.kinds import CONFIG_MAPS, PODS, SECRETS, SERVICES, Json, Kind
+from supernode.cluster.kinds import PODS, Json
 from supernode.cluster.manifests import GangPlan, WorkerPlan
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
+from supernode.handlers import shared
 from supernode.handlers.context import Context
 from supernode.handlers.life import PodRef
-from supernode.names import ANNOTATION_CHECKPOINT, LABEL_JOB, LABEL_JOB_UID
+from supernode.names import ANNOTATION_CHECKPOINT
 
-# Times that an object is made before the name counts as taken by somebody else.
-TRIES: Final = 3
 # Errors that a repeat would only repeat.
 _FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
 
@@ -135,46 +132,17 @@ async def ask(context: Context, namespace: str, refs: Iterable[PodRef], since: f
 
 
 async def delete_shared(context: Context, namespace: str, uid: str) -> None:
-    """Delete what a job's pods shared; by label, so that nobody else's object of the same name goes with it."""
-    selector = f"{LABEL_JOB_UID}={uid}"
-    await asyncio.gather(
-        *(_delete_labelled(context, kind, namespace, selector) for kind in (SECRETS, CONFIG_MAPS, SERVICES))
-    )
-
-
-async def _delete_labelled(context: Context, kind: Kind, namespace: str, selector: str) -> None:
-    await context.client.request("DELETE", kind.path(namespace), params={"labelSelector": selector})
+    """Take away what a job's pods shared."""
+    await shared.delete(context, namespace, uid)
 
 
 async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Refusal | None:
     """Service, Secret and ConfigMap. `fresh`: no pod of this attempt has been made, so none has read an old one."""
-
-    async def one(kind: Kind, obj: Json, replace: bool) -> None:
-        for tries in range(TRIES):
-            try:
-                await context.client.create(kind, obj, plan.namespace)
-            except ConflictError as exc:
-                if exc.reason != "AlreadyExists" or tries + 1 == TRIES:
-                    raise
-                if not replace:
-                    return
-            else:
-                return
-            # An earlier attempt's, an earlier job's of this name, or our own whose answer was lost: by label, so
-            # never somebody else's.
-            await _delete_labelled(context, kind, plan.namespace, f"{LABEL_JOB}={manifests.label_value(plan.job)}")
-
     try:
-        await asyncio.gather(
-            one(SERVICES, manifests.service(plan), fresh),
-            one(SECRETS, manifests.secret(plan, secrets.token_hex(32)), fresh),
-            one(CONFIG_MAPS, manifests.config_map(plan), fresh),
-        )
-    except ConflictError as exc:
-        return Refusal(f"an object that is not this job's has the name that it needs: {exc}", permanent=False)
+        taken = await shared.create(context, plan, fresh=fresh)
     except _FINAL as exc:
         return Refusal(str(exc), permanent=isinstance(exc, BadRequestError))
-    return None
+    return Refusal(taken, permanent=False) if taken else None
 
 
 async def _create_pod(context: Context, plan: GangPlan, worker: WorkerPlan) -> Refusal | None:
@@ -185,10 +153,10 @@ async def _create_pod(context: Context, plan: GangPlan, worker: WorkerPlan) -> R
             made = await context.client.create(PODS, pod, plan.namespace)
             context.metrics.count("supernode_pods_created")
         except ConflictError:
-            existing = await _existing(context, plan, name)
+            existing = context.stores.pods.get((plan.namespace, name))
             if existing is None:
-                # It went away between the two requests: the next decision makes it.
-                raise ClusterError(f"pod {plan.namespace}/{name} was there and is gone") from None
+                # Our own whose answer was lost, or one that goes just now: the watch tells before the next decision.
+                raise ClusterError(f"pod {plan.namespace}/{name} is there, and not known yet") from None
             if pods.job_uid(existing) != plan.uid or pods.attempt_of(existing) != plan.attempt:
                 return Refusal(f"pod {name} exists already and is not of this attempt", permanent=False)
             made = existing
@@ -196,10 +164,3 @@ async def _create_pod(context: Context, plan: GangPlan, worker: WorkerPlan) -> R
             return Refusal(f"worker {worker.rank} was refused: {exc}", permanent=isinstance(exc, BadRequestError))
     context.stores.pods.offer(made)
     return None
-
-
-async def _existing(context: Context, plan: GangPlan, name: str) -> Json | None:
-    try:
-        return await context.client.get(PODS, name, plan.namespace)
-    except NotFoundError:
-        return None

@@ -102,8 +102,8 @@ def test_the_sidecar_is_as_the_emulator_expects() -> None:
         "SUPERNODE_RENDEZVOUS": "gpt-worker-0.gpt.team-a.svc:29400",
         "SUPERNODE_POD_IP": {"fieldRef": {"fieldPath": "status.podIP"}},
         "SUPERNODE_EMULATOR_SOCKET": "/var/run/supernode/emulator.sock",
-        "SUPERNODE_FABRIC_SECRET": {"secretKeyRef": {"name": "gpt-fabric", "key": "secret"}},
-        "SUPERNODE_TOPOLOGY": {"configMapKeyRef": {"name": "gpt-fabric", "key": "topology.json"}},
+        "SUPERNODE_FABRIC_SECRET": {"secretKeyRef": {"name": "gpt-fabric-u-1", "key": "secret"}},
+        "SUPERNODE_TOPOLOGY": {"configMapKeyRef": {"name": "gpt-fabric-u-1", "key": "topology.json"}},
     }
     assert sidecar["startupProbe"]["httpGet"] == {"path": "/readyz", "port": 29401}
     security = sidecar["securityContext"]

@@ -85,6 +85,15 @@ def a_pod(job: str, rank: int, node: str, devices: list[int], phase: str = "Runn
                 "supernode.dev/attempt": str(attempt),
             },
             "annotations": {"supernode.dev/devices": ",".join(map(str, devices))},
+            "ownerReferences": [
+                {
+                    "apiVersion": "supernode.dev/v1alpha1",
+                    "kind": "TrainingJob",
+                    "name": job,
+                    "uid": f"job-{job}",
+                    "controller": True,
+                }
+            ],
         },
         "spec": {
             "nodeName": node,

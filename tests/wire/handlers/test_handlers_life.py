@@ -59,8 +59,9 @@ async def test_a_gang_starts_runs_and_ends(lab: Lab) -> None:
     # Both on the two nodes of one super-node, so that the ring stays inside it.
     assert status["placement"]["level"] == "supernode"
     assert (await lab.client.get(SERVICES, "train", lab.namespace))["spec"]["clusterIP"] == "None"
-    assert "secret" in (await lab.client.get(SECRETS, "train-fabric", lab.namespace))["data"]
-    assert "topology.json" in (await lab.client.get(CONFIG_MAPS, "train-fabric", lab.namespace))["data"]
+    shared = f"train-fabric-{obj['metadata']['uid'][:8]}"
+    assert "secret" in (await lab.client.get(SECRETS, shared, lab.namespace))["data"]
+    assert "topology.json" in (await lab.client.get(CONFIG_MAPS, shared, lab.namespace))["data"]
     lab.kubelet.endings |= {"train-worker-0": 0, "train-worker-1": 0}
     obj = await lab.until_state("train", "Succeeded")
     assert condition(obj, "Succeeded")["status"] == "True"
