@@ -15,7 +15,6 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from yaml import YAMLError
 
+from supernode.cluster.credentials import Credentials
 from supernode.cluster.kinds import Json, Kind
 from supernode.cluster.kubeconfig import kubeconfig_path
 from supernode.cluster.refusals import error_from
@@ -44,26 +44,6 @@ LONGEST_PAUSE: Final = 5.0
 GOODBYE: Final = 0.1
 # Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
 CONNECTIONS: Final = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to reach and convince the API server; for libraries that make their own connections.
-
-    `token` is the bare token; paths name PEM files. Never logged: `repr` hides the token.
-    """
-
-    server: str
-    token: str | None
-    ca_file: str | None
-    certificate_file: str | None
-    key_file: str | None
-    verify: bool
-    proxy: str | None
-    expires: float | None
-
-    def __repr__(self) -> str:
-        return f"Credentials(server={self.server!r})"
 
 
 class _Sessions(RESTClientObject):  # type: ignore[misc]
@@ -96,8 +76,9 @@ class Client:
         self._on_request = on_request
         self._session: aiohttp.ClientSession | None = None
         self._host = str(configuration.host).rstrip("/")
-        # Called before every request that writes; raises when this process may not write (lost leadership).
-        self.guard: Callable[[], None] | None = None
+        # Called before every request that writes: seconds in which it must be over, because another process may write
+        # afterwards. Raises when this process may not write (lost leadership).
+        self.guard: Callable[[], float] | None = None
 
     @classmethod
     async def connect(
@@ -268,16 +249,27 @@ class Client:
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str, *, attempts: int
     ) -> bytes:
         for attempt in range(attempts):
-            if method != "GET" and self.guard is not None:
-                self.guard()
             try:
-                return await self._once(method, path, params, body, content_type)
+                if method == "GET" or self.guard is None:
+                    return await self._once(method, path, params, body, content_type)
+                return await self._within(self.guard(), method, path, params, body, content_type)
             except UnavailableError as exc:
                 if attempt + 1 == attempts:
                     raise
                 pause = exc.retry_after if exc.retry_after is not None else 0.1 * 2**attempt
                 await asyncio.sleep(min(pause, LONGEST_PAUSE) * (0.75 + random.random() / 2))
         raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _within(
+        self, seconds: float, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
+    ) -> bytes:
+        """A write that is over by then, here and at the server: one that is held up must not land under another."""
+        params = {**(params or {}), "timeout": f"{max(1, int(seconds * 1000))}ms"}
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._once(method, path, params, body, content_type)
+        except TimeoutError as exc:
+            raise UnavailableError(f"{method} {path}: no answer from {self._host} within {seconds:.1f} s") from exc
 
     async def _once(
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str

@@ -3,7 +3,8 @@
 Flows in: the Lease as others see it. Flows out: "you lead", "you lead no more", and a guard for writes.
 Time is measured on this machine's monotonic clock only, from when *we* saw the Lease change: clocks of other
 machines are never compared. A leader that could not renew for two thirds of the lease stops writing by itself,
-before anybody else may take over.
+before anybody else may take over; what it has sent until then is given up, here and at the server, while the lease
+still lasts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds a lease lasts after its last renewal; Kubernetes' own components use 15.
 DURATION: Final = 15
+# Share of a lease after its last renewal for which its holder writes, and after which all that it sent is over.
+WRITING: Final = 2 / 3
+OVER: Final = 14 / 15
 
 
 class LeaseLostError(ClusterError):
@@ -74,16 +78,17 @@ class Lease:
         """Whether this process may write now."""
         if self._renewed is None:
             return False
-        return self._clock() - self._renewed < self._settings.duration * 2 / 3
+        return self._clock() - self._renewed < self._settings.duration * WRITING
 
-    def guard(self) -> None:
-        """For Client.guard.
+    def guard(self) -> float:
+        """For Client.guard: seconds in which a write that begins now must be over.
 
         Raises:
             LeaseLostError: this process may not write.
         """
-        if not self.leading:
+        if self._renewed is None or not self.leading:
             raise LeaseLostError(f"{self._settings.identity} does not hold the lease any more; nothing is written")
+        return self._renewed + self._settings.duration * OVER - self._clock()
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
@@ -94,7 +99,8 @@ class Lease:
     async def keep(self) -> None:
         """Renew until it fails for good; returns when leadership is lost."""
         while True:
-            await self._sleep(self._settings.duration / 5)
+            # After a renewal that failed sooner: it may have been done and only its answer lost.
+            await self._sleep(self._settings.duration / (5 if self._held is not None else 20))
             if not await self._try() and not self.leading:
                 self._renewed = None
                 logger.error("%s lost the lease", self._settings.identity)

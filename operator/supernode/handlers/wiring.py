@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-from supernode.cluster.client import Credentials
+from supernode.cluster.credentials import Credentials
 from supernode.cluster.observe import Stores
 from supernode.names import GROUP, VERSION
 
