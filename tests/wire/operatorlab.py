@@ -174,7 +174,8 @@ class Lab:
         self.processes: list[Process] = []
 
     # --- the operator ----------------------------------------------------------------------------------------------
-    def operator(self, *more: str, kubeconfig: Path | None = None, lease: int = 2) -> Process:
+    def operator(self, *more: str, kubeconfig: Path | None = None, lease: int = 15) -> Process:
+        # Long enough that a busy machine does not lose it; who kills an operator frees its lease (`free_the_lease`).
         log = self.directory / f"operator-{len(self.processes)}.log"
         arguments = [
             sys.executable,

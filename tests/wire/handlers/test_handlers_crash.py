@@ -114,10 +114,10 @@ async def test_pods_of_a_job_whose_finalizer_was_torn_off_are_swept(lab: Lab) ->
 
 
 async def test_a_standby_takes_over_and_only_one_acts(lab: Lab) -> None:
-    first = lab.operator()
+    first = lab.operator(lease=5)
     await lab.add_job("one")
     await lab.until_state("one", "Running")
-    second = lab.operator()
+    second = lab.operator(lease=5)
 
     async def stands_by() -> bool:
         return "standing by" in second.text()

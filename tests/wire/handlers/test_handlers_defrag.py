@@ -11,9 +11,10 @@ import sys
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
-from supernode.cluster.kinds import JOBS, LEASES, POOLS, Json
-from supernode.names import ANNOTATION_DEFRAGMENT, LEASE_NAME, LEASE_NAMESPACE
+from supernode.cluster.kinds import JOBS, POOLS, Json
+from supernode.names import ANNOTATION_DEFRAGMENT
 
 pytestmark = pytest.mark.timeout(180)
 TOGETHER: Json = {"constraints": {"topology": [{"level": "supernode", "mode": "Required"}]}}
@@ -87,7 +88,7 @@ async def test_it_goes_on_however_often_the_operator_is_killed(either_lab: Lab) 
     for _ in range(4):
         await asyncio.sleep(chance.uniform(0.3, 1.5))
         process.kill()
-        await lab.client.delete(LEASES, LEASE_NAME, LEASE_NAMESPACE)
+        await free_the_lease(lab)
         process = lab.operator()
     await lab.until_state("wide", "Running")
     attempts = []

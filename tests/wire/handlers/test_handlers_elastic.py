@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import JOBS, NODES, Json
 
@@ -89,6 +90,7 @@ async def test_only_workers_that_can_be_done_without_give_way(either_lab: Lab) -
     await lab.add_job("high", workers=2, scheduling={"priorityClassName": high})
     await lab.until_status("low", "is asked", lambda s: s.get("disruption"))
     process.kill()
+    await free_the_lease(lab)
     lab.operator()
     await lab.until_state("high", "Running", seconds=60)
     after = await runs_with(lab, "low", 2)

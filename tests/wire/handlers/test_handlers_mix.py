@@ -6,6 +6,7 @@ import json
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -41,6 +42,7 @@ async def test_stages_run_in_two_pools(either_lab: Lab) -> None:
         assert pod["spec"]["nodeName"] == worker["node"]
     # Whoever comes now finds both pools full, also for an operator that was not there when the gang was placed.
     first.kill()
+    await free_the_lease(lab)
     lab.operator()
     for name, pool in (("more", lab.pool), ("again", other)):
         await lab.add_job(name, workers=1, pools=[pool])

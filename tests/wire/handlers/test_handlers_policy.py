@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import EVENTS, JOBS, PODS, Json
 from supernode.errors import BadRequestError, NotFoundError
@@ -150,6 +151,7 @@ async def test_a_gang_that_does_not_start_gives_its_place_to_others_and_says_why
     assert status["restarts"] == 0
     # The pause is in the API: it holds for the next operator too.
     process.kill()
+    await free_the_lease(lab)
     lab.operator()
     await lab.until_state("next", "Running")
     assert (await lab.job("slow"))["status"].get("placement") is None

@@ -7,9 +7,10 @@ import random
 
 import pytest
 from tests.wire.operatorlab import NAMESPACES, Lab
+from tests.wire.promises import free_the_lease
 
-from supernode.cluster.kinds import JOBS, LEASES, PODS, POOLS, PRIORITY_CLASSES, Json
-from supernode.names import ANNOTATION_CHECKPOINT, LEASE_NAME, LEASE_NAMESPACE
+from supernode.cluster.kinds import JOBS, PODS, POOLS, PRIORITY_CLASSES, Json
+from supernode.names import ANNOTATION_CHECKPOINT
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -168,7 +169,7 @@ async def test_who_gives_way_is_decided_once_however_often_the_operator_is_kille
     for _ in range(6):
         await asyncio.sleep(chance.uniform(0.0, 1.2))
         process.kill()
-        await lab.client.delete(LEASES, LEASE_NAME, LEASE_NAMESPACE)
+        await free_the_lease(lab)
         process = lab.operator()
     await lab.until_state("high", "Running")
     low = await lab.until_status("low", "waits", lambda s: s.get("state") == "Waiting")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import JOBS, NODES, PODS, Json
 from supernode.names import ANNOTATION_UNHEALTHY
@@ -167,6 +168,7 @@ async def test_a_wounded_gang_is_released_whole_when_its_time_is_up(either_lab: 
     # Whoever leads then: the time is in the API.
     await lab.until_status("train", "is held", lambda s: (s.get("disruption") or {}).get("deadline"))
     process.kill()
+    await free_the_lease(lab)
     lab.operator()
     status = await lab.until_status("train", "is queued", lambda s: s.get("state") == "Waiting", seconds=60)
     assert "placement" not in status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.wire.operatorlab import Lab
+from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import Json
 
@@ -36,6 +37,7 @@ async def test_a_worker_is_replaced_alone(hardware_lab: Lab) -> None:
     await lab.until_status("train", "replaces one", lambda s: (s.get("disruption") or {}).get("replacing"))
     process.kill()
     lab.kubelet.stuck = False
+    await free_the_lease(lab)
     lab.operator()
     second = await settled(lab, "train", 3, 1)
     after = await uids(lab, "train")
