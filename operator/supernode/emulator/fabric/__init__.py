@@ -17,7 +17,7 @@ thread. What flows out: the same bits in every rank's buffer, and the virtual ti
     order        the order of a sum over pods, as an expression
     choice       tree, ring or hierarchy, by size and wiring
     channel      one group's place in order: local meeting, agreement between pods, failure
-    algorithms/  ring, tree, hierarchy and pairwise exchange between pods, and working together in shared memory
+    algorithms/  ring, tree, halving, hierarchy, pairwise exchange between pods, and working together in shared memory
     collectives  each kind, from device buffers to algorithms and back
     fabric       the front: `Fabric.start`, `run`, `close`
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
-from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
+from supernode.emulator.fabric.algorithms import halving, hierarchy, pairwise, ring, together, tree
 from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.fabric.choice import Plan, even_sections
 from supernode.emulator.fabric.participant import Ticket
@@ -91,7 +91,10 @@ def _all_reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall, plan: P
     def done(values: Flat, out: Flat) -> None:
         finish(op, values, len(call.group), out)
 
-    if count == 1 or (plan.way == "tree" and not (pods.together and total.nbytes > together.SMALL)):
+    large = total.nbytes > SMALL_BYTES
+    if plan.way == "tree" and large and not pods.together and halving.fits(count):
+        halving.all_reduce(pods, total, result, op, done)
+    elif count == 1 or (plan.way == "tree" and not (pods.together and large)):
         if count > 1 and pods.together:
             together.all_reduce_small(pods, total, op, plan.orders(count)[0])
         else:
