@@ -22,7 +22,7 @@ from supernode.handlers.jobstatus import Placed, Wait, placement_json
 from supernode.handlers.life import Disruption, DisruptionKind, JobFacts, State
 from supernode.handlers.masks import Masks
 from supernode.handlers.migration import bound_to
-from supernode.handlers.nomination import attempt_of, holder, nomination_of
+from supernode.handlers.nomination import attempt_of, holder, key_of, nomination_of
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sizes_of
 from supernode.handlers.waiting import Candidate
@@ -136,9 +136,10 @@ class Again:
         demand_at: Callable[[int], GangDemand],
     ) -> Placement | str | None:
         """The place that a gang that moves was promised; whom it waits for there; None if there is no such promise."""
-        namespace, _, name = plan.by.partition("/")
-        cause = self._context.stores.jobs.get((namespace, name)) or {}
-        nomination = nomination_of(plan.by, 0, cause.get("status") or {})
+        jobs = self._context.stores.jobs
+        by = plan.by if "/" in plan.by else key_of(jobs, plan.by)
+        namespace, _, name = by.partition("/")
+        nomination = nomination_of(by, 0, jobs.get((namespace, name)) or {}, jobs)
         attempt = attempt_of(candidate.status)
         if nomination is None:
             return None
@@ -149,7 +150,6 @@ class Again:
         found = largest(snapshot, key, [count], (), lambda workers: bound_to(demand_at(workers), snapshot, mine.nodes))
         if found is not None:
             return found
-        jobs = self._context.stores.jobs
         others = [m.key for m in nomination.moves if m is not mine and holder(jobs, m.key, m.uid, m.attempt)]
         return ", ".join(others) or None
 

@@ -137,7 +137,7 @@ def _stopped(keep: Decision, job: JobFacts, now: float) -> Decision:
     if job.state is not State.RESTARTING or not job.accepted or job.retry_at is not None:
         return released
     if plan is not None and plan.releases:
-        return replace(released, reason="Preempted", message=f"gave way to {plan.by}")
+        return replace(released, reason="Preempted", message=f"gave way to {_whom(plan.by)}")
     if plan is not None and plan.kind is DisruptionKind.REPAIR and now >= plan.deadline > 0:
         message = f"no place was found within {job.policy.hold:g} s instead of {_named(plan.nodes)}; it is queued again"
         return replace(released, reason="RepairTimedOut", message=message)
@@ -358,6 +358,11 @@ def _all_of(pods: Sequence[PodFacts], now: float) -> tuple[PodRef, ...]:
         for pod in sorted(pods, key=lambda pod: (pod.attempt, pod.rank))
         if not pod.deleting or given_up(pod)
     )
+
+
+def _whom(by: str) -> str:
+    """On whose behalf: a job of this namespace by its name, others by their uid."""
+    return by if "/" in by or not by else f"a gang of another namespace (uid {by})"
 
 
 def _draining(pods: Sequence[PodFacts]) -> str:

@@ -13,6 +13,7 @@ than what is gained.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,10 +31,11 @@ from supernode.handlers.facts import disruption_of, is_ours, job_facts, state_of
 from supernode.handlers.jobstatus import Wait
 from supernode.handlers.life import Disruption, DisruptionKind, State
 from supernode.handlers.masks import Masks
-from supernode.handlers.nomination import Move, Nomination, attempt_of, holder
+from supernode.handlers.nomination import Move, Nomination, attempt_of, cause_of, entry, holder
 from supernode.handlers.reading import Readings
 from supernode.handlers.waiting import Candidate
 from supernode.names import ANNOTATION_DEFRAGMENT
+from supernode.scheduling import discretion
 from supernode.scheduling.defragment import Defragmentation, Limits, Movable, plan_moves
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
@@ -41,6 +43,8 @@ from supernode.scheduling.placement import Placement
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
+
+logger = logging.getLogger(__name__)
 
 # Moves of one plan where nobody says else, and at most.
 MOVES: Final = 4
@@ -221,10 +225,12 @@ class Migrations:
             "since": timestamp(self._context.now()),
             "nodes": nodes,
             "moves": [
-                {"key": move.key, "uid": move.uid, "attempt": move.attempt, "nodes": list(move.nodes)} for move in moves
+                entry(demand.key, move.key, uid=move.uid, attempt=move.attempt, nodes=list(move.nodes))
+                for move in moves
             ],
         }
-        return Nomination(demand.key, demand.priority, frozenset(nodes), (), raw, tuple(moves))
+        uid = str((self._object(demand.key) or {"metadata": {}})["metadata"].get("uid") or "")
+        return Nomination(demand.key, demand.priority, frozenset(nodes), (), raw, tuple(moves), uid)
 
     # --- carrying out ------------------------------------------------------------------------------------------------
     def due(self, nominations: Mapping[str, Nomination]) -> list[tuple[Json, Disruption]]:
@@ -244,14 +250,16 @@ class Migrations:
                 if self._priority(model) > nomination.priority:
                     continue
                 seconds = float(model.spec.run_policy.checkpoint_seconds)
+                whom = discretion.named(namespace, nomination.key)
                 message = (
-                    f"moves to make room for {nomination.key}, to node{'' if len(move.nodes) == 1 else 's'} "
+                    f"moves to make room for {whom}, to node{'' if len(move.nodes) == 1 else 's'} "
                     f"{_some(move.nodes)}; it has {seconds:g} s to save a checkpoint"
                 )
                 here = {str(worker.get("node")) for worker in status["placement"]["workers"]}
                 leave = tuple(sorted(here - set(move.nodes)))[:1024]
                 kind = DisruptionKind.MIGRATION
-                found.append((obj, Disruption(kind, now, now + seconds, nomination.key, message, 0, leave)))
+                found.append((obj, Disruption(kind, now, now + seconds, nomination.told(move.key), message, 0, leave)))
+                logger.info("%s moves to make room for %s", move.key, nomination.key)
         return found
 
     def in_vain(self, nominations: Mapping[str, Nomination]) -> list[Json]:
@@ -262,7 +270,7 @@ class Migrations:
             plan = disruption_of(status) if status.get("disruption") else None
             if plan is None or plan.kind is not DisruptionKind.MIGRATION or not is_ours(obj):
                 continue
-            cause = nominations.get(plan.by)
+            cause = cause_of(nominations, plan.by)
             uid, attempt = obj["metadata"]["uid"], attempt_of(status)
             if cause is None or not any(m.names(f"{key[0]}/{key[1]}", uid, attempt) for m in cause.moves):
                 found.append(obj)
@@ -314,8 +322,9 @@ class Migrations:
     def _sentence(self, demand: GangDemand, nomination: Nomination) -> str:
         pending = [move.key for move in self._pending(nomination)]
         count = len(nomination.moves)
+        whom = discretion.listed(demand.namespace, pending, LISTED)
         return (
-            f"needs {demand.fewest} workers x {demand.devices} devices together; {_some(pending)} "
+            f"needs {demand.fewest} workers x {demand.devices} devices together; {whom} "
             f"{'moves' if len(pending) == 1 else 'move'} to make room for it, {count - len(pending)} of {count} "
             f"{'has' if count - len(pending) == 1 else 'have'} moved"
         )

@@ -11,6 +11,7 @@ plan would no longer help.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -21,10 +22,11 @@ from supernode.handlers.context import Context
 from supernode.handlers.facts import disruption_of, is_ours, job_facts, state_of
 from supernode.handlers.jobstatus import Wait
 from supernode.handlers.life import Disruption, DisruptionKind, State
-from supernode.handlers.nomination import Nomination, attempt_of, holder, nomination_of
+from supernode.handlers.nomination import Nomination, attempt_of, cause_of, entry, holder, nomination_of
 from supernode.handlers.reading import Readings
 from supernode.handlers.sizes import sizes_of
 from supernode.handlers.waiting import Candidate
+from supernode.scheduling import discretion
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
@@ -32,6 +34,8 @@ from supernode.scheduling.preempt import Preemption, Victim, plan_preemption
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
+
+logger = logging.getLogger(__name__)
 
 # Plans made in one cycle: each may try hundreds of placements.
 MOST_PLANS: Final = 2
@@ -69,7 +73,7 @@ class Preemptions:
             if status.get("placement") or model is None or model.spec.run_policy.suspend:
                 continue
             name = f"{key[0]}/{key[1]}"
-            nomination = nomination_of(name, self._priority(model), status)
+            nomination = nomination_of(name, self._priority(model), obj, self._context.stores.jobs)
             if nomination is not None:
                 found[name] = nomination
         return found
@@ -82,7 +86,7 @@ class Preemptions:
             plan = disruption_of(status)
             if plan is None or plan.kind is not DisruptionKind.PREEMPTION or not is_ours(obj):
                 continue
-            cause = nominations.get(plan.by)
+            cause = cause_of(nominations, plan.by)
             key, uid = f"{namespace}/{name}", obj["metadata"]["uid"]
             if cause is None or not cause.names(key, uid, attempt_of(status)):
                 found.append(obj)
@@ -104,25 +108,29 @@ class Preemptions:
                 if mine >= nomination.priority and not self._owes(key, nomination.key):
                     continue  # whoever wrote that down: this one need not give way
                 ends = f", keeping {workers} workers" if workers else ""
-                why = f"gives way to {nomination.key} (priority {nomination.priority}, this job's is {mine})"
+                whom = discretion.named(namespace, nomination.key)
+                why = f"gives way to {whom} (priority {nomination.priority}, this job's is {mine})"
                 if mine >= nomination.priority:
-                    why = f"gives borrowed devices back to {nomination.key}, whose namespace they are guaranteed to"
+                    why = f"gives borrowed devices back to {whom}, whose namespace they are guaranteed to"
                 message = f"{why}{ends}; it has {seconds:g} s to save a checkpoint"
                 kind = DisruptionKind.PREEMPTION
-                found.append((obj, Disruption(kind, now, now + seconds, nomination.key, message, workers)))
+                found.append((obj, Disruption(kind, now, now + seconds, nomination.told(key), message, workers)))
+                logger.info("%s gives way to %s", key, nomination.key)
         return found
 
     def kept_for_others(self, candidate: Candidate, nominations: dict[str, Nomination]) -> frozenset[str]:
         """Nodes that a gang must not take because they are kept for another one.
 
-        One of higher priority goes first in any case, unless it is itself to give way there.
+        One of higher priority goes first in any case, unless it is itself to give way there, or unless it would
+        borrow what the other one takes back within what its namespace is guaranteed.
         """
         key = candidate.demand.key
         kept: set[str] = set()
         for nomination in nominations.values():
             victim = any(each[0] == key for each in nomination.victims)
             victim = victim or any(move.key == key for move in nomination.moves)
-            if nomination.key != key and (victim or candidate.demand.priority <= nomination.priority):
+            first = candidate.demand.priority > nomination.priority and not self._borrows_from(key, nomination.key)
+            if nomination.key != key and (victim or not first):
                 kept |= nomination.nodes
         return frozenset(kept)
 
@@ -255,15 +263,17 @@ class Preemptions:
             "since": timestamp(self._context.now()),
             "nodes": sorted(plan.placement.nodes),
             "victims": [
-                {"key": key, "uid": uid, "attempt": attempt, "workers": kept} for key, uid, attempt, kept in victims
+                entry(candidate.demand.key, key, uid=uid, attempt=attempt, workers=kept)
+                for key, uid, attempt, kept in victims
             ],
         }
         demand = candidate.demand
-        return Nomination(demand.key, demand.priority, frozenset(plan.placement.nodes), tuple(victims), raw)
+        nodes = frozenset(plan.placement.nodes)
+        return Nomination(demand.key, demand.priority, nodes, tuple(victims), raw, (), candidate.uid)
 
     def _sentence(self, demand: GangDemand, nomination: Nomination) -> str:
         """What it waits for, in numbers; the same as long as nothing changes."""
-        named, devices = [], 0
+        named, devices, others, theirs = list[str](), 0, 0, 0
         for key, uid, attempt, workers in nomination.victims:
             obj = self._holder(key, uid, attempt)
             if obj is None:
@@ -271,16 +281,23 @@ class Preemptions:
             placed = obj["status"]["placement"].get("workers") or []
             gives = sum(len(worker.get("devices") or ()) for worker in placed[workers:])
             devices += gives
+            if not discretion.is_own(demand.namespace, key):
+                others, theirs = others + 1, theirs + gives
+                continue
             what = f"{len(placed) - workers} of {len(placed)} workers of {key}" if workers else key
             named.append(f"{what} ({gives} devices)")
-        more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
+        count = len(named) + others
+        if len(named) > LISTED:
+            named[LISTED:] = [f"{len(named) - LISTED} more"]
+        if others:
+            named.append(f"{discretion.others(others)} ({theirs} devices)")
         if not named:
             return f"needs {demand.fewest} workers x {demand.devices} devices; those that gave way have stopped"
         return (
             f"needs {demand.fewest} workers x {demand.devices} devices ({demand.fewest * demand.devices}) with "
-            f"priority {demand.priority}; {', '.join(named[:LISTED])}{more} "
-            f"{'gives' if len(named) == 1 else 'give'} way for it, {devices} devices are still held by "
-            f"{len(named)} of {len(nomination.victims)} gang{'' if len(nomination.victims) == 1 else 's'}"
+            f"priority {demand.priority}; {discretion.joined(named)} "
+            f"{'gives' if count == 1 else 'give'} way for it, {devices} devices are still held by "
+            f"{count} of {len(nomination.victims)} gang{'' if len(nomination.victims) == 1 else 's'}"
         )
 
     def _holder(self, key: str, uid: str, attempt: int) -> Json | None:
@@ -295,6 +312,27 @@ class Preemptions:
             pool = snapshot.pool(name)
             guarantees = {quota.namespace: quota.guaranteed for quota in pool.quotas} if pool is not None else {}
             if guarantees.get(theirs) and snapshot.held(name, namespace) > guarantees.get(namespace, 0):
+                return True
+        return False
+
+    def _borrows_from(self, key: str, other: str) -> bool:
+        """Whether a gang would live on borrowed devices, while another one waits for what it is guaranteed."""
+        here, there = key.partition("/")[0], other.partition("/")[0]
+        return here != there and self._within(other) and not self._within(key)
+
+    def _within(self, key: str) -> bool:
+        """Whether a gang that waits stays within what its namespace is guaranteed, in one of its pools."""
+        namespace, _, name = key.partition("/")
+        obj = self._context.stores.jobs.get((namespace, name))
+        model = self._readings.read((namespace, name), obj).model if obj is not None else None
+        if model is None:
+            return False
+        snapshot = self._context.observer.snapshot()
+        needed = model.spec.min_count * model.spec.accelerators_per_worker
+        for pool in model.spec.pools:
+            info = snapshot.pool(pool)
+            quota = info.quota_of(namespace) if info is not None else None
+            if quota is not None and quota.guaranteed >= snapshot.held(pool, namespace) + needed:
                 return True
         return False
 

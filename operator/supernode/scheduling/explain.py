@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from supernode.scheduling import discretion
 from supernode.scheduling.alternatives import Alternative
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.placement import Placement, RunnerUp
@@ -48,7 +49,7 @@ def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str
         free = 0 if usable is None else int(np.bitwise_count(snapshot.device_free[usable]).sum())
         sentence = (
             f"{_asked(demand, snapshot)}; pool {nearest.pool} has {free} devices free, but they are kept for "
-            f"{result.reserved_for}, which comes first and waits for more to end"
+            f"{discretion.named(demand.namespace, result.reserved_for)}, which comes first and waits for more to end"
         )
     others = [refusal for refusal in result.pools if refusal is not nearest or not whole]
     if others:
@@ -172,13 +173,13 @@ def _resource(demand: GangDemand, snapshot: Snapshot) -> str:
 def _accelerators(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
     if not refusal.nodes:
-        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_who(refusal, snapshot)}"
+        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_who(refusal, snapshot, demand)}"
     missing = demand.fewest * demand.devices - refusal.free
     if missing > 0:
         text += f"; {missing} more {'is' if missing == 1 else 'are'} missing"
     else:
         text += f"; in pieces too small: {refusal.fits} of {demand.workers} workers find {demand.devices} on one node"
-    return text + _never(refusal, demand) + _who(refusal, snapshot)
+    return text + _never(refusal, demand) + _who(refusal, snapshot, demand)
 
 
 def _node_resources(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
@@ -188,7 +189,7 @@ def _node_resources(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand
         f"{_asked(demand, snapshot)} and {unit} a worker; {_pool_numbers(refusal)}, but {refusal.resource} is short "
         f"there: only {refusal.fits} of {demand.workers} workers fit"
         + _never(refusal, demand)
-        + _who(refusal, snapshot)
+        + _who(refusal, snapshot, demand)
     )
 
 
@@ -198,7 +199,7 @@ def _topology(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> s
         return f"{text}; {refusal.detail} among the nodes of this pool"
     place = f"one {refusal.level}" if refusal.level else "whole slices"
     text += f", but at most {refusal.fits} of {demand.workers} workers fit in {place}"
-    return text + _never(refusal, demand) + _who(refusal, snapshot)
+    return text + _never(refusal, demand) + _who(refusal, snapshot, demand)
 
 
 def _quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
@@ -206,7 +207,7 @@ def _quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     return (
         f"{_asked(demand, snapshot)}; namespace {demand.namespace} holds {refusal.used} of its limit of "
         f"{_count(refusal.limit, 'device')} in pool {refusal.pool}, so {refusal.used + needed - refusal.limit} must be "
-        f"freed first" + _who(refusal, snapshot, demand.namespace)
+        f"freed first" + _who(refusal, snapshot, demand, own=True)
     )
 
 
@@ -348,22 +349,13 @@ def _free_by_domain(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand
     return ": " + ", ".join(pieces)
 
 
-def _who(refusal: PoolRefusal, snapshot: Snapshot, namespace: str = "") -> str:
-    """`; default/gpt holds 4`."""
-    asked = ("who", refusal.pool, namespace)
+def _who(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand, *, own: bool = False) -> str:
+    """`; default/gpt holds 4, 2 gangs of other namespaces hold 12`; `own`: of the gang's own namespace alone."""
+    asked = ("who", refusal.pool, demand.namespace, own)
     if asked not in snapshot.memo:
-        snapshot.memo[asked] = _holders(refusal, snapshot, namespace)
+        text = discretion.holders(demand.namespace, snapshot.holders_in(refusal.pool), _LISTED, own=own)
+        snapshot.memo[asked] = f"; {text}" if text else ""
     return str(snapshot.memo[asked])
-
-
-def _holders(refusal: PoolRefusal, snapshot: Snapshot, namespace: str) -> str:
-    holders = snapshot.holders_in(refusal.pool)
-    if namespace:
-        holders = {key: count for key, count in holders.items() if key.startswith(f"{namespace}/")}
-    named = [f"{key} holds {count}" for key, count in list(holders.items())[:_LISTED]]
-    if len(holders) > len(named):
-        named.append(f"and {len(holders) - len(named)} more gangs hold the rest")
-    return "; " + ", ".join(named) if named else ""
 
 
 def _never(refusal: PoolRefusal, demand: GangDemand) -> str:

@@ -81,7 +81,7 @@ def test_wiring() -> None:
     assert answer(state, a_gang(constraints=required("supernode"))) == (
         Reason.TOPOLOGY_PLACEMENT_FAILED,
         "needs 2 workers x 2 hygon.com/hcu in one supernode (4 devices); pool dcu has 8 devices on 4 nodes, 4 free: "
-        "sn-0 2, sn-1 2, but at most 1 of 2 workers fit in one supernode; a/x holds 2, a/y holds 2",
+        "sn-0 2, sn-1 2, but at most 1 of 2 workers fit in one supernode; 2 gangs of other namespaces hold 4",
     )
     code, text = answer(state, a_gang(slices=(Slice("supernode", 2),)))
     assert code == Reason.TOPOLOGY_PLACEMENT_FAILED
