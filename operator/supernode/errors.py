@@ -17,7 +17,10 @@ once, at the edge where they enter, with ``raise ... from exc``. Only `handlers`
     ├── EmulatorError            the emulated device
     │   ├── ProtocolError        a frame that is not ours, too large, or of another version
     │   ├── OutOfDeviceMemoryError  more bytes than the device has left
-    │   ├── KernelError          a launch that the kernel table refuses (name, dtype, shape)
+    │   ├── KernelError          a launch that the kernel table refuses (name, dtype, shape), or that fails
+    │   │   ├── KernelTypeError      a dtype or an attribute's type; also a TypeError
+    │   │   └── KernelValueError     shapes or values; also a ValueError
+    │   │       └── KernelIndexError     an axis or a place that is not there; also an IndexError
     │   ├── InvalidHandleError   an array, stream, event or group that is not (or no longer) there
     │   └── FabricError          a collective or a link
     │       ├── PeerLostError        a rank is gone
@@ -126,7 +129,19 @@ class OutOfDeviceMemoryError(EmulatorError):
 
 
 class KernelError(EmulatorError):
-    """A launch that the kernel table refuses: unknown name, dtype or shape."""
+    """A launch that the kernel table refuses (unknown name, dtype or shape), or that fails on what the data is."""
+
+
+class KernelTypeError(KernelError, TypeError):
+    """A dtype that the kernel does not have, or an argument of a type that it does not take."""
+
+
+class KernelValueError(KernelError, ValueError):
+    """Shapes that do not go together, or values that the kernel does not take."""
+
+
+class KernelIndexError(KernelValueError, IndexError):
+    """An axis or a place that is not there; a ValueError too, as NumPy's AxisError is."""
 
 
 class InvalidHandleError(EmulatorError):

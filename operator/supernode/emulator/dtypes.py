@@ -13,7 +13,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError
 
 #: name -> NumPy type, in the order of the kernel table.
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
@@ -80,4 +80,4 @@ def dtype_name(dtype: object) -> str:
     try:
         return _NAMES[np.dtype(dtype)]  # type: ignore[call-overload]
     except (KeyError, TypeError, ValueError):
-        raise KernelError(f"the device has no dtype {dtype!r}; it has {', '.join(DTYPES)}") from None
+        raise KernelTypeError(f"the device has no dtype {dtype!r}; it has {', '.join(DTYPES)}") from None

@@ -26,7 +26,14 @@ from supernode.emulator.runtime.launch import Launch, Signature
 from supernode.emulator.runtime.work import View
 from supernode.emulator.session import MAX_ARRAYS, Session
 from supernode.emulator.wire import FORGET, FREE, VIEW, WORDS
-from supernode.errors import EmulatorError, InputError, InvalidHandleError, KernelError, ProtocolError, SupernodeError
+from supernode.errors import (
+    EmulatorError,
+    InputError,
+    InvalidHandleError,
+    KernelValueError,
+    ProtocolError,
+    SupernodeError,
+)
 
 # Inputs of one launch, and characters of its attributes.
 _MOST_INPUTS: Final = 4096
@@ -39,7 +46,7 @@ def a_spec(dtype: object, shape: object) -> Spec:
     """A spec that a client named; KernelError where the device cannot have it."""
     spec = Spec(known_dtype(dtype), normal_shape(shape))
     if len(spec.shape) > MAX_AXES or spec.nbytes > MAX_BYTES:
-        raise KernelError(f"{spec} is not possible")
+        raise KernelValueError(f"{spec} is not possible")
     return _one(spec)
 
 
@@ -145,7 +152,7 @@ def _start_carefully(session: Session, signature: Signature, inputs: Sequence[in
                 return
             if storage.stream is not stream:
                 if storage.stream.device is not stream.device:
-                    raise KernelError(f"an input is on {storage.stream.device.name}; copy it here first")
+                    raise KernelValueError(f"an input is on {storage.stream.device.name}; copy it here first")
                 elsewhere.append(storage)
         if signature.error is not None:
             raise signature.error
@@ -191,10 +198,10 @@ def _targets(session: Session, handles: Sequence[int], signature: Signature) -> 
     planned = () if signature.plan is None else signature.plan.outputs
     if tuple([buffer.spec for buffer in outputs]) != planned:
         given = ", ".join(str(buffer.spec) for buffer in outputs)
-        raise KernelError(f"the result is {', '.join(map(str, planned))}, but out is {given}")
+        raise KernelValueError(f"the result is {', '.join(map(str, planned))}, but out is {given}")
     for buffer in outputs:
         if buffer.storage.stream.device is not signature.stream.device or buffer.never_made:
-            raise KernelError("out is on another device, or was never made")
+            raise KernelValueError("out is on another device, or was never made")
         buffer.uses += 1
     return outputs
 
@@ -229,7 +236,7 @@ def view(session: Session, source: int, handle: int, shape: Sequence[int], start
         session.stand_for_nothing((handle,), reason([base]), storage.stream)
         return
     if type(start) is not int or not 0 <= start <= base.spec.size - spec.size or len(spec.shape) > MAX_AXES:
-        raise KernelError(f"{base.spec} cannot be seen as {spec} from element {start!r}")
+        raise KernelValueError(f"{base.spec} cannot be seen as {spec} from element {start!r}")
     storage.allocation.pool.share(storage.allocation)
     seen = session.arrays[handle] = Buffer(spec, storage)
     base.uses += 1

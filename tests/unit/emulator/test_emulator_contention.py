@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from supernode.emulator.runtime.contention import KEPT, Busy, end_of
@@ -19,6 +19,8 @@ def by_ticks(start: int, length: int, taken: set[int]) -> int:
 
 
 @given(st.integers(0, 30), st.integers(0, 10), st.lists(lengths, max_size=3), st.integers(0, 8))
+@example(start=3, length=0, streams=[[(0, 5)]], limit=8)  # nothing to do is done at once, even while others run
+@example(start=5, length=0, streams=[[(0, 5)], [(5, 5)]], limit=8)
 def test_work_runs_in_the_time_that_is_left(
     start: int, length: int, streams: list[list[tuple[int, int]]], limit: int
 ) -> None:

@@ -30,6 +30,7 @@ from supernode.emulator.array_api.types import (
     DType,
     Scalar,
     bool_,
+    chosen,
     promote_scalar,
 )
 
@@ -112,6 +113,17 @@ class Array:
         if api_version is not None and api_version not in _VERSIONS:
             raise ValueError(f"version {api_version!r} of the standard is none of {', '.join(_VERSIONS)}")
         return sys.modules[__package__ or ""]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """For `numpy.asarray`: a copy on the host; waits for it.
+
+        Raises:
+            ValueError: it is to be no copy.
+        """
+        if copy is False:
+            raise ValueError("the data is on an emulated device: a NumPy array of it is a copy")
+        found = self.numpy()
+        return found if dtype is None else found.astype(dtype, copy=False)
 
     def __dlpack__(
         self,
@@ -330,7 +342,7 @@ def scalar(value: Scalar, dtype: DType, device: Device | None) -> Array:
 
 def convert(x: Array, dtype: DType) -> Array:
     """The array in another dtype (itself if it has it)."""
-    return x if x.dtype is dtype else launch("cast", x, dtype=dtype.short)
+    return x if x.dtype is dtype else launch("cast", x, dtype=chosen(dtype, x.dtype).short)
 
 
 def default_dtype(value: Scalar) -> DType:

@@ -30,6 +30,7 @@ from supernode.emulator.array_api.types import (
     REAL,
     DType,
     Scalar,
+    chosen,
     need_kind,
 )
 from supernode.emulator.dtypes import NARROW, dtype_name
@@ -60,9 +61,8 @@ def asarray(
     if copy is False:
         raise ValueError("host data is copied to the device; copy=False is not possible")
     data = _host(obj)
-    if dtype is None:
-        dtype = OF_SHORT[dtype_name(data.dtype)]
-    return upload(_converted(data, dtype), device)
+    wanted = OF_SHORT[dtype_name(data.dtype)] if dtype is None else chosen(dtype, DEFAULT_REAL)
+    return upload(_converted(data, wanted), device)
 
 
 def _host(obj: Any) -> np.ndarray[Any, Any]:
@@ -134,7 +134,7 @@ def astype(x: Array, dtype: DType, /, *, copy: bool = True, device: Device | Non
     Raises:
         TypeError: complex to real.
     """
-    if need_array(x, "astype").dtype.kind == COMPLEX and dtype.kind not in (COMPLEX, "bool"):
+    if need_array(x, "astype").dtype.kind == COMPLEX and chosen(dtype, x.dtype).kind not in (COMPLEX, "bool"):
         raise TypeError(f"complex numbers are not converted to {dtype.name}; use real or imag")
     moved = x if device is None else x.to_device(device)
     out = convert(moved, dtype)
@@ -163,45 +163,45 @@ def _sizes(shape: Shape) -> list[int]:
 
 def empty(shape: Shape, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array to be written; it holds zeros."""
-    return make("empty", device, shape=_sizes(shape), dtype=(dtype or DEFAULT_REAL).short)
+    return make("empty", device, shape=_sizes(shape), dtype=chosen(dtype, DEFAULT_REAL).short)
 
 
 def zeros(shape: Shape, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of zeros."""
-    return make("zeros", device, shape=_sizes(shape), dtype=(dtype or DEFAULT_REAL).short)
+    return make("zeros", device, shape=_sizes(shape), dtype=chosen(dtype, DEFAULT_REAL).short)
 
 
 def ones(shape: Shape, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of ones."""
-    return make("full", device, shape=_sizes(shape), value=1, dtype=(dtype or DEFAULT_REAL).short)
+    return make("full", device, shape=_sizes(shape), value=1, dtype=chosen(dtype, DEFAULT_REAL).short)
 
 
 def full(shape: Shape, fill_value: Scalar, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of one value."""
     if not operand(fill_value):
         raise TypeError(f"fill_value must be a number, not {type(fill_value).__name__}")
-    value = asarray(fill_value, dtype=dtype or default_dtype(fill_value), device=device)
+    value = asarray(fill_value, dtype=chosen(dtype, default_dtype(fill_value)), device=device)
     return launch("broadcast_to", value, shape=_sizes(shape))
 
 
 def empty_like(x: Array, /, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of the same shape, to be written."""
-    return empty(need_array(x).shape, dtype=dtype or x.dtype, device=device or x.device)
+    return empty(need_array(x).shape, dtype=chosen(dtype, x.dtype), device=device or x.device)
 
 
 def zeros_like(x: Array, /, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of the same shape, of zeros."""
-    return zeros(need_array(x).shape, dtype=dtype or x.dtype, device=device or x.device)
+    return zeros(need_array(x).shape, dtype=chosen(dtype, x.dtype), device=device or x.device)
 
 
 def ones_like(x: Array, /, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of the same shape, of ones."""
-    return ones(need_array(x).shape, dtype=dtype or x.dtype, device=device or x.device)
+    return ones(need_array(x).shape, dtype=chosen(dtype, x.dtype), device=device or x.device)
 
 
 def full_like(x: Array, /, fill_value: Scalar, *, dtype: DType | None = None, device: Device | None = None) -> Array:
     """An array of the same shape, of one value."""
-    return full(need_array(x).shape, fill_value, dtype=dtype or x.dtype, device=device or x.device)
+    return full(need_array(x).shape, fill_value, dtype=chosen(dtype, x.dtype), device=device or x.device)
 
 
 def arange(
@@ -216,10 +216,9 @@ def arange(
     """start, start + step, ... below stop; with one number: 0, 1, ... below it."""
     if stop is None:
         start, stop = 0, start
-    if dtype is None:
-        whole = all(isinstance(value, int) for value in (start, stop, step))
-        dtype = default_dtype(0 if whole else 0.0)
-    return make("arange", device, start=start, stop=stop, step=step, dtype=dtype.short)
+    whole = all(isinstance(value, int) for value in (start, stop, step))
+    short = chosen(dtype, default_dtype(0 if whole else 0.0)).short
+    return make("arange", device, start=start, stop=stop, step=step, dtype=short)
 
 
 def eye(
@@ -233,7 +232,7 @@ def eye(
 ) -> Array:
     """1 on diagonal `k`, else 0."""
     columns = n_rows if n_cols is None else n_cols
-    return make("eye", device, rows=n_rows, columns=columns, k=k, dtype=(dtype or DEFAULT_REAL).short)
+    return make("eye", device, rows=n_rows, columns=columns, k=k, dtype=chosen(dtype, DEFAULT_REAL).short)
 
 
 def linspace(
@@ -247,8 +246,7 @@ def linspace(
     endpoint: bool = True,
 ) -> Array:
     """`num` evenly spaced numbers from start to stop (without it: `endpoint=False`)."""
-    if dtype is None:
-        dtype = DEFAULT_COMPLEX if any(type(end) is complex for end in (start, stop)) else DEFAULT_REAL
+    dtype = chosen(dtype, DEFAULT_COMPLEX if any(type(end) is complex for end in (start, stop)) else DEFAULT_REAL)
     inexact = dtype if dtype.kind in (REAL, COMPLEX) else DEFAULT_REAL
     # The ends are kept in f64: rounding them first would move what lies between.
     wide = DEFAULT_COMPLEX if inexact.kind == COMPLEX else DEFAULT_REAL

@@ -13,7 +13,7 @@ import numpy as np
 
 from supernode.emulator.array_api.array import Array, convert, launch, need_array, upload
 from supernode.emulator.array_api.manipulation import normal
-from supernode.emulator.array_api.types import COMPLEX, DEFAULT_REAL, REAL, DType, need_kind
+from supernode.emulator.array_api.types import COMPLEX, DEFAULT_REAL, REAL, DType, chosen, need_kind
 
 if TYPE_CHECKING:
     from supernode.emulator.client import Device
@@ -111,12 +111,12 @@ def ihfft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "bac
 
 def fftfreq(n: int, /, *, d: float = 1.0, dtype: DType | None = None, device: Device | None = None) -> Array:
     """Sample frequencies of `fft`."""
-    return convert(upload(np.fft.fftfreq(n, d), device), dtype or DEFAULT_REAL)
+    return convert(upload(np.fft.fftfreq(n, d), device), chosen(dtype, DEFAULT_REAL))
 
 
 def rfftfreq(n: int, /, *, d: float = 1.0, dtype: DType | None = None, device: Device | None = None) -> Array:
     """Sample frequencies of `rfft`."""
-    return convert(upload(np.fft.rfftfreq(n, d), device), dtype or DEFAULT_REAL)
+    return convert(upload(np.fft.rfftfreq(n, d), device), chosen(dtype, DEFAULT_REAL))
 
 
 def _shifted(x: Array, axes: int | Sequence[int] | None, sign: int) -> Array:

@@ -32,7 +32,7 @@ from supernode.emulator.array_api.types import (
     promote,
     promote_scalar,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelError, KernelIndexError
 
 
 def places(mask: Array) -> tuple[Array, ...]:
@@ -129,7 +129,7 @@ def get(x: Array, key: Any) -> Array:
     try:
         return launch("index", base, *arrays, key=items)
     except KernelError as exc:
-        raise IndexError(str(exc)) from exc
+        raise KernelIndexError(str(exc)) from exc
 
 
 def put(x: Array, key: Any, value: Array | Scalar) -> None:
@@ -150,7 +150,7 @@ def put(x: Array, key: Any, value: Array | Scalar) -> None:
     try:
         launch_several("set_index", base, new, *arrays, key=items)
     except KernelError as exc:
-        raise IndexError(str(exc)) from exc
+        raise KernelIndexError(str(exc)) from exc
 
 
 def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:

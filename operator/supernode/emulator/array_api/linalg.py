@@ -13,7 +13,7 @@ from typing import NamedTuple
 from supernode.emulator.array_api.array import Array, convert, launch, launch_several, need_array, scalar, together
 from supernode.emulator.array_api.linear_algebra import matmul, tensordot, vecdot
 from supernode.emulator.array_api.manipulation import broadcast_shapes, matrix_transpose, normal
-from supernode.emulator.array_api.types import COMPLEX, OF_SHORT, REAL, SIGNED, UNSIGNED, DType, need_kind
+from supernode.emulator.array_api.types import COMPLEX, OF_SHORT, REAL, SIGNED, UNSIGNED, DType, chosen, need_kind
 from supernode.emulator.dtypes import REAL_OF
 
 __all__ = [
@@ -215,7 +215,7 @@ def svdvals(x: Array, /) -> Array:
 def trace(x: Array, /, *, offset: int = 0, dtype: DType | None = None) -> Array:
     """Sum of a diagonal of each matrix."""
     need_kind("trace", need_array(x, "trace").dtype, SIGNED, UNSIGNED, *_INEXACT)
-    source = x if dtype is None else convert(x, dtype)
+    source = convert(x, chosen(dtype, x.dtype))
     return launch("sum", diagonal(source, offset=offset), axis=[x.ndim - 2], dtype=dtype and dtype.short)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from supernode.emulator.array_api.array import Array, convert, is_bool, launch, need_array, upload
 from supernode.emulator.array_api.types import SIGNED, UNSIGNED, need_kind, result_type
+from supernode.errors import KernelIndexError
 
 Axes = int | tuple[int, ...]
 
@@ -24,7 +25,7 @@ def normal(axis: int, ndim: int) -> int:
     """
     number = operator.index(axis)
     if not -ndim <= number < ndim:
-        raise IndexError(f"axis {number} is not in an array with {ndim} axes")
+        raise KernelIndexError(f"axis {number} is not in an array with {ndim} axes")
     return number % ndim
 
 
@@ -60,6 +61,8 @@ def broadcast_arrays(*arrays: Array) -> list[Array]:
 
 def concat(arrays: tuple[Array, ...] | list[Array], /, *, axis: int | None = 0) -> Array:
     """Arrays one after the other along an axis, in their common dtype; without an axis: flat."""
+    if not arrays:
+        raise ValueError("concat needs an array")
     dtype = result_type(*(need_array(array) for array in arrays))
     parts = [convert(array, dtype) for array in arrays]
     if axis is None:
@@ -69,8 +72,10 @@ def concat(arrays: tuple[Array, ...] | list[Array], /, *, axis: int | None = 0) 
 
 def stack(arrays: tuple[Array, ...] | list[Array], /, *, axis: int = 0) -> Array:
     """Arrays of one shape along a new axis."""
-    place = normal(axis, arrays[0].ndim + 1)
-    if any(array.shape != arrays[0].shape for array in arrays):
+    if not arrays:
+        raise ValueError("stack needs an array")
+    place = normal(axis, need_array(arrays[0], "stack").ndim + 1)
+    if any(need_array(array, "stack").shape != arrays[0].shape for array in arrays):
         raise ValueError("the shapes differ")
     return concat([expand_dims(array, place) for array in arrays], axis=place)
 

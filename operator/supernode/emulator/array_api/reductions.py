@@ -19,6 +19,7 @@ from supernode.emulator.array_api.types import (
     UNSIGNED,
     DType,
     Scalar,
+    chosen,
     need_kind,
     promote_scalar,
     result_type,
@@ -42,13 +43,15 @@ def _reduce(kernel: str, x: Array, axis: Axes, keepdims: bool, **attributes: obj
 def sum(x: Array, /, *, axis: Axes = None, dtype: DType | None = None, keepdims: bool = False) -> Array:
     """Sum along axes; integers give 64 bits."""
     need_kind("sum", need_array(x, "sum").dtype, *_NUMBERS)
-    return _reduce("sum", x if dtype is None else convert(x, dtype), axis, keepdims, dtype=dtype and dtype.short)
+    source = convert(x, chosen(dtype, x.dtype))
+    return _reduce("sum", source, axis, keepdims, dtype=dtype and dtype.short)
 
 
 def prod(x: Array, /, *, axis: Axes = None, dtype: DType | None = None, keepdims: bool = False) -> Array:
     """Product along axes; integers give 64 bits."""
     need_kind("prod", need_array(x, "prod").dtype, *_NUMBERS)
-    return _reduce("prod", x if dtype is None else convert(x, dtype), axis, keepdims, dtype=dtype and dtype.short)
+    source = convert(x, chosen(dtype, x.dtype))
+    return _reduce("prod", source, axis, keepdims, dtype=dtype and dtype.short)
 
 
 def mean(x: Array, /, *, axis: Axes = None, keepdims: bool = False) -> Array:
@@ -101,8 +104,8 @@ def _scan(kernel: str, x: Array, axis: int | None, dtype: DType | None, initial:
         if x.ndim != 1:
             raise ValueError(f"{kernel} needs an axis where there is not just one")
         axis = 0
+    source = convert(x, chosen(dtype, x.dtype))
     given = None if dtype is None else dtype.short
-    source = x if dtype is None else convert(x, dtype)
     return launch(kernel, source, axis=normal(axis, x.ndim), dtype=given, initial=bool(initial))
 
 

@@ -113,6 +113,19 @@ def dtype_of(value: DType | Array) -> DType:
     return found
 
 
+def chosen(dtype: DType | None, default: DType) -> DType:
+    """The dtype that a caller asks for, or the default.
+
+    Raises:
+        TypeError: something else, such as a name or a type of another library.
+    """
+    if dtype is None:
+        return default
+    if not isinstance(dtype, DType):
+        raise TypeError(f"dtype must be one of supernode.emulator.array_api, such as float32, not {dtype!r}")
+    return dtype
+
+
 def promote(one: DType, two: DType) -> DType:
     """The dtype that holds the values of two others, as the standard's table has it.
 

@@ -17,7 +17,7 @@ import numpy as np
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
 from supernode.emulator.wire import VIEW
-from supernode.errors import InvalidHandleError, KernelError
+from supernode.errors import InvalidHandleError, KernelValueError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.devices import Device
@@ -86,7 +86,7 @@ class Array:
             KernelError: there is more than one element, or none.
         """
         if self.size != 1:
-            raise KernelError(f"item() needs an array of one element, not {self.spec}")
+            raise KernelValueError(f"item() needs an array of one element, not {self.spec}")
         value = self.numpy().reshape(())
         kind = DTYPES[self.dtype].kind
         return value.item() if kind in "iubc" else float(value)
@@ -102,7 +102,7 @@ class Array:
             known = math.prod(n for n in sizes if n != -1)
             sizes[sizes.index(-1)] = self.size // known if known else 0
         if min(sizes, default=0) < 0 or math.prod(sizes) != self.size:
-            raise KernelError(f"{self.spec} cannot be reshaped to {list(sizes)}")
+            raise KernelValueError(f"{self.spec} cannot be reshaped to {list(sizes)}")
         return self._view(sizes, 0)
 
     def part(self, start: int, shape: Sequence[int]) -> Array:
@@ -119,7 +119,7 @@ class Array:
         """
         sizes = [int(n) for n in shape]
         if min(sizes, default=0) < 0 or start < 0 or start + math.prod(sizes) > self.size:
-            raise KernelError(f"{self.spec} has no part of shape {sizes} from element {start}")
+            raise KernelValueError(f"{self.spec} has no part of shape {sizes} from element {start}")
         return self._view(sizes, int(start))
 
     def _view(self, sizes: list[int], start: int) -> Array:

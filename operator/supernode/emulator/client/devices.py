@@ -17,7 +17,7 @@ from supernode.emulator.client.arrays import Array
 from supernode.emulator.dtypes import dtype_name
 from supernode.emulator.kernels import TABLE, Spec
 from supernode.emulator.kernels.table import MAX_AXES
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.emulator import Emulator
@@ -186,11 +186,11 @@ class Device:
             handles = [array.handle for array in arrays]  # type: ignore[union-attr]
         except AttributeError:
             kinds = ", ".join(type(array).__name__ for array in arrays)
-            raise KernelError(f"{kernel} needs arrays of this device, not ({kinds}); use device.array") from None
+            raise KernelTypeError(f"{kernel} needs arrays of this device, not ({kinds}); use device.array") from None
         plan = TABLE.plan(kernel, specs, attributes)
         for array in arrays:
             if array.device is not self:  # type: ignore[union-attr]
-                raise KernelError(f"{kernel}: {array!r} is not on device {self.index}; copy it with .to(device)")
+                raise KernelValueError(f"{kernel}: {array!r} is not on device {self.index}; copy it with .to(device)")
         order = self.ordinal if stream is None else self._own(stream)
         targets = None if out is None else self._targets(kernel, plan.outputs, out)
         connection = self._connection
@@ -213,7 +213,7 @@ class Device:
         codes = [ready.code]
         for array in arrays:
             if array.device is not self:
-                raise KernelError(f"{array!r} is not on device {self.index}; copy it with .to(device)")
+                raise KernelValueError(f"{array!r} is not on device {self.index}; copy it with .to(device)")
             codes.append(array._handle if array._handle >= 0 else array.handle)
         single = ready.single
         if single is not None:
@@ -333,14 +333,14 @@ class Device:
 
     def _own(self, stream: Stream) -> int:
         if stream.device is not self:
-            raise KernelError(f"the stream belongs to device {stream.device.index}, not {self.index}")
+            raise KernelValueError(f"the stream belongs to device {stream.device.index}, not {self.index}")
         return stream.handle
 
     def _targets(self, kernel: str, outputs: tuple[Spec, ...], out: Array | Sequence[Array]) -> list[Array]:
         targets = [out] if isinstance(out, Array) else list(out)
         if [target.spec for target in targets] != list(outputs) or any(t.device is not self for t in targets):
             wanted = ", ".join(map(str, outputs))
-            raise KernelError(f"{kernel} gives {wanted}, but out is {', '.join(map(repr, targets))}")
+            raise KernelValueError(f"{kernel} gives {wanted}, but out is {', '.join(map(repr, targets))}")
         for target in targets:
             target.handle  # noqa: B018 - raises if it was freed
         return targets
@@ -349,7 +349,7 @@ class Device:
 def _shape(shape: int | Sequence[int]) -> list[int]:
     sizes = [int(n) for n in shape] if isinstance(shape, Sequence) else [int(shape)]
     if len(sizes) > MAX_AXES:
-        raise KernelError(f"{len(sizes)} axes are too many; {MAX_AXES} are possible")
+        raise KernelValueError(f"{len(sizes)} axes are too many; {MAX_AXES} are possible")
     return sizes
 
 

@@ -15,7 +15,7 @@ from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.devices import Device, Stream
 from supernode.emulator.client.handles import Handle
 from supernode.emulator.client.members import Member
-from supernode.errors import InvalidHandleError, KernelError
+from supernode.errors import InvalidHandleError, KernelValueError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.emulator import Emulator
@@ -106,7 +106,7 @@ class Group:
         """As `all_to_all`, with `counts[i][j]` rows of the first axis from member i to member j of the whole group."""
         self._local(arrays)
         if len(counts) != self.size or any(len(row) != self.size for row in counts):
-            raise KernelError(f"counts must be {self.size} rows of {self.size} numbers")
+            raise KernelValueError(f"counts must be {self.size} rows of {self.size} numbers")
 
         def call(i: int, member: Member, stream: Stream | None) -> Array:
             due = [row[member.place] for row in counts]
@@ -178,12 +178,12 @@ class Group:
 
     def _local(self, arrays: Sequence[Array]) -> None:
         if tuple(array.device for array in arrays) != self.local:
-            raise KernelError(f"this call needs one array on each of {list(self.local)}, not {list(arrays)}")
+            raise KernelValueError(f"this call needs one array on each of {list(self.local)}, not {list(arrays)}")
 
     def _same(self, arrays: Sequence[Array]) -> None:
         devices = tuple(array.device for array in arrays)
         if devices != self.local or any(array.spec != arrays[0].spec for array in arrays):
-            raise KernelError(
+            raise KernelValueError(
                 f"a collective of this group needs one array on each of {list(self.local)}, of one shape and dtype, "
                 f"not {list(arrays)}"
             )

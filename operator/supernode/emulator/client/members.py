@@ -15,7 +15,7 @@ from supernode.emulator.client.arrays import Array
 from supernode.emulator.client.devices import Device, Event, Stream
 from supernode.emulator.client.handles import Handle
 from supernode.emulator.kernels import Spec
-from supernode.errors import InputError, KernelError
+from supernode.errors import InputError, KernelValueError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.groups import Group
@@ -82,7 +82,7 @@ class Member:
             KernelError: `out` has another dtype or number of elements.
         """
         if out is not None and (out.dtype, out.size) != (array.dtype, array.size * self.size):
-            raise KernelError(f"{self.size} times {array.spec} do not go into {out.spec}")
+            raise KernelValueError(f"{self.size} times {array.spec} do not go into {out.spec}")
         result = self._new(Spec(array.dtype, (self.size, *array.shape))) if out is None else out
         self._put("all_gather", stream, array.dtype, array.size, "sum", -1, array, result, new=out is None)
         return result
@@ -111,7 +111,7 @@ class Member:
         sent, due = [int(count) for count in sends], [int(count) for count in receives]
         rows = array.shape[0] if array.shape else 0
         if len(sent) != self.size or len(due) != self.size or sum(sent) != rows or min(*sent, *due) < 0:
-            raise KernelError(f"{self.size} members cannot send {sent} and receive {due} rows of {array.spec}")
+            raise KernelValueError(f"{self.size} members cannot send {sent} and receive {due} rows of {array.spec}")
         width = array.size // rows if rows else Spec(array.dtype, array.shape[1:]).size
         result = self._new(Spec(array.dtype, (sum(due), *array.shape[1:])))
         more = {"sends": [count * width for count in sent], "receives": [count * width for count in due]}
@@ -216,7 +216,7 @@ class Member:
 
     def _part(self, array: Array) -> int:
         if not array.shape or array.shape[0] % self.size:
-            raise KernelError(f"the first axis of {array.spec} does not divide into {self.size} parts")
+            raise KernelValueError(f"the first axis of {array.spec} does not divide into {self.size} parts")
         return array.shape[0] // self.size
 
     def _put(

@@ -29,7 +29,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 
 def _row_dtype(dtype: str) -> str:
@@ -41,24 +41,24 @@ def _check_mask(q: Spec, attributes: Attributes) -> None:
         number(attributes, "scale")
     whole(attributes, "window")
     if choice(attributes, "precision", "f32", "tf32") == "tf32" and q.dtype != "f32":
-        raise KernelError(f"precision tf32 is for f32, not {q.dtype}")
+        raise KernelTypeError(f"precision tf32 is for f32, not {q.dtype}")
 
 
 def _check(q: Spec, k: Spec, v: Spec, attributes: Attributes) -> int:
     """Refuse shapes that do not go together; gives the queries' heads per head of k."""
     if len(q.shape) < 2:
-        raise KernelError("q needs two axes or more: [..., tokens, head]")
+        raise KernelValueError("q needs two axes or more: [..., tokens, head]")
     same_dtype((q, k, v))
     per = _grouped(q.shape[:-2], k.shape[:-2])
     if len(k.shape) != len(q.shape) or not per or k.shape[-1] != q.shape[-1]:
-        raise KernelError(
+        raise KernelValueError(
             f"k {k} does not go with q {q}: leading axes (heads may be a multiple) and head size must be the same"
         )
     need(v, "v", shape=(*k.shape[:-1], v.shape[-1] if v.shape else 0))
     if q.shape[-1] == 0 or v.shape[-1] == 0:
-        raise KernelError("the head size is 0")
+        raise KernelValueError("the head size is 0")
     if k.shape[-2] == 0 or (attributes["causal"] and q.shape[-2] > k.shape[-2]):
-        raise KernelError(f"{q.shape[-2]} queries but {k.shape[-2]} keys: some query would see none")
+        raise KernelValueError(f"{q.shape[-2]} queries but {k.shape[-2]} keys: some query would see none")
     _check_mask(q, attributes)
     return per
 
@@ -155,13 +155,13 @@ def _backward(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seque
 def _check_packed(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, Spec]:
     q, k, v, begins_q, begins_k = specs
     if len(q.shape) != 3 or len(k.shape) != 3 or len(v.shape) != 3:
-        raise KernelError(f"q, k and v must be [tokens, heads, head], not {q}, {k}, {v}")
+        raise KernelValueError(f"q, k and v must be [tokens, heads, head], not {q}, {k}, {v}")
     same_dtype((q, k, v))
     need(v, "v", shape=(*k.shape[:2], v.shape[2]))
     if q.shape[2] != k.shape[2] or not _grouped(q.shape[1:2], k.shape[1:2]) or 0 in (q.shape[2], v.shape[2]):
-        raise KernelError(f"k {k} does not go with q {q}: heads (or a multiple) and head size must be the same")
+        raise KernelValueError(f"k {k} does not go with q {q}: heads (or a multiple) and head size must be the same")
     if len(begins_q.shape) != 1 or begins_q.shape[0] < 2:
-        raise KernelError(f"begins must be [sequences + 1], not {begins_q}")
+        raise KernelValueError(f"begins must be [sequences + 1], not {begins_q}")
     for name, spec in (("begins_q", begins_q), ("begins_k", begins_k)):
         need(spec, name, dtype=("i32", "i64"), shape=begins_q.shape)
     _check_mask(q, attributes)
@@ -198,7 +198,7 @@ def _packed_backward_cost(specs: Sequence[Spec], attributes: Attributes, outputs
 def _sequences(begins_q: AnyArray, begins_k: AnyArray, tokens: int, keys: int) -> Iterator[tuple[slice, slice]]:
     for begins, length, name in ((begins_q, tokens, "begins_q"), (begins_k, keys, "begins_k")):
         if begins[0] != 0 or begins[-1] != length or (np.diff(begins) < 0).any():
-            raise KernelError(f"{name} must rise from 0 to {length}, but is {begins[:8].tolist()}")
+            raise KernelValueError(f"{name} must rise from 0 to {length}, but is {begins[:8].tolist()}")
     for i in range(len(begins_q) - 1):
         yield slice(int(begins_q[i]), int(begins_q[i + 1])), slice(int(begins_k[i]), int(begins_k[i + 1]))
 

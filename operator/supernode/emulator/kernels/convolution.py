@@ -31,14 +31,14 @@ from supernode.emulator.kernels.table import (
 )
 from supernode.emulator.kernels.windows import Geometry, convolve, input_gradient, weight_gradient
 from supernode.emulator.rounding import tf32
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 
 def _per_axis(attributes: Attributes, name: str, axes: int, least: int) -> tuple[int, ...]:
     value = attributes[name]
     items = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
     if len(items) != axes or any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in items):
-        raise KernelError(f"{name} must be a whole number of {least} or more, or {axes} of them, not {value!r}")
+        raise KernelValueError(f"{name} must be a whole number of {least} or more, or {axes} of them, not {value!r}")
     return items
 
 
@@ -47,7 +47,7 @@ def _pads(attributes: Attributes, axes: int) -> tuple[tuple[int, int], ...]:
     if isinstance(value, list | tuple) and value and all(isinstance(item, list | tuple) for item in value):
         pairs = tuple(tuple(item) for item in value)
         if len(pairs) != axes or any(len(p) != 2 or not all(isinstance(n, int) and n >= 0 for n in p) for p in pairs):
-            raise KernelError(f"padding must be {axes} pairs of whole numbers of 0 or more, not {value!r}")
+            raise KernelValueError(f"padding must be {axes} pairs of whole numbers of 0 or more, not {value!r}")
         return tuple((int(low), int(high)) for low, high in pairs)
     return tuple((n, n) for n in _per_axis(attributes, "padding", axes, 0))
 
@@ -56,12 +56,12 @@ def _geometry(x: Spec, weight: Spec, attributes: Attributes) -> Geometry:
     """What a convolution of x with weight looks like; sizes that do not go together are refused."""
     axes = len(x.shape) - 2
     if axes < 1 or len(weight.shape) != axes + 2:
-        raise KernelError(
+        raise KernelValueError(
             f"x [images, channels, sizes ...] and weight {weight} must have 3 axes or more, as many, not {x}"
         )
     groups = whole(attributes, "groups", 1)
     if weight.shape[1] * groups != x.shape[1] or weight.shape[0] % groups or 0 in weight.shape:
-        raise KernelError(
+        raise KernelValueError(
             f"weight {weight} must be [outputs, {x.shape[1]} / {groups}, kernel ...], outputs in {groups} groups"
         )
     geometry = Geometry(
@@ -73,7 +73,7 @@ def _geometry(x: Spec, weight: Spec, attributes: Attributes) -> Geometry:
         groups,
     )
     if min(geometry.results) < 1:
-        raise KernelError(f"a kernel of {list(geometry.kernel)} does not fit into {x} with this padding and dilation")
+        raise KernelValueError(f"a kernel of {list(geometry.kernel)} does not fit {x} with this padding and dilation")
     return geometry
 
 
@@ -132,7 +132,7 @@ def _gradient_specs(specs: Sequence[Spec], attributes: Attributes, out: Spec) ->
     need(specs[0], "grad", dtype=FLOATS, shape=out.shape)
     given = attributes["dtype"]
     if given is not None and known_dtype(given) not in FLOATS:
-        raise KernelError(f"gradients cannot be {given}")
+        raise KernelTypeError(f"gradients cannot be {given}")
     return (specs[1], *(spec if given is None else Spec(given, spec.shape) for spec in specs[2:]))
 
 
@@ -172,10 +172,10 @@ def _transposed(x: Spec, weight: Spec, attributes: Attributes) -> tuple[Spec, Ge
     """The result of a transposed convolution, and the convolution that leads from it back to x."""
     axes = len(x.shape) - 2
     if axes < 1 or len(weight.shape) != axes + 2 or 0 in weight.shape or weight.shape[0] != x.shape[1]:
-        raise KernelError(f"weight {weight} must be [channels of {x}, outputs / groups, kernel ...]")
+        raise KernelValueError(f"weight {weight} must be [channels of {x}, outputs / groups, kernel ...]")
     groups = whole(attributes, "groups", 1)
     if x.shape[1] % groups:
-        raise KernelError(f"{x.shape[1]} channels are not {groups} groups")
+        raise KernelValueError(f"{x.shape[1]} channels are not {groups} groups")
     stride, dilation = _per_axis(attributes, "stride", axes, 1), _per_axis(attributes, "dilation", axes, 1)
     pads, more = _pads(attributes, axes), _per_axis(attributes, "output_padding", axes, 0)
     sizes = tuple(
@@ -185,7 +185,7 @@ def _transposed(x: Spec, weight: Spec, attributes: Attributes) -> tuple[Spec, Ge
         )
     )
     if min(sizes) < 1 or any(e >= max(s, d) for e, s, d in zip(more, stride, dilation, strict=True)):
-        raise KernelError(f"a result of {list(sizes)} with output_padding {list(more)} is not possible")
+        raise KernelValueError(f"a result of {list(sizes)} with output_padding {list(more)} is not possible")
     out = Spec(x.dtype, (x.shape[0], weight.shape[1] * groups, *sizes))
     geometry = Geometry(sizes, weight.shape[2:], stride, pads, dilation, groups)
     return out, geometry

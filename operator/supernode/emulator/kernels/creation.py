@@ -27,7 +27,7 @@ from supernode.emulator.kernels.table import (
     not_compared,
 )
 from supernode.emulator.rounding import convert
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 
 def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -38,11 +38,11 @@ def _full_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     (spec,) = _shape(specs, attributes)
     value = attributes["value"]
     if not isinstance(value, bool | int | float):
-        raise KernelError(f"value must be a number, not {value!r}")
+        raise KernelTypeError(f"value must be a number, not {value!r}")
     if spec.dtype in INTEGERS:
         limits = np.iinfo(DTYPES[spec.dtype])
         if not isinstance(value, int) or not limits.min <= value <= limits.max:
-            raise KernelError(f"value {value!r} does not fit {spec.dtype}")
+            raise KernelValueError(f"value {value!r} does not fit {spec.dtype}")
     return (spec,)
 
 
@@ -62,10 +62,10 @@ def _zeros(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
 def _arange_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     start, stop, step = (attributes[name] for name in ("start", "stop", "step"))
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (start, stop, step)) or step == 0:
-        raise KernelError(f"no range from {start!r} to {stop!r} by {step!r}")
+        raise KernelValueError(f"no range from {start!r} to {stop!r} by {step!r}")
     length = max(math.ceil((stop - start) / step), 0)
     if length > MAX_BYTES:
-        raise KernelError(f"a range of {length} elements is not possible")
+        raise KernelValueError(f"a range of {length} elements is not possible")
     return (Spec(known_dtype(attributes["dtype"]), (length,)),)
 
 
@@ -78,7 +78,7 @@ def _arange(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 def _seed(attributes: Attributes) -> int:
     seed = attributes["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 128:
-        raise KernelError(f"seed must be a whole number of 0 or more, below 2^128, not {seed!r}")
+        raise KernelValueError(f"seed must be a whole number of 0 or more, below 2^128, not {seed!r}")
     return seed
 
 

@@ -26,7 +26,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 #: Operations of one comparison of two boxes.
 _COMPARISON: Final = 16
@@ -36,7 +36,7 @@ def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     boxes, scores = specs
     limit = operator.index(attributes["limit"])
     if len(boxes.shape) != 3 or boxes.shape[2] != 4 or len(scores.shape) != 3 or limit < 0:
-        raise KernelError(f"needs boxes (batch, boxes, 4), scores (batch, classes, boxes) and a limit, not {boxes}")
+        raise KernelValueError(f"needs boxes (batch, boxes, 4), scores (batch, classes, boxes) a limit, not {boxes}")
     need(scores, "scores", dtype=boxes.dtype, shape=(boxes.shape[0], scores.shape[1], boxes.shape[1]))
     float(attributes["overlap"])
     if attributes["score"] is not None:

@@ -25,7 +25,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 _LONGEST: Final = 256
 #: Stand for the axes of an ellipsis, from the last one.
@@ -42,22 +42,22 @@ def parse(equation: object, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(text) > _LONGEST or len(terms) != len(shapes):
-        raise KernelError(f"equation {text[:60]!r} has {len(terms)} terms for {len(shapes)} inputs")
+        raise KernelValueError(f"equation {text[:60]!r} has {len(terms)} terms for {len(shapes)} inputs")
     sizes: dict[str, int] = {}
     spelled, most = [], 0
     for term, shape in zip(terms, shapes, strict=True):
         dots = len(shape) - len(term.replace("...", "")) if "..." in term else 0
         if not 0 <= dots <= len(_DOTS):
-            raise KernelError(f"term {term!r} does not fit {list(shape)}")
+            raise KernelValueError(f"term {term!r} does not fit {list(shape)}")
         most = max(most, dots)
         letters = term.replace("...", _DOTS[:dots][::-1])
         if len(letters) != len(shape) or (letters and not letters.isalpha()):
-            raise KernelError(f"term {term!r} does not fit {list(shape)}")
+            raise KernelValueError(f"term {term!r} does not fit {list(shape)}")
         for letter, size in zip(letters, shape, strict=True):
             known = sizes.setdefault(letter, size)
             if known != size:
                 if 1 not in (known, size) or letter not in _DOTS:
-                    raise KernelError(f"{letter!r} is {known} and {size} in {text!r}")
+                    raise KernelValueError(f"{letter!r} is {known} and {size} in {text!r}")
                 sizes[letter] = max(known, size)
         spelled.append(letters)
     dots_of_all = _DOTS[:most][::-1]
@@ -67,7 +67,7 @@ def parse(equation: object, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str
         plain = "".join(term.replace("...", "") for term in terms)
         out = dots_of_all + "".join(sorted(letter for letter in set(plain) if plain.count(letter) == 1))
     if any(letter not in sizes for letter in out) or len(set(out)) != len(out):
-        raise KernelError(f"the result {right!r} of {text!r} is not possible")
+        raise KernelValueError(f"the result {right!r} of {text!r} is not possible")
     return spelled, out, sizes
 
 

@@ -42,7 +42,7 @@ from supernode.emulator.kernels.table import (
     example,
 )
 from supernode.emulator.rounding import convert, stochastic
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 Function = Callable[..., Any]
 #: Functions of the host's library are not rounded to nearest; a few units in the last place, in the arithmetic's type.
@@ -58,16 +58,16 @@ def _binary_specs(specs: Sequence[Spec], attributes: Attributes) -> Spec:
     value = attributes["value"]
     if len(specs) == 2:
         if value is not None:
-            raise KernelError("takes a second array or a value, not both")
+            raise KernelTypeError("takes a second array or a value, not both")
         return Spec(same_dtype(specs), broadcast(specs[0].shape, specs[1].shape))
     if isinstance(value, bool) and specs[0].dtype == "bool":
         return specs[0]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise KernelError(f"needs a second array or a number as value, not {value!r}")
+        raise KernelTypeError(f"needs a second array or a number as value, not {value!r}")
     if specs[0].dtype not in INEXACT and not isinstance(value, int):
-        raise KernelError(f"value {value!r} does not fit {specs[0].dtype}; cast the array first")
+        raise KernelTypeError(f"value {value!r} does not fit {specs[0].dtype}; cast the array first")
     if specs[0].dtype in INTEGERS and not _fits(value, specs[0].dtype):
-        raise KernelError(f"value {value} is out of range for {specs[0].dtype}")
+        raise KernelValueError(f"value {value} is out of range for {specs[0].dtype}")
     return specs[0]
 
 
@@ -218,7 +218,7 @@ def _cast_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     out = known_dtype(attributes["dtype"])
     if choice(attributes, "rounding", "nearest", "stochastic") == "stochastic":
         if specs[0].dtype not in ("f32", "f64", *NARROW) or out not in ("f32", *NARROW):
-            raise KernelError(f"stochastic rounding is from floats to narrower floats, not {specs[0].dtype} to {out}")
+            raise KernelTypeError(f"stochastic rounding is from floats to narrower ones, not {specs[0].dtype} to {out}")
         whole(attributes, "seed", 0, (1 << 64) - 1)
         whole(attributes, "offset")
     return (Spec(out, specs[0].shape),)

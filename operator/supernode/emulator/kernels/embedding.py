@@ -28,13 +28,13 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _forward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     table, tokens = specs
     if len(table.shape) != 2 or table.shape[0] == 0:
-        raise KernelError(f"the table must be [rows, columns] with at least one row, not {table}")
+        raise KernelValueError(f"the table must be [rows, columns] with at least one row, not {table}")
     need(tokens, "tokens", dtype=INTEGERS)
     start = whole(attributes, "start")
     if attributes["total"] is not None:
@@ -65,7 +65,7 @@ def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     grad, tokens = specs
     need(tokens, "tokens", dtype=INTEGERS)
     if grad.shape[:-1] != tokens.shape or not grad.shape:
-        raise KernelError(f"grad {grad} must be one row per token of {tokens}")
+        raise KernelValueError(f"grad {grad} must be one row per token of {tokens}")
     rows = whole(attributes, "rows", 1)
     whole(attributes, "start")
     dtype = attributes["dtype"]

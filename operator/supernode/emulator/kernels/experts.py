@@ -29,7 +29,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelValueError
 
 
 def wide_of(dtype: str) -> str:
@@ -47,13 +47,13 @@ def check_experts(experts: AnyArray, count: int) -> None:
         KernelError: an expert outside 0 to count - 1.
     """
     if experts.size and not 0 <= int(experts.min()) <= int(experts.max()) < count:
-        raise KernelError(f"experts are 0 to {count - 1}, but {int(experts.min())} to {int(experts.max())} were chosen")
+        raise KernelIndexError(f"experts are 0 to {count - 1}, but {experts.min()} to {experts.max()} were chosen")
 
 
 def _permute_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     x, experts = specs
     if len(x.shape) != 2 or len(experts.shape) != 2 or 0 in experts.shape[1:]:
-        raise KernelError(f"x must be [tokens, columns] and experts [tokens, k], not {x} and {experts}")
+        raise KernelValueError(f"x must be [tokens, columns] and experts [tokens, k], not {x} and {experts}")
     need(experts, "experts", dtype="i32", shape=(x.shape[0], experts.shape[1]))
     count = whole(attributes, "count", 1, 1 << 20)
     slots = experts.size
@@ -71,13 +71,13 @@ def _permute(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
 
 def _check_order(order: AnyArray, slots: int) -> None:
     if slots and not (np.bincount(order, minlength=slots) == 1).all():
-        raise KernelError(f"order does not name each of {slots} places once")
+        raise KernelValueError(f"order does not name each of {slots} places once")
 
 
 def _slots(rows: Spec, order: Spec, k: int) -> int:
     """Tokens of sorted rows."""
     if len(rows.shape) != 2 or rows.shape[0] % k:
-        raise KernelError(f"rows {rows} are no tokens of {k} experts each")
+        raise KernelValueError(f"rows {rows} are no tokens of {k} experts each")
     need(order, "order", dtype="i64", shape=rows.shape[:1])
     return rows.shape[0] // k
 
@@ -85,7 +85,7 @@ def _slots(rows: Spec, order: Spec, k: int) -> int:
 def _permute_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     grad, experts, order = specs
     if len(experts.shape) != 2 or 0 in experts.shape[1:]:
-        raise KernelError(f"experts must be [tokens, k], not {experts}")
+        raise KernelValueError(f"experts must be [tokens, k], not {experts}")
     tokens = _slots(grad, order, experts.shape[1])
     need(experts, "experts", dtype="i32", shape=(tokens, experts.shape[1]))
     return (Spec(grad.dtype, (tokens, grad.shape[1])),)
@@ -109,7 +109,7 @@ def _permute_backward(
 def _unpermute_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     rows, order, weights = specs
     if len(weights.shape) != 2 or 0 in weights.shape[1:]:
-        raise KernelError(f"weights must be [tokens, k], not {weights}")
+        raise KernelValueError(f"weights must be [tokens, k], not {weights}")
     tokens = _slots(rows, order, weights.shape[1])
     need(weights, "weights", dtype=wide_of(rows.dtype), shape=(tokens, weights.shape[1]))
     return (Spec(rows.dtype, (tokens, rows.shape[1])),)
@@ -146,7 +146,7 @@ def _grouped_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     rows, weights, counts = specs
     same_dtype((rows, weights))
     if len(rows.shape) != 2 or len(weights.shape) != 3 or rows.shape[1] != weights.shape[1]:
-        raise KernelError(f"rows {rows} must be [rows, inner] and weights {weights} [experts, inner, columns]")
+        raise KernelValueError(f"rows {rows} must be [rows, inner] and weights {weights} [experts, inner, columns]")
     need(counts, "counts", dtype="i64", shape=weights.shape[:1])
     return (Spec(rows.dtype, (rows.shape[0], weights.shape[2])),)
 
@@ -166,7 +166,7 @@ def _products(rows: Spec, weights: Spec, products: int, nbytes: float) -> Cost:
 
 def _parts(counts: AnyArray, rows: int) -> Iterator[tuple[int, slice]]:
     if (counts < 0).any() or int(counts.sum()) != rows:
-        raise KernelError(f"counts add up to {int(counts.sum())}, but there are {rows} rows")
+        raise KernelValueError(f"counts add up to {int(counts.sum())}, but there are {rows} rows")
     start = 0
     for expert, count in enumerate(counts.tolist()):
         yield expert, slice(start, start + count)

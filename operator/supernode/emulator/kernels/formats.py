@@ -27,7 +27,7 @@ from supernode.emulator.kernels.table import (
     example,
     not_compared,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 #: name -> NumPy's type of the bytes.
 FORMATS: Final[dict[str, np.dtype[Any]]] = {
@@ -54,14 +54,14 @@ _ROUNDINGS: Final = ("nearest", "up", "down")
 def _format(attributes: Attributes) -> str:
     name = attributes["format"]
     if name not in FORMATS:
-        raise KernelError(f"format {name!r} is none of {', '.join(FORMATS)}")
+        raise KernelValueError(f"format {name!r} is none of {', '.join(FORMATS)}")
     return str(name)
 
 
 def _encode_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     _format(attributes)
     if attributes["rounding"] not in _ROUNDINGS:
-        raise KernelError(f"rounding {attributes['rounding']!r} is none of {', '.join(_ROUNDINGS)}")
+        raise KernelValueError(f"rounding {attributes['rounding']!r} is none of {', '.join(_ROUNDINGS)}")
     return (Spec("u8", specs[0].shape),)
 
 
@@ -129,7 +129,7 @@ def _decode(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 def _bitcast_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     dtype = known_dtype(attributes["dtype"])
     if ITEM_BYTES[dtype] != ITEM_BYTES[specs[0].dtype] or "bool" in (dtype, specs[0].dtype):
-        raise KernelError(f"the bits of {specs[0].dtype} cannot be seen as {dtype}")
+        raise KernelTypeError(f"the bits of {specs[0].dtype} cannot be seen as {dtype}")
     return (Spec(dtype, specs[0].shape),)
 
 
@@ -141,15 +141,15 @@ def _quantize_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     x, scale = specs[0], specs[1]
     for spec in specs[1:]:
         if broadcast(x.shape, spec.shape) != x.shape:
-            raise KernelError(f"{spec} does not broadcast to {x}")
+            raise KernelValueError(f"{spec} does not broadcast to {x}")
     need(scale, "scale", dtype=FLOATS)
     dtype = known_dtype(attributes["dtype"])
     if dtype not in ("i8", "u8", "i16", "u16", "i32"):
-        raise KernelError(f"quantised numbers are i8, u8, i16, u16 or i32, not {dtype}")
+        raise KernelTypeError(f"quantised numbers are i8, u8, i16, u16 or i32, not {dtype}")
     low, high = attributes["low"], attributes["high"]
     limits = np.iinfo(DTYPES[dtype])
     if not (limits.min <= int(low) <= int(high) <= limits.max):
-        raise KernelError(f"{dtype} has no range from {low} to {high}")
+        raise KernelValueError(f"{dtype} has no range from {low} to {high}")
     return (Spec(dtype, x.shape),)
 
 

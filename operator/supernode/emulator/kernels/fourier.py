@@ -27,7 +27,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 _COMPLEX_OF: Final = {"f32": "c64", "f64": "c128", "c64": "c64", "c128": "c128"}
 
@@ -37,10 +37,10 @@ def _lengths(spec: Spec, attributes: Attributes) -> list[tuple[int, int | None]]
     axes = [normal_axis(axis, len(spec.shape)) for axis in attributes["axes"]]
     given = [None] * len(axes) if attributes["lengths"] is None else list(attributes["lengths"])
     if len(given) != len(axes) or len(set(axes)) != len(axes) or not axes:
-        raise KernelError(f"axes {attributes['axes']} and lengths {attributes['lengths']} do not go together")
+        raise KernelValueError(f"axes {attributes['axes']} and lengths {attributes['lengths']} do not go together")
     lengths = [None if n is None else operator.index(n) for n in given]
     if attributes["norm"] not in ("backward", "ortho", "forward"):
-        raise KernelError(f"norm {attributes['norm']!r} is none of backward, ortho, forward")
+        raise KernelValueError(f"norm {attributes['norm']!r} is none of backward, ortho, forward")
     return list(zip(axes, lengths, strict=True))
 
 
@@ -69,7 +69,7 @@ def _transform(
             if length is None:
                 length = 2 * (out[axis] - 1) if final and last == "twice" else out[axis]
             if length < 1:
-                raise KernelError(f"a transform of {length} points along axis {axis} is not possible")
+                raise KernelValueError(f"a transform of {length} points along axis {axis} is not possible")
             out[axis] = length // 2 + 1 if final and last == "half" else length
         dtype = REAL_OF[specs[0].dtype] if last == "twice" else _COMPLEX_OF[specs[0].dtype]
         return (Spec(dtype, tuple(out)),)

@@ -30,7 +30,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _mask(qkv: Sequence[int], attributes: Attributes) -> tiles.Mask:
@@ -41,7 +41,7 @@ def _mask(qkv: Sequence[int], attributes: Attributes) -> tiles.Mask:
 def _attention_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     (qkv,) = specs
     if len(qkv.shape) != 5 or qkv.shape[2] != 3 or 0 in qkv.shape[1:]:
-        raise KernelError(f"qkv must be [batch, tokens, 3, heads, head] with at least one of each, not {qkv}")
+        raise KernelValueError(f"qkv must be [batch, tokens, 3, heads, head] with at least one of each, not {qkv}")
     if attributes["scale"] is not None:
         number(attributes, "scale")
     batch, tokens, _, heads, head = qkv.shape
@@ -111,7 +111,7 @@ def _gradient_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     x, grad = specs
     dtype = same_dtype(specs) if attributes["dtype"] is None else known_dtype(attributes["dtype"])
     if len(x.shape) != 2 or len(grad.shape) != 2 or x.shape[0] != grad.shape[0] or dtype not in FLOATS:
-        raise KernelError(f"x {x} and grad {grad} must be [rows, inputs] and [rows, outputs], gradients floats")
+        raise KernelValueError(f"x {x} and grad {grad} must be [rows, inputs] and [rows, outputs], gradients floats")
     return Spec(dtype, (x.shape[1], grad.shape[1])), Spec(dtype, grad.shape[1:])
 
 

@@ -25,13 +25,13 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _gating_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     (logits,) = specs
     if len(logits.shape) != 2:
-        raise KernelError(f"logits must be [tokens, experts], not {logits}")
+        raise KernelValueError(f"logits must be [tokens, experts], not {logits}")
     k = whole(attributes, "k", 1, logits.shape[1])
     dtype = wide_of(logits.dtype)
     tokens = logits.shape[0]
@@ -86,7 +86,7 @@ def _gating_backward(
 def _balance_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     shares, experts = specs
     if len(shares.shape) != 2 or 0 in shares.shape or len(experts.shape) != 2 or 0 in experts.shape:
-        raise KernelError(f"shares must be [tokens, experts] and experts [tokens, k], not {shares} and {experts}")
+        raise KernelValueError(f"shares must be [tokens, experts] and experts [tokens, k], not {shares} and {experts}")
     need(experts, "experts", dtype="i32", shape=(shares.shape[0], experts.shape[1]))
     return (Spec(shares.dtype, ()),)
 

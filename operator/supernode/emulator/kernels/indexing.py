@@ -18,7 +18,7 @@ import numpy as np
 from supernode.emulator.dtypes import INTEGERS, STORED
 from supernode.emulator.kernels.rules import broadcast, moved, narrow, need, normal_axis
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelTypeError, KernelValueError
 
 
 def _written_only(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
@@ -35,7 +35,7 @@ def _item(item: Any) -> tuple[str, tuple[int | None, ...]]:
     if kind not in ("number", "slice", "new", "array", "apart") or len(numbers) != {"number": 1, "slice": 3}.get(
         kind, 0
     ):
-        raise KernelError(f"key item {item!r} is not understood")
+        raise KernelTypeError(f"key item {item!r} is not understood")
     return kind, tuple(None if number is None else operator.index(number) for number in numbers)
 
 
@@ -52,9 +52,9 @@ def selected(shape: tuple[int, ...], key: Sequence[Any], places: Sequence[Spec])
     items = [_item(item) for item in key]
     arrays = any(kind == "array" for kind, _ in items)
     if sum(kind not in ("new", "apart") for kind, _ in items) > len(shape):
-        raise KernelError(f"{len(items)} items are too many for {len(shape)} axes")
+        raise KernelIndexError(f"{len(items)} items are too many for {len(shape)} axes")
     if ("apart", ()) in items and sum(kind not in ("new", "apart") for kind, _ in items) < len(shape):
-        raise KernelError(f"apart stands for no axis, but {len(items)} items leave some of {len(shape)} axes open")
+        raise KernelValueError(f"apart stands for no axis, but {len(items)} items leave some of {len(shape)} axes open")
     for position, (kind, numbers) in enumerate(items):
         if kind in ("new", "apart"):
             out += [1] if kind == "new" else []
@@ -71,11 +71,11 @@ def selected(shape: tuple[int, ...], key: Sequence[Any], places: Sequence[Spec])
             at.append(position)
             if kind == "array":
                 if not left:
-                    raise KernelError("the key names more arrays than there are")
+                    raise KernelValueError("the key names more arrays than there are")
                 need(left[0], "places", dtype=INTEGERS)
                 advanced.append(left.pop(0).shape)
     if left:
-        raise KernelError("the key names fewer arrays than there are")
+        raise KernelValueError("the key names fewer arrays than there are")
     if advanced:
         together = at[-1] - at[0] + 1 == len(at)
         where = where if together else 0
@@ -90,7 +90,7 @@ def normal_axis_of(number: int | None, size: int) -> int:
         KernelError: not inside the axis.
     """
     if number is None or not -size <= number < size:
-        raise KernelError(f"index {number} is outside an axis of size {size}")
+        raise KernelIndexError(f"index {number} is outside an axis of size {size}")
     return number % size
 
 
@@ -117,16 +117,16 @@ def _index(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
     try:
         found = inputs[0][_numpy_key(attributes["key"], inputs[1:])]
     except IndexError as exc:
-        raise KernelError(str(exc)) from exc
+        raise KernelIndexError(str(exc)) from exc
     return (np.array(found, order="C").reshape(outputs[0].shape),)
 
 
 def _set_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if specs[1].dtype != specs[0].dtype:
-        raise KernelError(f"the value must be {specs[0].dtype}, not {specs[1].dtype}")
+        raise KernelTypeError(f"the value must be {specs[0].dtype}, not {specs[1].dtype}")
     target = selected(specs[0].shape, attributes["key"], specs[2:])
     if broadcast(specs[1].shape, target) != target:
-        raise KernelError(f"{specs[1]} does not broadcast to {list(target)}")
+        raise KernelValueError(f"{specs[1]} does not broadcast to {list(target)}")
     return ()
 
 
@@ -134,7 +134,7 @@ def _set(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[S
     try:
         inputs[0][_numpy_key(attributes["key"], inputs[2:])] = inputs[1]
     except IndexError as exc:
-        raise KernelError(str(exc)) from exc
+        raise KernelIndexError(str(exc)) from exc
     return ()
 
 
@@ -143,7 +143,7 @@ def _along_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     need(places, "indices", dtype=INTEGERS)
     axis = normal_axis(attributes["axis"], len(x.shape))
     if len(places.shape) != len(x.shape):
-        raise KernelError(f"{places} and {x} need equally many axes")
+        raise KernelValueError(f"{places} and {x} need equally many axes")
     others = broadcast(*((*s.shape[:axis], 1, *s.shape[axis + 1 :]) for s in specs))
     return (Spec(x.dtype, (*others[:axis], places.shape[axis], *others[axis + 1 :])),)
 
@@ -152,7 +152,7 @@ def _along(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
     x, places = inputs[0], inputs[1].astype(np.int64)
     size = x.shape[attributes["axis"]]
     if places.size and not (-size <= places.min() and places.max() < size):
-        raise KernelError(f"indices from {places.min()} to {places.max()} are not all in an axis of size {size}")
+        raise KernelIndexError(f"indices from {places.min()} to {places.max()} are not all in an axis of size {size}")
     return (narrow(np.take_along_axis(x, places, attributes["axis"]), outputs[0]),)
 
 
@@ -161,7 +161,7 @@ def _repeat_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, 
     need(repeats, "repeats", dtype=INTEGERS)
     axis = normal_axis(attributes["axis"], len(x.shape))
     if broadcast(repeats.shape, (x.shape[axis],)) != (x.shape[axis],):
-        raise KernelError(f"{repeats} does not say how often each of {x.shape[axis]} elements is repeated")
+        raise KernelValueError(f"{repeats} does not say how often each of {x.shape[axis]} elements is repeated")
     return (Spec(x.dtype, (*x.shape[:axis], operator.index(attributes["length"]), *x.shape[axis + 1 :])),)
 
 
@@ -169,7 +169,7 @@ def _repeat(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
     x, axis = inputs[0], normal_axis(attributes["axis"], inputs[0].ndim)
     repeats = np.broadcast_to(inputs[1].astype(np.int64), (x.shape[axis],))
     if (repeats.size and repeats.min() < 0) or repeats.sum() != attributes["length"]:
-        raise KernelError(f"repeats add up to {repeats.sum()}, not to length {attributes['length']}")
+        raise KernelValueError(f"repeats add up to {repeats.sum()}, not to length {attributes['length']}")
     return (narrow(np.repeat(x, repeats, axis), outputs[0]),)
 
 

@@ -24,7 +24,7 @@ from supernode.emulator.kernels.rules import (
     streaming,
 )
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelValueError
 
 
 def _permutation(attributes: Attributes, ndim: int) -> tuple[int, ...]:
@@ -32,7 +32,7 @@ def _permutation(attributes: Attributes, ndim: int) -> tuple[int, ...]:
         return tuple(reversed(range(ndim)))
     axes = normal_axes(attributes["axes"], ndim)
     if len(axes) != ndim:
-        raise KernelError(f"axes {attributes['axes']} do not name each of {ndim} axes")
+        raise KernelValueError(f"axes {attributes['axes']} do not name each of {ndim} axes")
     return axes
 
 
@@ -53,7 +53,7 @@ def _concatenate_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[S
         if len(spec.shape) != len(first) or any(
             a != b for i, (a, b) in enumerate(zip(spec.shape, first, strict=True)) if i != axis
         ):
-            raise KernelError(f"{spec} and {specs[0]} differ outside axis {axis}")
+            raise KernelValueError(f"{spec} and {specs[0]} differ outside axis {axis}")
     return (Spec(dtype, (*first[:axis], sum(spec.shape[axis] for spec in specs), *first[axis + 1 :])),)
 
 
@@ -65,7 +65,7 @@ def _split_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     shape, sections = specs[0].shape, operator.index(attributes["sections"])
     axis = normal_axis(attributes["axis"], len(shape))
     if not 1 <= sections <= 4096 or shape[axis] % sections:
-        raise KernelError(f"axis {axis} of {specs[0]} does not divide into {sections} equal sections")
+        raise KernelValueError(f"axis {axis} of {specs[0]} does not divide into {sections} equal sections")
     part = Spec(specs[0].dtype, (*shape[:axis], shape[axis] // sections, *shape[axis + 1 :]))
     return (part,) * sections
 
@@ -78,7 +78,7 @@ def _slice_bounds(spec_shape: tuple[int, ...], attributes: Attributes) -> tuple[
     axis = normal_axis(attributes["axis"], len(spec_shape))
     start, stop = operator.index(attributes["start"]), operator.index(attributes["stop"])
     if not 0 <= start <= stop <= spec_shape[axis]:
-        raise KernelError(f"[{start}:{stop}] is not inside axis {axis} of size {spec_shape[axis]}")
+        raise KernelIndexError(f"[{start}:{stop}] is not inside axis {axis} of size {spec_shape[axis]}")
     return axis, slice(start, stop)
 
 
@@ -101,7 +101,7 @@ def _written_only(specs: Sequence[Spec], attributes: Attributes, outputs: Sequen
 def _broadcast_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     shape = normal_shape(attributes["shape"])
     if broadcast(specs[0].shape, shape) != shape:
-        raise KernelError(f"{specs[0]} does not broadcast to {list(shape)}")
+        raise KernelValueError(f"{specs[0]} does not broadcast to {list(shape)}")
     return (Spec(specs[0].dtype, shape),)
 
 
@@ -114,7 +114,7 @@ def _take_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     need(indices, "indices", dtype=INTEGERS)
     axis = normal_axis(attributes["axis"], len(x.shape))
     if x.shape[axis] == 0 and indices.size:
-        raise KernelError(f"nothing to take: axis {axis} has size 0")
+        raise KernelValueError(f"nothing to take: axis {axis} has size 0")
     return (Spec(x.dtype, x.shape[:axis] + indices.shape + x.shape[axis + 1 :]),)
 
 
@@ -122,7 +122,7 @@ def _take(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
     x, indices = inputs[0], inputs[1].astype(np.int64, copy=False)
     size = x.shape[attributes["axis"]]
     if indices.size and not (-size <= indices.min() and indices.max() < size):
-        raise KernelError(f"indices from {indices.min()} to {indices.max()} are not all in an axis of size {size}")
+        raise KernelIndexError(f"indices from {indices.min()} to {indices.max()} are not all in an axis of size {size}")
     return (np.ascontiguousarray(np.take(x, indices, axis=attributes["axis"])),)
 
 

@@ -33,7 +33,7 @@ from supernode.emulator.kernels.table import (
     example,
     not_compared,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 #: What is factorised.
 MATRIX: Final = ("f32", "f64", *COMPLEX)
@@ -47,7 +47,7 @@ def matrix_of(spec: Spec, *, square: bool) -> tuple[tuple[int, ...], int, int]:
         KernelError: not a matrix, or not a square one where one is needed.
     """
     if len(spec.shape) < 2 or (square and spec.shape[-1] != spec.shape[-2]):
-        raise KernelError(f"needs {'square ' if square else ''}matrices, not {spec}")
+        raise KernelValueError(f"needs {'square ' if square else ''}matrices, not {spec}")
     return spec.shape[:-2], spec.shape[-2], spec.shape[-1]
 
 
@@ -86,7 +86,7 @@ def _factor(
         try:
             found = function(inputs[0], given)
         except np.linalg.LinAlgError as exc:
-            raise KernelError(str(exc)) from exc
+            raise KernelValueError(str(exc)) from exc
         parts = tuple(found) if isinstance(found, tuple) else (found,)
         return tuple(narrow(np.array(part), spec) for part, spec in zip(parts, outputs, strict=True))
 
@@ -111,7 +111,7 @@ def _solve_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     if right == (n,):
         return (Spec(dtype, (*batch, n)),)
     if len(right) < 2 or right[-2] != n:
-        raise KernelError(f"{specs[1]} has no {n} rows")
+        raise KernelValueError(f"{specs[1]} has no {n} rows")
     return (Spec(dtype, (*broadcast(batch, right[:-2]), n, right[-1])),)
 
 
@@ -119,7 +119,7 @@ def _solve(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
     try:
         return (narrow(np.linalg.solve(*inputs), outputs[0]),)
     except np.linalg.LinAlgError as exc:
-        raise KernelError(str(exc)) from exc
+        raise KernelValueError(str(exc)) from exc
 
 
 def _tolerance(x: AnyArray, given: Sequence[AnyArray]) -> Any:
@@ -134,7 +134,7 @@ def _cutoff(specs: Sequence[Spec]) -> tuple[tuple[int, ...], int, int]:
     if len(specs) > 1:
         need(specs[1], "rtol", dtype=("f32", "f64"))
         if broadcast(specs[1].shape, batch) != batch:
-            raise KernelError(f"rtol {specs[1]} does not go with {specs[0]}")
+            raise KernelValueError(f"rtol {specs[1]} does not go with {specs[0]}")
     return batch, rows, columns
 
 
@@ -162,7 +162,7 @@ def _rank(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 
 def _qr_shapes(batch: tuple[int, ...], m: int, n: int, given: Attributes) -> tuple[tuple[int, ...], ...]:
     if given["mode"] not in ("reduced", "complete"):
-        raise KernelError(f"mode {given['mode']!r} is neither reduced nor complete")
+        raise KernelValueError(f"mode {given['mode']!r} is neither reduced nor complete")
     k = m if given["mode"] == "complete" else min(m, n)
     return (*batch, m, k), (*batch, k, n)
 

@@ -17,12 +17,12 @@ from supernode.emulator.dtypes import FLOATS, INTEGERS
 from supernode.emulator.kernels.parallel import WORTH, row_blocks, share
 from supernode.emulator.kernels.rules import narrow, need, streaming, wide_dtype, widen
 from supernode.emulator.kernels.table import INPUTS, LARGEST, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _check(logits: Spec, targets: Spec) -> str:
     if len(logits.shape) != 2 or 0 in logits.shape:
-        raise KernelError(f"logits must be [rows, classes] with at least one of each, not {logits}")
+        raise KernelValueError(f"logits must be [rows, classes] with at least one of each, not {logits}")
     need(targets, "targets", dtype=INTEGERS, shape=logits.shape[:1])
     return "f64" if logits.dtype == "f64" else "f32"
 

@@ -30,7 +30,7 @@ from supernode.emulator.kernels.table import (
     example,
 )
 from supernode.emulator.rounding import tf32
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 # Largest sums of products that f32 and f64 hold exactly: int8 products then run at the speed of the BLAS.
 _EXACT_F32: Final = 1 << 24
@@ -44,11 +44,11 @@ def sizes_of(a: Spec, b: Spec, attributes: Attributes) -> tuple[int, int, int]:
         KernelError: the inner sizes differ, or an input is no matrix.
     """
     if len(a.shape) < 2 or len(b.shape) < 2:
-        raise KernelError("both inputs need two axes or more")
+        raise KernelValueError("both inputs need two axes or more")
     m, k = (a.shape[-1], a.shape[-2]) if attributes["transpose_a"] else (a.shape[-2], a.shape[-1])
     inner, n = (b.shape[-1], b.shape[-2]) if attributes["transpose_b"] else (b.shape[-2], b.shape[-1])
     if k != inner:
-        raise KernelError(f"inner sizes differ: {k} of the first input, {inner} of the second")
+        raise KernelValueError(f"inner sizes differ: {k} of the first input, {inner} of the second")
     return m, n, k
 
 
@@ -59,7 +59,7 @@ def check_precision(attributes: Attributes, dtype: str) -> None:
         KernelError: says so.
     """
     if choice(attributes, "precision", "f32", "tf32") == "tf32" and dtype != "f32":
-        raise KernelError(f"precision tf32 is for f32, not {dtype}")
+        raise KernelTypeError(f"precision tf32 is for f32, not {dtype}")
 
 
 def rate_of(dtype: str, attributes: Attributes) -> str | None:
@@ -83,13 +83,13 @@ def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if attributes["activation"] is not None:
         choice(attributes, "activation", *ACTIVATIONS)
         if out not in FLOATS:
-            raise KernelError(f"an activation is for floats, not {out}")
+            raise KernelTypeError(f"an activation is for floats, not {out}")
     if len(specs) > 2:
         floats = dtype in (*FLOATS, *FP8)
         need(specs[2], "bias", dtype=(dtype, out, "f32") if floats else (dtype, out), shape=(n,))
     inexact = (*INEXACT, *FP8)
     if (out in inexact) != (dtype in inexact) or out == "bool" or (dtype in COMPLEX and out not in COMPLEX):
-        raise KernelError(f"a product of {dtype} cannot be {out}; cast it afterwards")
+        raise KernelTypeError(f"a product of {dtype} cannot be {out}; cast it afterwards")
     return (Spec(out, (*broadcast(specs[0].shape[:-2], specs[1].shape[:-2]), m, n)),)
 
 
@@ -160,12 +160,12 @@ def _backward_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     grad, a = specs[:2]
     (out,) = _shape(specs[1:], {**attributes, "dtype": None})
     if a.dtype not in FLOATS:
-        raise KernelError(f"no gradients of {a.dtype}")
+        raise KernelTypeError(f"no gradients of {a.dtype}")
     need(grad, "grad", dtype=FLOATS, shape=out.shape)
     given = attributes["dtype"]
     kinds = [spec.dtype if given is None else known_dtype(given) for spec in specs[1:]]
     if any(kind not in FLOATS for kind in kinds):
-        raise KernelError(f"gradients cannot be {kinds[0]}")
+        raise KernelTypeError(f"gradients cannot be {kinds[0]}")
     return tuple(Spec(kind, spec.shape) for kind, spec in zip(kinds, specs[1:], strict=True))
 
 

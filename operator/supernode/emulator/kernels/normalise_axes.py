@@ -24,13 +24,13 @@ from supernode.emulator.kernels.rules import (
     widen,
 )
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _channels(specs: Sequence[Spec], names: Sequence[str]) -> int:
     x = specs[0]
     if len(x.shape) < 2:
-        raise KernelError(f"needs a batch and channels, not {x}")
+        raise KernelValueError(f"needs a batch and channels, not {x}")
     for name, spec in zip(names, specs[1:], strict=True):
         need(spec, name, dtype=FLOATS, shape=(x.shape[1],))
     return x.shape[1]
@@ -62,7 +62,7 @@ def _group_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     channels = _channels(specs, ("scale", "bias"))
     groups = whole(attributes, "groups", 1)
     if channels % groups:
-        raise KernelError(f"{channels} channels do not divide into {groups} groups")
+        raise KernelValueError(f"{channels} channels do not divide into {groups} groups")
     float(attributes["epsilon"])
     return (specs[0],)
 
@@ -99,7 +99,7 @@ def _standardise(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Se
 def _lp_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     normal_axis(attributes["axis"], len(specs[0].shape))
     if attributes["p"] not in (1, 2):
-        raise KernelError(f"p is {attributes['p']}; it can be 1 or 2")
+        raise KernelValueError(f"p is {attributes['p']}; it can be 1 or 2")
     return (specs[0],)
 
 
@@ -112,7 +112,7 @@ def _lp(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Sp
 
 def _local_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if len(specs[0].shape) < 2 or operator.index(attributes["size"]) < 1:
-        raise KernelError(f"needs a batch and channels and a size of 1 or more, not {specs[0]}, {attributes['size']}")
+        raise KernelValueError(f"needs a batch, channels and a size of 1 or more, not {specs[0]}, {attributes['size']}")
     for name in ("alpha", "beta", "bias"):
         float(attributes[name])
     return (specs[0],)

@@ -35,7 +35,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _diagonal_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -53,7 +53,7 @@ def _order(value: object) -> Any:
     if value in ("inf", "-inf"):
         return float(str(value))
     if not isinstance(value, int | float) and value not in ("fro", "nuc"):
-        raise KernelError(f"a norm of order {value!r} is not possible")
+        raise KernelValueError(f"a norm of order {value!r} is not possible")
     return value
 
 
@@ -76,7 +76,7 @@ def _vector_norm(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Se
 def _matrix_norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     batch, _, _ = matrix_of(specs[0], square=False)
     if _order(attributes["ord"]) not in ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf):
-        raise KernelError(f"matrices have no norm of order {attributes['ord']!r}")
+        raise KernelValueError(f"matrices have no norm of order {attributes['ord']!r}")
     return (Spec(REAL_OF[specs[0].dtype], (*batch, 1, 1) if attributes["keepdims"] else batch),)
 
 
@@ -89,7 +89,7 @@ def _cross_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     axis = operator.index(attributes["axis"])
     for spec in specs:
         if spec.shape[normal_axis(axis, len(spec.shape))] != 3:
-            raise KernelError(f"axis {axis} of {spec} has no 3 elements")
+            raise KernelValueError(f"axis {axis} of {spec} has no 3 elements")
     return (Spec(same_dtype(specs), shape),)
 
 

@@ -32,7 +32,7 @@ from supernode.emulator.kernels.table import (
     example,
 )
 from supernode.emulator.rounding import stochastic, widen_into
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 # Elements that are updated at once: parameter, gradient, master, moments and scratch stay in a core's cache.
 _BLOCK: Final = 32768
@@ -51,7 +51,7 @@ def _check(specs: Sequence[Spec], state: Sequence[str], attributes: Attributes) 
         number(attributes, name)
     if choice(attributes, "rounding", "nearest", "stochastic") == "stochastic":
         if param.dtype not in ("f16", "bf16"):
-            raise KernelError(f"stochastic rounding is for f16 and bf16 parameters, not {param.dtype}")
+            raise KernelTypeError(f"stochastic rounding is for f16 and bf16 parameters, not {param.dtype}")
         whole(attributes, "seed", 0, (1 << 64) - 1)
 
 
@@ -144,7 +144,7 @@ def _sgd_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...
     number(attributes, "momentum_factor")
     number(attributes, "dampening")
     if attributes["nesterov"] and (attributes["momentum_factor"] <= 0 or attributes["dampening"] != 0):
-        raise KernelError("nesterov needs a momentum_factor above 0 and no dampening")
+        raise KernelValueError("nesterov needs a momentum_factor above 0 and no dampening")
     whole(attributes, "step", 1)
     return ()
 

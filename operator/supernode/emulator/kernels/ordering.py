@@ -17,7 +17,7 @@ import numpy as np
 from supernode.emulator.dtypes import ALL, INTEGERS, NUMBERS
 from supernode.emulator.kernels.rules import moved, narrow, need, normal_axis, same_dtype, streaming, widen
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _passes(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
@@ -56,7 +56,7 @@ def _argsort(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
 
 def _search_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if len(specs[0].shape) != 1 or attributes["side"] not in ("left", "right"):
-        raise KernelError("needs sorted numbers with one axis, and side left or right")
+        raise KernelValueError("needs sorted numbers with one axis, and side left or right")
     same_dtype(specs[:2])
     if len(specs) > 2:
         need(specs[2], "sorter", dtype=INTEGERS, shape=specs[0].shape)
@@ -73,20 +73,20 @@ def _search(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 def _length(attributes: Attributes) -> int:
     count = operator.index(attributes["count"])
     if count < 0:
-        raise KernelError(f"count {count} is negative")
+        raise KernelValueError(f"count {count} is negative")
     return count
 
 
 def _nonzero_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if not specs[0].shape:
-        raise KernelError("needs at least one axis")
+        raise KernelValueError("needs at least one axis")
     return (Spec("i64", (_length(attributes),)),) * len(specs[0].shape)
 
 
 def _nonzero(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     places = np.nonzero(inputs[0])
     if len(places[0]) != attributes["count"]:
-        raise KernelError(f"{len(places[0])} elements are not zero, but count is {attributes['count']}")
+        raise KernelValueError(f"{len(places[0])} elements are not zero, but count is {attributes['count']}")
     # Rows of one matrix: each place gets memory of its own.
     return tuple(place.copy() for place in places)
 
@@ -107,7 +107,7 @@ def _unique_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, 
 def _unique(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     found = np.unique(widen(inputs[0]), return_index=True, return_inverse=True, return_counts=True, equal_nan=False)
     if found[0].size != attributes["count"]:
-        raise KernelError(f"{found[0].size} elements differ, but count is {attributes['count']}")
+        raise KernelValueError(f"{found[0].size} elements differ, but count is {attributes['count']}")
     return tuple(narrow(array, spec) for array, spec in zip(found, outputs, strict=True))
 
 

@@ -26,7 +26,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 # Highest power first; below `_INNER` erf is x P(x^2) / Q(x^2), above it 1 - exp(-x^2) P(x) / Q(x).
 _INNER: Final = 0.46875
@@ -184,7 +184,7 @@ def _isinf(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence
 def _prelu_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     shape = broadcast(specs[0].shape, specs[1].shape)
     if shape != specs[0].shape:
-        raise KernelError(f"slope {specs[1]} does not broadcast to {specs[0]}")
+        raise KernelValueError(f"slope {specs[1]} does not broadcast to {specs[0]}")
     return (Spec(same_dtype(specs), shape),)
 
 

@@ -28,7 +28,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 class Windows(NamedTuple):
@@ -65,11 +65,11 @@ def windows_of(sizes: Sequence[int], attributes: Attributes) -> list[Windows]:
     for length, size, stride, dilation, (before, after) in rows:
         numbers = [operator.index(n) for n in (size, stride, dilation, before, after)]
         if min(numbers[:3]) < 1 or min(numbers[3:]) < 0:
-            raise KernelError(f"windows of {size} by {stride}, {dilation} apart, padded {before} and {after}")
+            raise KernelValueError(f"windows of {size} by {stride}, {dilation} apart, padded {before} and {after}")
         span = (size - 1) * dilation + 1
         room = length + before + after - span
         if room < 0:
-            raise KernelError(f"a window of {span} does not fit {length} elements padded by {before} and {after}")
+            raise KernelValueError(f"a window of {span} does not fit {length} elements padded by {before} and {after}")
         count = room // stride + 1
         if ceil and room % stride and count * stride < length + before:
             count += 1  # a last window that is not whole, but begins inside
@@ -83,7 +83,7 @@ def _pool_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     spatial = x.shape[2:]
     lengths = {len(attributes[name]) for name in ("size", "strides", "dilations", "pads")}
     if not spatial or lengths != {len(spatial)}:
-        raise KernelError(f"windows need numbers for {len(spatial)} axes of {x}")
+        raise KernelValueError(f"windows need numbers for {len(spatial)} axes of {x}")
     return (Spec(x.dtype, (*x.shape[:2], *(axis.number for axis in windows_of(spatial, attributes)))),)
 
 
@@ -178,7 +178,7 @@ def _mean(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 
 def _norm_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if not 0 < float(attributes["p"]) < math.inf:
-        raise KernelError(f"p is {attributes['p']}; it must be a number above 0")
+        raise KernelValueError(f"p is {attributes['p']}; it must be a number above 0")
     return _pool_shape(specs, attributes)
 
 
@@ -195,7 +195,7 @@ def _fold_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     windows = windows_of(sizes, {**attributes, "ceil": False})
     count = math.prod(axis.number for axis in windows)
     if len(x.shape) != 3 or x.shape[1] % math.prod(block) or x.shape[2] != count:
-        raise KernelError(f"{x} does not hold {count} blocks of {block}")
+        raise KernelValueError(f"{x} does not hold {count} blocks of {block}")
     return (Spec(x.dtype, (x.shape[0], x.shape[1] // math.prod(block), *sizes)),)
 
 

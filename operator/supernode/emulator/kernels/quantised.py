@@ -28,7 +28,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 _BYTES: Final = ("i8", "u8")
 # Products of two bytes that f64 adds up exactly.
@@ -39,11 +39,11 @@ def _product_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     a, b, a_zero, b_zero = specs
     need(b, "b", dtype=_BYTES)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
-        raise KernelError(f"{a} and {b} are no matrices that can be multiplied")
+        raise KernelValueError(f"{a} and {b} are no matrices that can be multiplied")
     for name, zero, array in (("a_zero", a_zero, a), ("b_zero", b_zero, b)):
         need(zero, name, dtype=array.dtype)
         if broadcast(zero.shape, array.shape) != array.shape:
-            raise KernelError(f"{name} {zero} does not broadcast to {array}")
+            raise KernelValueError(f"{name} {zero} does not broadcast to {array}")
     return (Spec("i32", (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])),)
 
 
@@ -60,7 +60,7 @@ def _product(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
         for array, zero in ((inputs[0], inputs[2]), (inputs[1], inputs[3]))
     )
     if a.shape[-1] > _EXACT:
-        raise KernelError(f"{a.shape[-1]} products are too many for an exact sum")
+        raise KernelValueError(f"{a.shape[-1]} products are too many for an exact sum")
     whole = np.asarray(a @ b).astype(np.int64)
     return (narrow(whole.astype(np.int32), outputs[0]),)
 
@@ -69,10 +69,10 @@ def _unfold_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, 
     (x,) = specs
     sizes = x.shape[2:]
     if not sizes or {len(attributes[name]) for name in ("size", "strides", "dilations")} != {len(sizes)}:
-        raise KernelError(f"windows need numbers for {len(sizes)} axes of {x}")
+        raise KernelValueError(f"windows need numbers for {len(sizes)} axes of {x}")
     groups = operator.index(attributes["groups"])
     if groups < 1 or x.shape[1] % groups:
-        raise KernelError(f"{x.shape[1]} channels do not divide into {groups} groups")
+        raise KernelValueError(f"{x.shape[1]} channels do not divide into {groups} groups")
     count = math.prod(axis.number for axis in _windows(sizes, attributes))
     rows = x.shape[1] // groups * math.prod(attributes["size"])
     return (Spec(x.dtype, (x.shape[0], groups, rows, count)),)

@@ -23,7 +23,7 @@ from supernode.emulator.kernels.rules import (
     whole,
 )
 from supernode.emulator.kernels.table import EXACT, REQUIRED, TERMS, AnyArray, Attributes, Bound, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 
 def _flip_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
@@ -39,7 +39,7 @@ def _roll_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     shifts = [operator.index(n) for n in attributes["shift"]]
     axes = [normal_axis(axis, len(specs[0].shape)) for axis in attributes["axis"]]
     if len(shifts) != len(axes):
-        raise KernelError(f"{len(shifts)} shifts for {len(axes)} axes")
+        raise KernelValueError(f"{len(shifts)} shifts for {len(axes)} axes")
     return (specs[0],)
 
 
@@ -51,7 +51,7 @@ def _roll(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 def _tile_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     repeats = normal_shape(attributes["repetitions"])
     if len(repeats) != len(specs[0].shape):
-        raise KernelError(f"{len(repeats)} repetitions for {len(specs[0].shape)} axes")
+        raise KernelValueError(f"{len(repeats)} repetitions for {len(specs[0].shape)} axes")
     return (Spec(specs[0].dtype, tuple(n * r for n, r in zip(specs[0].shape, repeats, strict=True))),)
 
 
@@ -62,7 +62,7 @@ def _tile(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 def _triangle_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     operator.index(attributes["k"])
     if len(specs[0].shape) < 2:
-        raise KernelError("needs two axes or more")
+        raise KernelValueError("needs two axes or more")
     return (specs[0],)
 
 
@@ -90,7 +90,7 @@ def _eye(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[S
 def _linspace_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     start, stop = specs
     if start.shape or stop.shape or start.dtype != stop.dtype:
-        raise KernelError(f"start and stop must be single numbers of one dtype, not {start} and {stop}")
+        raise KernelTypeError(f"start and stop must be single numbers of one dtype, not {start} and {stop}")
     return (Spec(start.dtype, (whole(attributes, "num"),)),)
 
 

@@ -30,7 +30,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 Function = Callable[[AnyArray], AnyArray]
 #: name -> function of x, alpha and beta; the defaults of the last two.
@@ -61,14 +61,14 @@ def activations_of(kind: str, attributes: Attributes, directions: int) -> list[l
     each = len(_FUNCTIONS[kind])
     names = list(attributes["activations"] or _FUNCTIONS[kind] * directions)
     if len(names) != each * directions:
-        raise KernelError(f"{len(names)} activations for {directions} directions of {each}")
+        raise KernelValueError(f"{len(names)} activations for {directions} directions of {each}")
     alphas, betas = list(attributes["alphas"]), list(attributes["betas"])
     made: list[Function] = []
     canonical = {name.lower(): name for name in _ACTIVATIONS}
     for name in names:
         entry = _ACTIVATIONS.get(canonical.get(str(name).lower(), ""))
         if entry is None:
-            raise KernelError(f"activation {name!r} is none of {', '.join(_ACTIVATIONS)}")
+            raise KernelValueError(f"activation {name!r} is none of {', '.join(_ACTIVATIONS)}")
         function, alpha, beta = entry
         alpha = float(alphas.pop(0)) if alphas and alpha else alpha
         beta = float(betas.pop(0)) if betas and canonical[str(name).lower()] in _TWO_NUMBERS else beta
@@ -88,7 +88,7 @@ def _check(kind: str, specs: Sequence[Spec], attributes: Attributes) -> tuple[in
     """(steps, batch, directions, hidden)."""
     x, w, r = specs[:3]
     if len(x.shape) != 3 or len(w.shape) != 3 or len(r.shape) != 3:
-        raise KernelError(f"x, w and r need three axes each, not {x}, {w}, {r}")
+        raise KernelValueError(f"x, w and r need three axes each, not {x}, {w}, {r}")
     (steps, batch, size), (directions, _, hidden), gates = x.shape, r.shape, _GATES[kind]
     dtype = x.dtype
     need(w, "w", dtype=dtype, shape=(directions, gates * hidden, size))
@@ -100,7 +100,7 @@ def _check(kind: str, specs: Sequence[Spec], attributes: Attributes) -> tuple[in
         need(specs[6], "cell", dtype=dtype, shape=(directions, batch, hidden))
         need(specs[7], "peepholes", dtype=dtype, shape=(directions, 3 * hidden))
     if len(attributes["reverse"]) != directions or directions not in (1, 2):
-        raise KernelError(f"reverse says {attributes['reverse']} for {directions} directions")
+        raise KernelValueError(f"reverse says {attributes['reverse']} for {directions} directions")
     float(attributes["clip"])
     activations_of(kind, attributes, directions)
     return steps, batch, directions, hidden
@@ -179,7 +179,7 @@ def _run_rule(kind: str) -> Callable[..., tuple[AnyArray, ...]]:
         x, lengths = wide[0], inputs[4]
         steps = x.shape[0]
         if lengths.size and not (lengths.min() >= 0 and lengths.max() <= steps):
-            raise KernelError(f"lengths from {lengths.min()} to {lengths.max()} are not all in {steps} steps")
+            raise KernelValueError(f"lengths from {lengths.min()} to {lengths.max()} are not all in {steps} steps")
         directions = outputs[0].shape[1]
         functions = activations_of(kind, attributes, directions)
         every = np.zeros(outputs[0].shape, x.dtype)

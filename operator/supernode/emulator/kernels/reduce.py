@@ -32,7 +32,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError, KernelValueError
 
 # Rows that are added up at once when the reduced axis is not the last one: keeps the rounding error of long columns
 # near that of pairwise summation.
@@ -56,14 +56,14 @@ def _sum_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...
 def _mean_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     given = attributes["dtype"]
     if given is not None and given not in INEXACT:
-        raise KernelError(f"a mean of dtype {given!r} is not possible; there are {', '.join(INEXACT)}")
+        raise KernelTypeError(f"a mean of dtype {given!r} is not possible; there are {', '.join(INEXACT)}")
     return _reduced(specs[0], attributes, given or specs[0].dtype)
 
 
 def _same_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     axes = normal_axes(attributes["axis"], len(specs[0].shape))
     if any(specs[0].shape[axis] == 0 for axis in axes):
-        raise KernelError("no extreme of nothing: a reduced axis has size 0")
+        raise KernelValueError("no extreme of nothing: a reduced axis has size 0")
     return _reduced(specs[0], attributes, specs[0].dtype)
 
 
@@ -120,11 +120,11 @@ def _argument_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     shape = specs[0].shape
     if attributes["axis"] is None:
         if specs[0].size == 0:
-            raise KernelError("no extreme of nothing")
+            raise KernelValueError("no extreme of nothing")
         return (Spec("i64", ()),)
     axis = normal_axis(attributes["axis"], len(shape))
     if shape[axis] == 0:
-        raise KernelError(f"no extreme of nothing: axis {axis} has size 0")
+        raise KernelValueError(f"no extreme of nothing: axis {axis} has size 0")
     return (Spec("i64", shape[:axis] + shape[axis + 1 :]),)
 
 

@@ -28,7 +28,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelValueError
 
 _FILLS: Final = ("zeros", "border", "reflection")
 _MODES: Final = ("linear", "nearest", "cubic")
@@ -42,7 +42,7 @@ def _weighted_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec
     need(weights, "weights", dtype=("f32", "f64"), shape=places.shape)
     axis = normal_axis(attributes["axis"], len(x.shape))
     if len(places.shape) != 2:
-        raise KernelError(f"places must have two axes (results, neighbours), not {places}")
+        raise KernelValueError(f"places must have two axes (results, neighbours), not {places}")
     return (Spec(x.dtype, (*x.shape[:axis], places.shape[0], *x.shape[axis + 1 :])),)
 
 
@@ -55,7 +55,7 @@ def _weighted(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Seque
     axis = normal_axis(attributes["axis"], x.ndim)
     size = x.shape[axis]
     if places.size and not (places.min() >= 0 and places.max() < size):
-        raise KernelError(f"places from {places.min()} to {places.max()} are not all in an axis of size {size}")
+        raise KernelIndexError(f"places from {places.min()} to {places.max()} are not all in an axis of size {size}")
     source = x.astype(np.float64) if x.dtype.kind in "iu" else widen(x)
     wide = source.dtype
     column = [-1] + [1] * (x.ndim - 1 - axis)
@@ -76,9 +76,9 @@ def _grid_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ..
     need(grid, "grid", dtype=FLOATS)
     axes = len(x.shape) - 2
     if axes < 1 or len(grid.shape) != axes + 2 or grid.shape[-1] != axes or grid.shape[0] != x.shape[0]:
-        raise KernelError(f"{grid} is no grid of samples of {x}")
+        raise KernelValueError(f"{grid} is no grid of samples of {x}")
     if attributes["mode"] not in _MODES or attributes["fill"] not in _FILLS:
-        raise KernelError(f"mode {attributes['mode']!r} or fill {attributes['fill']!r} is unknown")
+        raise KernelValueError(f"mode {attributes['mode']!r} or fill {attributes['fill']!r} is unknown")
     return (Spec(x.dtype, (*x.shape[:2], *grid.shape[1:-1])),)
 
 
@@ -170,7 +170,7 @@ def _regions_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     need(regions, "regions", dtype=FLOATS, shape=(batch.size, 4))
     need(batch, "batch", dtype=INTEGERS)
     if len(x.shape) != 4 or min(height, width) < 1 or attributes["mode"] not in ("mean", "max"):
-        raise KernelError(f"regions of {height} by {width} ({attributes['mode']!r}) of {x} are not possible")
+        raise KernelValueError(f"regions of {height} by {width} ({attributes['mode']!r}) of {x} are not possible")
     float(attributes["scale"]), operator.index(attributes["samples"])
     return (Spec(x.dtype, (regions.shape[0], x.shape[1], height, width)),)
 
@@ -199,7 +199,7 @@ def _line(start: float, extent: float, count: int, samples: int, size: int) -> t
 def _regions(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[Spec]) -> tuple[AnyArray, ...]:
     x, regions, batch = widen(inputs[0]), inputs[1].astype(np.float64), inputs[2].reshape(-1).astype(np.int64)
     if batch.size and not (batch.min() >= 0 and batch.max() < x.shape[0]):
-        raise KernelError(f"batch from {batch.min()} to {batch.max()} is not all in {x.shape[0]}")
+        raise KernelValueError(f"batch from {batch.min()} to {batch.max()} is not all in {x.shape[0]}")
     height, width = attributes["size"]
     scale, shift = float(attributes["scale"]), 0.5 if attributes["half_pixel"] else 0.0
     out = np.zeros(outputs[0].shape, x.dtype)

@@ -14,17 +14,17 @@ import numpy as np
 from supernode.emulator.dtypes import FLOATS, INTEGERS
 from supernode.emulator.kernels.rules import broadcast, narrow, need, number, streaming, whole, widen
 from supernode.emulator.kernels.table import AnyArray, Attributes, Bound, Draw, Implementation, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     x, places = specs
     need(places, "places", dtype=INTEGERS)
     if not x.shape or broadcast(places.shape, x.shape[:-1]) != x.shape[:-1]:
-        raise KernelError(f"places {places} do not broadcast to the vectors of {x}")
+        raise KernelValueError(f"places {places} do not broadcast to the vectors of {x}")
     size = x.shape[-1] if attributes["rotated"] is None else whole(attributes, "rotated", 0, x.shape[-1])
     if size % 2:
-        raise KernelError(f"pairs are turned, but {size} elements are no pairs")
+        raise KernelValueError(f"pairs are turned, but {size} elements are no pairs")
     number(attributes, "base", 1.0)
     number(attributes, "stretch", 1e-9)
     return (x,)

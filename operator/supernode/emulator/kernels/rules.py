@@ -15,7 +15,7 @@ import numpy as np
 from supernode.emulator.dtypes import DTYPES, NARROW, WIDE
 from supernode.emulator.kernels.table import AnyArray, Attributes, Cost, CostRule, Spec
 from supernode.emulator.rounding import convert, widen
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelTypeError, KernelValueError
 
 __all__ = [
     "broadcast",
@@ -61,7 +61,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     for axis in range(-max((len(s) for s in shapes), default=0), 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            raise KernelError(f"shapes {', '.join(str(list(s)) for s in shapes)} do not broadcast")
+            raise KernelValueError(f"shapes {', '.join(str(list(s)) for s in shapes)} do not broadcast")
         out.append(sizes.pop() if sizes else 1)
     return tuple(out)
 
@@ -77,9 +77,9 @@ def normal_axis(axis: object, ndim: int) -> int:
             raise TypeError(axis)
         number = operator.index(axis)  # type: ignore[arg-type]
     except TypeError:
-        raise KernelError(f"axis {axis!r} is not a whole number") from None
+        raise KernelTypeError(f"axis {axis!r} is not a whole number") from None
     if not -ndim <= number < ndim:
-        raise KernelError(f"axis {number} is not in an array with {ndim} axes")
+        raise KernelIndexError(f"axis {number} is not in an array with {ndim} axes")
     return number % ndim
 
 
@@ -93,7 +93,7 @@ def normal_axes(axis: object, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     axes = tuple(normal_axis(item, ndim) for item in (axis if isinstance(axis, list | tuple) else (axis,)))
     if len(set(axes)) != len(axes):
-        raise KernelError(f"axis {axis} names one twice")
+        raise KernelValueError(f"axis {axis} names one twice")
     return axes
 
 
@@ -107,9 +107,9 @@ def normal_shape(shape: object) -> tuple[int, ...]:
     try:
         sizes = tuple(operator.index(item) for item in items)
     except TypeError:
-        raise KernelError(f"shape {shape!r} is not a list of whole numbers") from None
+        raise KernelTypeError(f"shape {shape!r} is not a list of whole numbers") from None
     if min(sizes, default=0) < 0:
-        raise KernelError(f"shape {list(sizes)} has a negative size")
+        raise KernelValueError(f"shape {list(sizes)} has a negative size")
     return sizes
 
 
@@ -120,7 +120,7 @@ def known_dtype(value: object) -> str:
         KernelError: not a dtype of the device.
     """
     if not isinstance(value, str) or value not in DTYPES:
-        raise KernelError(f"dtype {value!r} is none of {', '.join(DTYPES)}")
+        raise KernelTypeError(f"dtype {value!r} is none of {', '.join(DTYPES)}")
     return value
 
 
@@ -132,7 +132,7 @@ def number(attributes: Attributes, name: str, low: float = -math.inf, high: floa
     """
     value = attributes[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise KernelError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+        raise KernelValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
     return value
 
 
@@ -144,7 +144,7 @@ def whole(attributes: Attributes, name: str, low: int = 0, high: int = 1 << 62) 
     """
     value = attributes[name]
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise KernelError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        raise KernelValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return value
 
 
@@ -156,7 +156,7 @@ def choice(attributes: Attributes, name: str, *words: str) -> str:
     """
     value = attributes[name]
     if not isinstance(value, str) or value not in words:
-        raise KernelError(f"{name} must be one of {', '.join(words)}, not {value!r}")
+        raise KernelValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
     return value
 
 
@@ -170,7 +170,7 @@ def same_dtype(specs: Sequence[Spec]) -> str:
     for spec in specs:
         if spec.dtype != dtype:
             names = ", ".join(s.dtype for s in specs)
-            raise KernelError(f"inputs have several dtypes ({names}); cast them to one")
+            raise KernelTypeError(f"inputs have several dtypes ({names}); cast them to one")
     return dtype
 
 
@@ -181,7 +181,7 @@ def same_shape(*specs: Spec) -> tuple[int, ...]:
         KernelError: there are several.
     """
     if any(spec.shape != specs[0].shape for spec in specs):
-        raise KernelError(f"shapes differ: {', '.join(map(str, specs))}")
+        raise KernelValueError(f"shapes differ: {', '.join(map(str, specs))}")
     return specs[0].shape
 
 
@@ -195,7 +195,8 @@ def need(spec: Spec, what: str, *, dtype: str | tuple[str, ...] = (), shape: tup
     if (allowed and spec.dtype not in allowed) or (shape is not None and spec.shape != shape):
         wanted = "|".join(allowed) or spec.dtype
         sizes = spec.shape if shape is None else shape
-        raise KernelError(f"{what} must be {wanted}[{','.join(map(str, sizes))}], not {spec}")
+        kind = KernelTypeError if allowed and spec.dtype not in allowed else KernelValueError
+        raise kind(f"{what} must be {wanted}[{','.join(map(str, sizes))}], not {spec}")
 
 
 def moved(specs: Sequence[Spec], outputs: Sequence[Spec]) -> float:
@@ -225,5 +226,5 @@ def rows_of(shape: tuple[int, ...]) -> tuple[int, int]:
         KernelError: an array without axes.
     """
     if not shape:
-        raise KernelError("needs at least one axis")
+        raise KernelValueError("needs at least one axis")
     return math.prod(shape[:-1]), shape[-1]

@@ -26,7 +26,7 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelTypeError
 
 # Elements that are worked on at once, and below which threads cost more than they bring.
 _BLOCK: Final = 1 << 16
@@ -39,7 +39,7 @@ def _blocks(size: int) -> range:
 
 def _total_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     if any(spec.dtype not in FLOATS for spec in specs):
-        raise KernelError(f"squares are of floats, not {', '.join(map(str, specs))}")
+        raise KernelTypeError(f"squares are of floats, not {', '.join(map(str, specs))}")
     return (Spec("f64" if any(spec.dtype == "f64" for spec in specs) else "f32", ()),)
 
 

@@ -26,7 +26,7 @@ from supernode.emulator.kernels.rules import (
     widen,
 )
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelIndexError, KernelTypeError, KernelValueError
 
 _REDUCTIONS: Final[dict[str, Callable[..., Any] | None]] = {
     "none": None,
@@ -48,7 +48,7 @@ def _places(indices: AnyArray, sizes: Sequence[int]) -> tuple[AnyArray, ...]:
     for column, size in enumerate(sizes):
         place = indices[..., column].astype(np.int64)
         if place.size and not (-size <= place.min() and place.max() < size):
-            raise KernelError(f"indices from {place.min()} to {place.max()} are not all in an axis of size {size}")
+            raise KernelIndexError(f"indices from {place.min()} to {place.max()} are not all in an axis of size {size}")
         out.append(np.where(place < 0, place + size, place))
     return tuple(out)
 
@@ -68,10 +68,10 @@ def _gather_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, 
     need(places, "indices", dtype=INTEGERS)
     batch = operator.index(attributes["batch"])
     if not places.shape or not 0 <= batch < len(places.shape) or x.shape[:batch] != places.shape[:batch]:
-        raise KernelError(f"{places} does not hold places in {x} behind {batch} batch axes")
+        raise KernelValueError(f"{places} does not hold places in {x} behind {batch} batch axes")
     depth = places.shape[-1]
     if batch + depth > len(x.shape):
-        raise KernelError(f"{places} names {depth} axes of {x} behind {batch} batch axes")
+        raise KernelValueError(f"{places} names {depth} axes of {x} behind {batch} batch axes")
     return (Spec(x.dtype, places.shape[:-1] + x.shape[batch + depth :]),)
 
 
@@ -90,9 +90,9 @@ def _gather(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequenc
 def _reduction(attributes: Attributes, dtype: str) -> Callable[..., Any] | None:
     name = attributes["reduction"]
     if name not in _REDUCTIONS:
-        raise KernelError(f"reduction {name!r} is none of {', '.join(_REDUCTIONS)}")
+        raise KernelValueError(f"reduction {name!r} is none of {', '.join(_REDUCTIONS)}")
     if name != "none" and dtype not in NUMBERS:
-        raise KernelError(f"reduction {name} of {dtype} is not possible")
+        raise KernelTypeError(f"reduction {name} of {dtype} is not possible")
     return _REDUCTIONS[name]
 
 
@@ -113,7 +113,7 @@ def _scatter_nd_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Sp
     same_dtype((x, update))
     _reduction(attributes, x.dtype)
     if not places.shape or places.shape[-1] > len(x.shape):
-        raise KernelError(f"{places} does not hold places in {x}")
+        raise KernelValueError(f"{places} does not hold places in {x}")
     need(update, "update", shape=places.shape[:-1] + x.shape[places.shape[-1] :])
     return (x,)
 
@@ -134,7 +134,7 @@ def _scatter_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     if len(places.shape) != len(x.shape) or any(
         wanted > size for i, (size, wanted) in enumerate(zip(x.shape, places.shape, strict=True)) if i != axis
     ):
-        raise KernelError(f"{places} is larger than {x} outside axis {axis}")
+        raise KernelValueError(f"{places} is larger than {x} outside axis {axis}")
     return (x,)
 
 
@@ -154,7 +154,7 @@ def _one_hot_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     depth = whole(attributes, "depth")
     axis = normal_axis(attributes["axis"], len(indices.shape) + 1)
     if depth < 0:
-        raise KernelError(f"depth {depth} is negative")
+        raise KernelValueError(f"depth {depth} is negative")
     return (Spec(values.dtype, (*indices.shape[:axis], depth, *indices.shape[axis:])),)
 
 
@@ -170,7 +170,7 @@ def _top_k_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, .
     (x,) = specs
     axis, k = normal_axis(attributes["axis"], len(x.shape)), operator.index(attributes["k"])
     if not 0 <= k <= x.shape[axis]:
-        raise KernelError(f"k is {k}, but axis {axis} of {x} has size {x.shape[axis]}")
+        raise KernelValueError(f"k is {k}, but axis {axis} of {x} has size {x.shape[axis]}")
     shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
     return Spec(x.dtype, shape), Spec("i64", shape)
 
@@ -197,7 +197,7 @@ def _passes(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spe
 def _widths(attributes: Attributes, ndim: int) -> list[tuple[int, int]]:
     widths = [(operator.index(before), operator.index(after)) for before, after in attributes["widths"]]
     if len(widths) != ndim or min((min(pair) for pair in widths), default=0) < 0:
-        raise KernelError(f"widths {attributes['widths']} are not two sizes for each of {ndim} axes")
+        raise KernelValueError(f"widths {attributes['widths']} are not two sizes for each of {ndim} axes")
     return widths
 
 
@@ -206,12 +206,12 @@ def _pad_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...
     widths = _widths(attributes, len(x.shape))
     mode = attributes["mode"]
     if mode not in _MODES:
-        raise KernelError(f"mode {mode!r} is none of {', '.join(_MODES)}")
+        raise KernelValueError(f"mode {mode!r} is none of {', '.join(_MODES)}")
     if len(specs) > 1:
         need(specs[1], "value", dtype=x.dtype, shape=())
     for size, width in zip(x.shape, widths, strict=True):
         if mode != "constant" and size == 0 and max(width):
-            raise KernelError(f"nothing of {x} can be repeated")
+            raise KernelValueError(f"nothing of {x} can be repeated")
     return (Spec(x.dtype, tuple(n + sum(pair) for n, pair in zip(x.shape, widths, strict=True))),)
 
 
@@ -231,7 +231,7 @@ def _reverse_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec,
     x, lengths = specs
     time, batch = (normal_axis(attributes[name], len(x.shape)) for name in ("time", "batch"))
     if time == batch:
-        raise KernelError(f"time and batch are both axis {time}")
+        raise KernelValueError(f"time and batch are both axis {time}")
     need(lengths, "lengths", dtype=INTEGERS, shape=(x.shape[batch],))
     return (x,)
 
@@ -241,7 +241,7 @@ def _reverse(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequen
     time, batch = (normal_axis(attributes[name], x.ndim) for name in ("time", "batch"))
     size = x.shape[time]
     if lengths.size and not (lengths.min() >= 0 and lengths.max() <= size):
-        raise KernelError(f"lengths from {lengths.min()} to {lengths.max()} are not all in an axis of size {size}")
+        raise KernelValueError(f"lengths from {lengths.min()} to {lengths.max()} are not all in an axis of size {size}")
     steps = np.arange(size)
     places = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)  # (batch, time)
     if time < batch:

@@ -32,12 +32,12 @@ from supernode.emulator.kernels.table import (
     Spec,
     example,
 )
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 
 def _wide(logits: Spec) -> str:
     if len(logits.shape) != 2 or 0 in logits.shape:
-        raise KernelError(f"logits must be [rows, classes] with at least one of each, not {logits}")
+        raise KernelValueError(f"logits must be [rows, classes] with at least one of each, not {logits}")
     return "f64" if logits.dtype == "f64" else "f32"
 
 
@@ -80,7 +80,7 @@ def _sums(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 def _loss_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     sums, top = specs
     if len(sums.shape) != 2 or sums.shape[0] != 3 or sums.shape[1] == 0:
-        raise KernelError(f"sums must be [3, rows], not {sums}")
+        raise KernelValueError(f"sums must be [3, rows], not {sums}")
     need(top, "top", dtype=sums.dtype, shape=sums.shape[1:])
     return (Spec(sums.dtype, ()), Spec(sums.dtype, top.shape))
 

@@ -15,7 +15,7 @@ import numpy as np
 from supernode.emulator.dtypes import FLOATS
 from supernode.emulator.kernels.rules import known_dtype, moved, narrow, normal_axis, streaming, widen
 from supernode.emulator.kernels.table import LARGEST, REQUIRED, AnyArray, Attributes, Bound, Cost, Kernel, Spec, example
-from supernode.errors import KernelError
+from supernode.errors import KernelValueError
 
 #: kind -> weights of cos(0), cos(x), cos(2x); x goes once around.
 _WINDOWS: Final = {"hann": (0.5, -0.5, 0.0), "hamming": (25 / 46, -21 / 46, 0.0), "blackman": (0.42, -0.5, 0.08)}
@@ -24,7 +24,7 @@ _WINDOWS: Final = {"hann": (0.5, -0.5, 0.0), "hamming": (25 / 46, -21 / 46, 0.0)
 def _window_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:
     size = operator.index(attributes["size"])
     if attributes["kind"] not in _WINDOWS or size < 0:
-        raise KernelError(f"a window {attributes['kind']!r} of {size} is not possible; there are {', '.join(_WINDOWS)}")
+        raise KernelValueError(f"a window {attributes['kind']!r} of {size} is none; there are {', '.join(_WINDOWS)}")
     return (Spec(known_dtype(attributes["dtype"]), (size,)),)
 
 
@@ -41,10 +41,10 @@ def _dft_shape(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...
     ndim = len(x.shape)
     length = operator.index(attributes["length"])
     if ndim < 2 or x.shape[-1] not in (1, 2) or length < 1:
-        raise KernelError(f"{x} is no signal with real (and imaginary) parts last, or {length} is no length")
+        raise KernelValueError(f"{x} is no signal with real (and imaginary) parts last, or {length} is no length")
     axis = normal_axis(attributes["axis"], ndim)
     if axis == ndim - 1:
-        raise KernelError("the last axis holds the parts of the numbers")
+        raise KernelValueError("the last axis holds the parts of the numbers")
     if attributes["inverse"] and attributes["onesided"]:
         return (Spec(x.dtype, (*x.shape[:axis], length, *x.shape[axis + 1 : -1], 1)),)
     count = length // 2 + 1 if attributes["onesided"] else length
@@ -86,9 +86,9 @@ def _frames(specs: Sequence[Spec], attributes: Attributes) -> tuple[int, int]:
     x = specs[0]
     length, step = operator.index(attributes["length"]), operator.index(attributes["step"])
     if len(x.shape) != 3 or x.shape[-1] not in (1, 2) or step < 1 or not 1 <= length <= x.shape[1]:
-        raise KernelError(f"{x} has no frames of {length} every {step}")
+        raise KernelValueError(f"{x} has no frames of {length} every {step}")
     if len(specs) > 1 and specs[1].shape != (length,):
-        raise KernelError(f"the window must have {length} numbers, not {specs[1]}")
+        raise KernelValueError(f"the window must have {length} numbers, not {specs[1]}")
     return (x.shape[1] - length) // step + 1, length // 2 + 1 if attributes["onesided"] else length
 
 

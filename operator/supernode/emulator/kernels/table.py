@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, ITEM_BYTES
-from supernode.errors import EmulatorError, KernelError
+from supernode.errors import EmulatorError, KernelError, KernelTypeError, KernelValueError
 
 AnyArray = np.ndarray[Any, Any]
 Attributes = Mapping[str, Any]
@@ -260,15 +260,16 @@ class Table:
             check_inputs(kernel, specs, full)
             outputs = kernel.shape(specs, full)
             if any(spec.nbytes > MAX_BYTES or min(spec.shape, default=0) < 0 for spec in outputs):
-                raise KernelError(f"a result of {', '.join(map(str, outputs))} is not possible")
+                raise KernelValueError(f"a result of {', '.join(map(str, outputs))} is not possible")
             return Plan(kernel, outputs, kernel.cost(specs, full, outputs), tuple(s.nbytes for s in outputs))
         except KernelError as exc:
-            raise KernelError(f"{describe(name, specs, attributes)}: {exc}") from None
+            raise type(exc)(f"{describe(name, specs, attributes)}: {exc}") from None
         except EmulatorError:
             raise
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as exc:
             # A rule met an attribute of a type it cannot use.
-            raise KernelError(f"{describe(name, specs, attributes)}: {exc}") from exc
+            kind = KernelTypeError if isinstance(exc, TypeError | AttributeError) else KernelValueError
+            raise kind(f"{describe(name, specs, attributes)}: {exc}") from exc
 
 
 def check_attributes(kernel: Kernel, attributes: Attributes) -> dict[str, Any]:
@@ -281,10 +282,10 @@ def check_attributes(kernel: Kernel, attributes: Attributes) -> dict[str, Any]:
     if len(full) != len(kernel.attributes):
         unknown = ", ".join(sorted(set(attributes) - set(kernel.attributes)))
         known = ", ".join(kernel.attributes) or "none"
-        raise KernelError(f"unknown attribute {unknown}; the kernel has {known}")
+        raise KernelTypeError(f"unknown attribute {unknown}; the kernel has {known}")
     missing = [key for key, value in full.items() if value is REQUIRED or value == REQUIRED]
     if missing:
-        raise KernelError(f"needs {', '.join(missing)}")
+        raise KernelTypeError(f"needs {', '.join(missing)}")
     return full
 
 
@@ -298,15 +299,15 @@ def check_inputs(kernel: Kernel, specs: Sequence[Spec], attributes: Attributes) 
     least = len(names) - kernel.optional
     if len(specs) < least or (len(specs) > len(names) and not kernel.variadic):
         expected = ", ".join(kernel.inputs) or "none"
-        raise KernelError(
+        raise KernelTypeError(
             f"got {len(specs)} inputs, expected {expected}" + (" (last optional)" if kernel.optional else "")
         )
     for spec in specs:
         if spec.dtype not in DTYPES or len(spec.shape) > MAX_AXES:
-            raise KernelError(f"{spec} is not an array of this device")
+            raise KernelTypeError(f"{spec} is not an array of this device")
     dtype = specs[0].dtype if specs else attributes.get("dtype")
     if dtype not in kernel.dtypes:
-        raise KernelError(f"no {dtype} version; there are {', '.join(kernel.dtypes)} (use cast)")
+        raise KernelTypeError(f"no {dtype} version; there are {', '.join(kernel.dtypes)} (use cast)")
 
 
 def _frozen(value: Any) -> Any:

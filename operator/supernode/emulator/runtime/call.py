@@ -12,10 +12,19 @@ from typing import Any, Final
 
 from supernode.emulator.kernels import Spec, describe
 from supernode.emulator.runtime.buffer import Buffer
-from supernode.errors import KernelError, OutOfDeviceMemoryError, SupernodeError
+from supernode.errors import (
+    KernelError,
+    KernelIndexError,
+    KernelTypeError,
+    KernelValueError,
+    OutOfDeviceMemoryError,
+    SupernodeError,
+)
 
 #: Failures that are kept for the client; later ones are only counted.
 _KEPT: Final = 16
+# What a kernel's code raises, and the error of ours that is one of those too.
+_OURS: Final = ((IndexError, KernelIndexError), (TypeError, KernelTypeError), (ValueError, KernelValueError))
 
 
 class Failures:
@@ -67,7 +76,7 @@ class Call:
 
     def failed(self, exc: BaseException, where: str) -> SupernodeError:
         """Translate an exception into ours, with the call in its message, and keep it for the client."""
-        kind: type[SupernodeError] = KernelError
+        kind: type[SupernodeError] = next((ours for foreign, ours in _OURS if isinstance(exc, foreign)), KernelError)
         text = str(exc) or type(exc).__name__
         if isinstance(exc, SupernodeError):
             kind = type(exc)
