@@ -16,17 +16,7 @@ from supernode.emulator.dtypes import FLOATS
 from supernode.emulator.kernels.epilogue import ACTIVATIONS, Activation, in_blocks, sigmoid
 from supernode.emulator.kernels.parallel import WORTH, row_blocks, share
 from supernode.emulator.kernels.rules import choice, narrow, normal_axis, same_dtype, same_shape, streaming, widen
-from supernode.emulator.kernels.table import (
-    EXACT,
-    TERMS,
-    AnyArray,
-    Attributes,
-    Bound,
-    Draw,
-    Kernel,
-    Spec,
-    example,
-)
+from supernode.emulator.kernels.table import EXACT, TERMS, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 
 
 def _one(specs: Sequence[Spec], attributes: Attributes) -> tuple[Spec, ...]:

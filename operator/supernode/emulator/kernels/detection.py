@@ -15,17 +15,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
 from supernode.emulator.kernels.rules import moved, need, widen
-from supernode.emulator.kernels.table import (
-    EXACT,
-    REQUIRED,
-    AnyArray,
-    Attributes,
-    Cost,
-    Draw,
-    Kernel,
-    Spec,
-    example,
-)
+from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelValueError
 
 #: Operations of one comparison of two boxes.

@@ -12,18 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from supernode.emulator.dtypes import (
-    ALL,
-    DTYPES,
-    FIELDS,
-    FLOATS,
-    INEXACT,
-    INTEGERS,
-    NARROW,
-    NUMBERS,
-    REAL_OF,
-    STORED,
-)
+from supernode.emulator.dtypes import ALL, DTYPES, FIELDS, FLOATS, INEXACT, INTEGERS, NARROW, NUMBERS, REAL_OF, STORED
 from supernode.emulator.kernels.epilogue import sigmoid as sigmoid
 from supernode.emulator.kernels.philox import random_bits
 from supernode.emulator.kernels.rules import broadcast, choice, known_dtype, narrow, same_dtype, streaming, whole, widen

@@ -13,13 +13,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import COMPLEX, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS
 from supernode.emulator.kernels.elementwise import FUNCTION, REAL, binary, unary
-from supernode.emulator.kernels.table import (
-    EXACT,
-    AnyArray,
-    Attributes,
-    Bound,
-    not_compared,
-)
+from supernode.emulator.kernels.table import EXACT, AnyArray, Attributes, Bound, not_compared
 
 
 def _shift_left(a: AnyArray, b: Any) -> Any:

@@ -14,17 +14,7 @@ import numpy as np
 from supernode.emulator.dtypes import FLOATS
 from supernode.emulator.kernels.experts import check_experts, wide_of
 from supernode.emulator.kernels.rules import narrow, need, streaming, whole, widen
-from supernode.emulator.kernels.table import (
-    LARGEST,
-    REQUIRED,
-    AnyArray,
-    Attributes,
-    Bound,
-    Draw,
-    Kernel,
-    Spec,
-    example,
-)
+from supernode.emulator.kernels.table import LARGEST, REQUIRED, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.errors import KernelValueError
 
 

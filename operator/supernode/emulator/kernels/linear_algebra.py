@@ -13,13 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import COMPLEX, REAL_OF
-from supernode.emulator.kernels.rules import (
-    broadcast,
-    moved,
-    narrow,
-    need,
-    same_dtype,
-)
+from supernode.emulator.kernels.rules import broadcast, moved, narrow, need, same_dtype
 from supernode.emulator.kernels.table import (
     LARGEST,
     AnyArray,

@@ -23,16 +23,7 @@ from supernode.emulator.kernels.rules import (
     wide_dtype,
     widen,
 )
-from supernode.emulator.kernels.table import (
-    LARGEST,
-    AnyArray,
-    Attributes,
-    Bound,
-    Draw,
-    Kernel,
-    Spec,
-    example,
-)
+from supernode.emulator.kernels.table import LARGEST, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.emulator.rounding import widen_into
 
 

@@ -14,15 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import FLOATS
-from supernode.emulator.kernels.rules import (
-    narrow,
-    need,
-    normal_axes,
-    normal_axis,
-    streaming,
-    whole,
-    widen,
-)
+from supernode.emulator.kernels.rules import narrow, need, normal_axes, normal_axis, streaming, whole, widen
 from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Bound, Draw, Kernel, Spec, example
 from supernode.errors import KernelValueError
 

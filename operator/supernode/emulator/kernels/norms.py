@@ -15,15 +15,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import ALL, FIELDS, INEXACT, REAL_OF
 from supernode.emulator.kernels.linear_algebra import LAPACK, MATRIX, cubic, matrix_of
-from supernode.emulator.kernels.rules import (
-    broadcast,
-    narrow,
-    normal_axes,
-    normal_axis,
-    same_dtype,
-    streaming,
-    widen,
-)
+from supernode.emulator.kernels.rules import broadcast, narrow, normal_axes, normal_axis, same_dtype, streaming, widen
 from supernode.emulator.kernels.table import (
     EXACT,
     LARGEST,

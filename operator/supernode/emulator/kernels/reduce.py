@@ -13,14 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, NUMBERS, UNSIGNED, WIDE
-from supernode.emulator.kernels.rules import (
-    known_dtype,
-    narrow,
-    normal_axes,
-    normal_axis,
-    streaming,
-    widen,
-)
+from supernode.emulator.kernels.rules import known_dtype, narrow, normal_axes, normal_axis, streaming, widen
 from supernode.emulator.kernels.table import (
     EXACT,
     MAGNITUDES,
@@ -179,6 +172,7 @@ def _prod(inputs: Sequence[AnyArray], attributes: Attributes, outputs: Sequence[
 
 _SUMMING: Final = {"axis": None, "keepdims": False, "dtype": None}
 
+_WHOLE_AND_ALONG = (example((5, 7)), example((5, 7), axis=0))
 KERNELS: Final = (
     Kernel(
         "sum",
@@ -244,59 +238,41 @@ KERNELS: Final = (
         np.max,
         "largest element along axis; NaN if one is there",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
     _extreme(
         "min",
         np.min,
         "smallest element along axis; NaN if one is there",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
     _argument(
         "argmax",
         np.argmax,
         "place of the (first) largest element along axis, or in the flat array",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
     _argument(
         "argmin",
         np.argmin,
         "place of the (first) smallest element along axis, or in the flat array",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
     _truth(
         "all",
         np.all,
         "every element along axis is not zero",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
     _truth(
         "any",
         np.any,
         "some element along axis is not zero",
         bound=EXACT,
-        examples=(
-            example((5, 7)),
-            example((5, 7), axis=0),
-        ),
+        examples=_WHOLE_AND_ALONG,
     ),
 )

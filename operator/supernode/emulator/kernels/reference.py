@@ -8,17 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from supernode.emulator.dtypes import (
-    ALL,
-    FIELDS,
-    FLOATS,
-    INEXACT,
-    INTEGERS,
-    NUMBERS,
-    STORED,
-    WIDE,
-    dtype_name,
-)
+from supernode.emulator.dtypes import ALL, FIELDS, FLOATS, INEXACT, INTEGERS, NUMBERS, STORED, WIDE, dtype_name
 from supernode.emulator.kernels.table import REQUIRED, Kernel, Spec, Table
 from supernode.errors import KernelError
 

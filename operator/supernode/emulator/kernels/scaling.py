@@ -15,17 +15,7 @@ import numpy as np
 from supernode.emulator.dtypes import FLOATS
 from supernode.emulator.kernels.parallel import share
 from supernode.emulator.kernels.rules import moved, narrow, need, number, streaming, whole, widen
-from supernode.emulator.kernels.table import (
-    REQUIRED,
-    AnyArray,
-    Attributes,
-    Bound,
-    Cost,
-    Draw,
-    Kernel,
-    Spec,
-    example,
-)
+from supernode.emulator.kernels.table import REQUIRED, AnyArray, Attributes, Bound, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelTypeError
 
 # Elements that are worked on at once, and below which threads cost more than they bring.

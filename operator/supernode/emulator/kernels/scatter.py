@@ -15,16 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import ALL, INTEGERS, NUMBERS
-from supernode.emulator.kernels.rules import (
-    moved,
-    narrow,
-    need,
-    normal_axis,
-    same_dtype,
-    streaming,
-    whole,
-    widen,
-)
+from supernode.emulator.kernels.rules import moved, narrow, need, normal_axis, same_dtype, streaming, whole, widen
 from supernode.emulator.kernels.table import EXACT, REQUIRED, AnyArray, Attributes, Cost, Draw, Kernel, Spec, example
 from supernode.errors import KernelIndexError, KernelTypeError, KernelValueError
 
