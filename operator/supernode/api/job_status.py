@@ -61,6 +61,13 @@ class StageStatus(Status):
     )
 
 
+class PromiseStatus(Status):
+    """Effective compute that a place promises in one pool."""
+
+    pool: str = Field(default="", description="AcceleratorPool.")
+    tflops: float = Field(default=0.0, description="Useful TFLOPS of the model, by the predicted step time.")
+
+
 class PlacementStatus(Status):
     """Where the gang is, or will be: written before its pods are created."""
 
@@ -76,6 +83,13 @@ class PlacementStatus(Status):
     level: str = Field(default="", description="Innermost level of which one domain holds the whole gang.")
     domain: str = Field(default="", description="That domain, as a path from the outside in.")
     predicted_step_seconds: float | None = Field(default=None, description="Predicted seconds of one training step.")
+    promised: list[PromiseStatus] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Effective TFLOPS that the gang counts with in quotas, by pool; without a predicted step it counts "
+        "with the peak of its accelerators.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     placed_at: str | None = Field(default=None, description="When the gang got this place.", json_schema_extra=_TIME)
     runners_up: list[RunnerUpStatus] = Field(
         default_factory=list,

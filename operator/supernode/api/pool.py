@@ -83,7 +83,7 @@ class Interconnect(Spec):
 
 
 class Quota(Spec):
-    """What one namespace may use of the pool, in accelerators and in effective TFLOPS."""
+    """What one namespace may use of the pool, in accelerators, in effective TFLOPS, or in both: then both count."""
 
     rules: ClassVar[tuple[Rule[Any], ...]] = (
         Rule[Any](
@@ -92,6 +92,15 @@ class Quota(Spec):
             message="must be at least `guaranteed`",
             holds=lambda quota: quota.limit is None or quota.guaranteed <= quota.limit,
             explain=lambda quota: f"limit {quota.limit} is below guaranteed {quota.guaranteed}",
+        ),
+        Rule[Any](
+            field=".limitTFLOPS",
+            cel="!has(self.limitTFLOPS) || self.guaranteedTFLOPS <= self.limitTFLOPS",
+            message="must be at least `guaranteedTFLOPS`",
+            holds=lambda quota: quota.limit_tflops is None or quota.guaranteed_tflops <= quota.limit_tflops,
+            explain=lambda quota: (
+                f"limitTFLOPS {quota.limit_tflops:g} is below guaranteedTFLOPS {quota.guaranteed_tflops:g}"
+            ),
         ),
     )
 
@@ -107,6 +116,12 @@ class Quota(Spec):
         ge=0,
         le=10_000_000,
         description="Accelerators that the namespace may use at most, borrowed ones included. Default: no limit.",
+    )
+    guaranteed_tflops: Annotated[float, Field(ge=0, le=1e12)] = Field(
+        default=0.0,
+        alias="guaranteedTFLOPS",
+        description="Effective TFLOPS that the namespace gets back when it needs them, as its gangs' places promise "
+        "them; others may borrow them meanwhile.",
     )
     limit_tflops: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
         default=None,
@@ -240,6 +255,28 @@ class EffectiveModel(Status):
     )
 
 
+class QuotaUseModel(Status):
+    """What a namespace has of the pool; TFLOPS as its gangs' places promised them."""
+
+    namespace: str = Field(description="Namespace that it is about; `*`: all that have no quota.")
+    used: int = Field(default=0, description="Accelerators that its gangs hold.")
+    guaranteed: int = Field(default=0, description="Accelerators that it is guaranteed.")
+    limit: int | None = Field(default=None, description="Accelerators that it may hold at most.")
+    borrowed: int = Field(default=0, description="Accelerators beyond its guarantee, which others may take back.")
+    used_tflops: float = Field(default=0.0, alias="usedTFLOPS", description="Effective TFLOPS that its gangs hold.")
+    guaranteed_tflops: float = Field(
+        default=0.0, alias="guaranteedTFLOPS", description="Effective TFLOPS that it is guaranteed."
+    )
+    limit_tflops: float | None = Field(
+        default=None, alias="limitTFLOPS", description="Effective TFLOPS that it may hold at most."
+    )
+    borrowed_tflops: float = Field(
+        default=0.0,
+        alias="borrowedTFLOPS",
+        description="Effective TFLOPS beyond its guarantee, which others may take back.",
+    )
+
+
 class AcceleratorPoolStatus(Status):
     """How the pool stands; written by the operator."""
 
@@ -256,6 +293,12 @@ class AcceleratorPoolStatus(Status):
         default_factory=list,
         max_length=128,
         description="The largest gang that each level of each group can take now, outermost first.",
+    )
+    quotas: list[QuotaUseModel] = Field(
+        default_factory=list,
+        max_length=257,
+        description="What namespaces have of the pool: each that has a quota, and all others together as `*`.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace"]},
     )
     effective: EffectiveModel | None = Field(default=None, description="What running jobs get out of the pool.")
 

@@ -23,6 +23,7 @@ from supernode.api.training import ParallelismSpec
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods, shares
 from supernode.cluster.kinds import Json
+from supernode.cluster.quotas import promised_json, promised_of, quota_of
 from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
 from supernode.cluster.storage import storage_use, stores_in
 from supernode.cluster.template import check_template
@@ -30,7 +31,7 @@ from supernode.errors import InputError
 from supernode.names import MANAGER
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, StageShare, WorkerPlacement
-from supernode.scheduling.snapshot import PoolInfo, Quota, Snapshot
+from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec
 from supernode.scheduling.topology import NODE_LEVEL, Level, Topology
 from supernode.steptime.model import ModelShape, Parallelism
@@ -62,7 +63,7 @@ def pool_spec(pool: AcceleratorPool) -> PoolSpec:
         devices_per_node=pool.spec.devices_per_node or 0,
         bandwidth=chip.link_bandwidth or DEFAULT_NODE_BANDWIDTH,
         latency=latency * 1e-6 if latency is not None else DEFAULT_NODE_LATENCY,
-        quotas=tuple(Quota(quota.namespace, quota.guaranteed, quota.limit) for quota in pool.spec.quotas),
+        quotas=tuple(quota_of(quota) for quota in pool.spec.quotas),
     )
 
 
@@ -276,7 +277,7 @@ def placement_status(placement: Placement, attempt: int) -> Json:
         status["stages"] = stages_json(placement.stages)
     if placement.predicted is not None:
         status["predictedStepSeconds"] = placement.predicted.seconds
-    return status
+    return status | promised_json(placement.promised)
 
 
 def placement_of(key: str, status: Json) -> Placement:
@@ -296,10 +297,13 @@ def placement_of(key: str, status: Json) -> Placement:
             for worker in status.get("workers") or []
         ]
         stages = stages_of(status)
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        promised = promised_of(status)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as exc:
         raise InputError(f"can't be read: {exc}", field="status.placement.workers", obj=f"TrainingJob {key}") from exc
     domain = tuple(part for part in str(status.get("domain") or "").split("/") if part)
-    return Placement.of(key, workers, level=str(status.get("level") or ""), domain=domain, stages=stages)
+    return Placement.of(
+        key, workers, level=str(status.get("level") or ""), domain=domain, stages=stages, promised=promised
+    )
 
 
 def wiring(placement: Placement, snapshot: Snapshot) -> Json:
@@ -316,8 +320,7 @@ def wiring(placement: Placement, snapshot: Snapshot) -> Json:
         raise InputError(f"pool {placement.pool} is gone", field="status.placement", obj=f"TrainingJob {placement.key}")
     rows = {name: row for row, name in enumerate(snapshot.node_names)}
     wanted = [rows.get(name, -1) for name in placement.nodes]
-    levels: list[Json] = []
-    domains: list[list[int]] = []
+    levels, domains = list[Json](), list[list[int]]()
     topology = _common_topology(snapshot, wanted)
     if topology is None:
         bandwidth = min(pool.chip.scale_out_bandwidth or DEFAULT_NETWORK_BANDWIDTH for pool in pools)
@@ -343,11 +346,8 @@ def _common_topology(snapshot: Snapshot, wanted: Sequence[int]) -> Topology | No
 
 
 def _level(level: Level) -> Json:
-    return {
-        "name": level.name,
-        "bandwidthGBps": level.bandwidth / 1e9,
-        "latencyMicroseconds": level.latency * 1e6,
-    }
+    figures = {"bandwidthGBps": level.bandwidth / 1e9, "latencyMicroseconds": level.latency * 1e6}
+    return {"name": level.name, **figures}
 
 
 def gang_plan(  # the one place where a decision meets everything that its pods are made of

@@ -19,7 +19,7 @@ from supernode.handlers.masks import Masks
 from supernode.handlers.migration import Migrations, Wish
 from supernode.handlers.nomination import Nomination
 from supernode.handlers.preemption import Preemptions
-from supernode.handlers.quotas import ComputeQuotas, in_turn, quota_words
+from supernode.handlers.quotas import quota_words
 from supernode.handlers.sizes import sized, sizes_of
 from supernode.handlers.sweep import name_taken
 from supernode.handlers.waiting import Candidate
@@ -43,19 +43,13 @@ class Answers:
         context: what handlers share.
         preemptions: who could give way.
         migrations: who could move.
-        quotas: limits in effective compute.
     """
 
-    def __init__(
-        self, context: Context, preemptions: Preemptions, migrations: Migrations, quotas: ComputeQuotas
-    ) -> None:
+    def __init__(self, context: Context, preemptions: Preemptions, migrations: Migrations) -> None:
         self._context = context
         self._preemptions = preemptions
         self._migrations = migrations
-        self._quotas = quotas
         self._wishes: dict[str, Wish] = {}
-        # (pool, namespace) -> TFLOPS in use, with the places of this cycle.
-        self._tflops: dict[tuple[str, str], float] = {}
 
     def decide(
         self,
@@ -76,8 +70,7 @@ class Answers:
         answers: list[tuple[Candidate, Placed | Wait]] = []
         by_key = {candidate.demand.key: candidate for candidate in candidates}
         masks = Masks(self._context, snapshot)
-        self._tflops = self._quotas.held(snapshot)
-        demands, over = [], list[tuple[Candidate, Wait]]()
+        demands: list[GangDemand] = []
         for candidate in candidates:
             blocking = name_taken(self._context, candidate)
             if blocking:
@@ -87,11 +80,7 @@ class Answers:
             try:
                 obj = self._context.stores.jobs.get(candidate.key) or {}
                 shut = self._preemptions.kept_for_others(candidate, nominations)
-                asked = self._quotas.narrowed(candidate, candidate.demand, self._tflops)
-                if isinstance(asked, Wait):
-                    over.append((candidate, asked))
-                    continue
-                demands.append(masks.on(asked, obj, shut))
+                demands.append(masks.on(candidate.demand, obj, shut))
             except Exception as exc:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
@@ -106,10 +95,6 @@ class Answers:
                 continue
             sentence = explain(result, decision.snapshot, decision.demand)
             status = placement_json(result, candidate.attempt, self._context.now())
-            refusal = self._quotas.refusal(candidate, decision.demand, status, self._tflops)
-            if refusal is not None:
-                over.append((candidate, refusal))
-                continue
             try:
                 self._context.observer.hold(candidate.key, candidate.uid, result, decision.demand.request, status)
             except InputError as exc:
@@ -117,7 +102,7 @@ class Answers:
                 self._context.wake.set()
                 continue
             answers.append((candidate, Placed(status, sentence)))
-        return [*answers, *in_turn(over), *self._waits(unplaced, nominations)]
+        return [*answers, *self._waits(unplaced, nominations)]
 
     def _waits(
         self, unplaced: list[tuple[Candidate, Decision, Unplaceable]], nominations: dict[str, Nomination]
@@ -135,7 +120,8 @@ class Answers:
         except Exception:
             logger.exception("who could give way can't be planned")
             ways = {}
-        advised, queue = 0, [decision.demand for _, decision, _ in unplaced]
+        # Who can never start as things are is before nobody.
+        advised, queue = 0, [decision.demand for _, decision, result in unplaced if result.possible]
         for candidate, decision, result in unplaced:
             wait = ways.get(candidate.demand.key)
             if wait is None:
@@ -192,8 +178,6 @@ class Answers:
         if found is None:
             return None
         status = placement_json(found, candidate.attempt, self._context.now())
-        if self._quotas.refusal(candidate, demand, status, self._tflops) is not None:
-            return None
         self._context.observer.hold(candidate.key, candidate.uid, found, demand.request, status)
         sentence = explain(found, snapshot, sized(demand, len(found.node_of)))
         return Placed(status, f"{sentence}; {demand.workers} workers found no place")

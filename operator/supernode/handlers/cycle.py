@@ -27,7 +27,6 @@ from supernode.handlers.measure import measure_jobs
 from supernode.handlers.migration import Migrations
 from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Preemptions
-from supernode.handlers.quotas import ComputeQuotas
 from supernode.handlers.reading import Readings
 from supernode.handlers.sweep import sweep
 from supernode.handlers.waiting import Candidate
@@ -66,8 +65,7 @@ class Cycle:
         self._preemptions = Preemptions(context, readings)
         self._migrations = Migrations(context, readings)
         self._growth = Growth(context, readings, jobs.due.wake_at)
-        self._quotas = ComputeQuotas(context, readings)
-        self._answers = Answers(context, self._preemptions, self._migrations, self._quotas)
+        self._answers = Answers(context, self._preemptions, self._migrations)
         self._on_end = on_end
         self._count = 0
         # (generation of the state, gangs, who gives way) that the last answers were given for.
@@ -85,7 +83,7 @@ class Cycle:
                 self._answered = None
                 self._jobs.due.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
-                for part in (self._again, self._preemptions, self._migrations, self._quotas, self._growth):
+                for part in (self._again, self._preemptions, self._migrations, self._growth):
                     part.prune(live)
             await self.once()
 
@@ -183,8 +181,7 @@ class Cycle:
             answers = self._answers.decide(snapshot, candidates, nominations, wishes)
             # Concurrently from here on: each answer is about another job.
             written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))
-            settled = all(written) and not self._quotas.take_refused()
-            self._answered = question if settled else None
+            self._answered = question if all(written) else None
             if self._answered is None:
                 self._context.wake.set()
 
@@ -203,8 +200,7 @@ class Cycle:
         for obj in self._growth.in_vain(snapshot, demand_at):
             await self._jobs.disrupt(obj, None)
         for obj, plan in self._growth.plans(snapshot, self._jobs.waiting.candidates, demand_at):
-            if not self._quotas.grows_past(obj, plan.workers, self._quotas.held(snapshot)):
-                await self._jobs.disrupt(obj, plan)
+            await self._jobs.disrupt(obj, plan)
 
     async def _carry_out(self, candidate: Candidate, answer: Placed | Wait) -> bool:
         """True when the answer has been written, and for a place: when the gang's pods were made too."""

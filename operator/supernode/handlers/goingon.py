@@ -117,8 +117,19 @@ def largest(
 
 def first_workers(held: Placement, count: int) -> Placement:
     """The place of the first ranks alone."""
+    left, before = held.workers[:count], held.workers
+    shares = []
+    for pool, compute in held.promised:
+        had = sum(worker.pool == pool for worker in before)
+        shares.append((pool, compute * sum(worker.pool == pool for worker in left) // max(1, had)))
     return Placement.of(
-        held.key, held.workers[:count], group=held.group, level=held.level, domain=held.domain, stages=held.stages
+        held.key,
+        left,
+        group=held.group,
+        level=held.level,
+        domain=held.domain,
+        stages=held.stages,
+        promised=shares,
     )
 
 

@@ -24,6 +24,7 @@ from supernode.cluster.translate import unlabelled
 from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.handlers.effective import Effective, effective_of_pools, measure_pools
+from supernode.handlers.quotas import measure_use, overpromised, quota_use, use_json
 from supernode.handlers.reading import Readings
 from supernode.names import FINALIZER
 from supernode.scheduling.room import rooms
@@ -121,7 +122,8 @@ class Pools:
             return
         self._reported_at = snapshot.generation
         done = []
-        self._context.metrics.clear("supernode_pool_fragmentation_ratio")
+        for gauge in ("supernode_pool_fragmentation_ratio", "supernode_quota_devices", "supernode_quota_tflops"):
+            self._context.metrics.clear(gauge)
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
         view = self._context.observer.view
         for obj in list(self._context.stores.pools.objects().values()):
@@ -210,6 +212,9 @@ class Pools:
         for state in ("capacity", "allocated", "free", "unhealthy"):
             metrics.gauge("supernode_pool_devices", getattr(counts, state), name, state)
         ready, reason, message = self._pool_ready(obj, name, counts)
+        pool = snapshot.pool(name)
+        if pool is not None and (more := overpromised(snapshot, pool)):
+            message = f"{message}; {more}: not everybody can have what is guaranteed at once"
         if problem is not None:
             ready, reason, message = False, "Misconfigured", str(problem)
         status = {
@@ -221,6 +226,7 @@ class Pools:
             "free": counts.free,
             "unhealthy": counts.unhealthy,
             "room": self._room(snapshot, name),
+            "quotas": self._quotas(snapshot, name),
         }
         if (effective := self._effective.get(name)) is not None:
             # Three digits: a status that says the same need not be written again.
@@ -248,6 +254,14 @@ class Pools:
                     }
                 )
         return found[:ROOMS]
+
+    def _quotas(self, snapshot: Snapshot, name: str) -> list[Json]:
+        pool = snapshot.pool(name)
+        if pool is None:
+            return []
+        use = quota_use(snapshot, pool)
+        measure_use(self._context.metrics, name, use)
+        return use_json(use)
 
     def _pool_ready(self, obj: Json, name: str, counts: Counts) -> tuple[bool, str, str]:
         view = self._context.observer.view

@@ -31,6 +31,7 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.preempt import Preemption, Victim, plan_preemption
+from supernode.scheduling.quota import NO_QUOTA, Amount
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
@@ -310,8 +311,9 @@ class Preemptions:
         namespace, theirs, holding = key.partition("/")[0], other.partition("/")[0], snapshot.holders.get(key)
         for name in holding.pools if holding is not None and namespace != theirs else ():
             pool = snapshot.pool(name)
-            guarantees = {quota.namespace: quota.guaranteed for quota in pool.quotas} if pool is not None else {}
-            if guarantees.get(theirs) and snapshot.held(name, namespace) > guarantees.get(namespace, 0):
+            if pool is None or not (pool.quota_of(theirs) or NO_QUOTA).guarantees:
+                continue
+            if (pool.quota_of(namespace) or NO_QUOTA).borrowed(snapshot.amount(name, namespace)) != Amount():
                 return True
         return False
 

@@ -1,205 +1,30 @@
-"""Quotas in effective compute, and what a gang that waits is told about quotas.
+"""What a gang that waits is told about quotas: who holds what, who borrows, and whose turn it is.
 
-Flows in: quotas of pools, running gangs with what their places promised, and gangs that wait. Flows out: which pools
-are closed to a gang for now, whether a place may be taken, and words: whose turn it is, and who borrows.
-
-A gang counts with the useful FLOP/s that its place promised when it got it (model FLOPs of a step over the predicted
-step time); one whose step can't be predicted counts with the peak of its devices in bf16, so that leaving the model out
-gains nothing. The check is made on the place that was chosen, before it is written; what a gang would have taken is
-remembered, so that the next cycle does not choose that pool for it again until there is room in the quota.
+Flows in: a snapshot and the gangs that wait. Flows out: words, and a row per namespace for a pool's status and the
+metrics. Not here: who may hold how much (`scheduling.quota`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
-from supernode.api.job import TrainingJob
-from supernode.cluster.kinds import Json
-from supernode.cluster.translate import model_shape
-from supernode.errors import InputError
-from supernode.handlers.context import Context
-from supernode.handlers.effective import TERA
-from supernode.handlers.jobstatus import Wait
-from supernode.handlers.progress import utilisation
-from supernode.handlers.reading import Readings
-from supernode.handlers.waiting import Candidate
-from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.snapshot import Snapshot
-from supernode.scheduling.unplaceable import Reason
+import numpy as np
 
-# Formats by whose peak a gang counts that does not say what it computes in, the first that the chip has.
-_FORMATS: Final = ("bf16", "f16", "f32")
+from supernode.cluster.kinds import Json
+from supernode.scheduling import discretion
+from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.entitlement import within
+from supernode.scheduling.promise import PER_TFLOPS
+from supernode.scheduling.quota import NO_QUOTA, Amount, Quota
+from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.unplaceable import Reason
+from supernode.telemetry.metrics import OperatorMetrics
+
 # Namespaces that a sentence names.
 LISTED: Final = 3
-
-
-class ComputeQuotas:
-    """The quotas in TFLOPS.
-
-    Args:
-        context: what handlers share.
-        readings: reads jobs.
-    """
-
-    def __init__(self, context: Context, readings: Readings) -> None:
-        self._context = context
-        self._readings = readings
-        # (uid, generation of the job) -> pool -> TFLOPS that it would have taken there.
-        self._known: dict[tuple[str, int], dict[str, float]] = {}
-        self._refused = False
-
-    def prune(self, live: set[str]) -> None:
-        """Remember nothing of jobs that are gone; `live`: uids of those that are there."""
-        self._known = {key: value for key, value in self._known.items() if key[0] in live}
-
-    def limits(self) -> dict[tuple[str, str], float]:
-        """(pool, namespace) -> TFLOPS that it may use at most."""
-        pools = self._context.observer.view.pools
-        return {
-            (name, quota.namespace): quota.limit_tflops
-            for name, pool in pools.items()
-            for quota in pool.spec.quotas
-            if quota.limit_tflops is not None
-        }
-
-    def held(self, snapshot: Snapshot) -> dict[tuple[str, str], float]:
-        """(pool, namespace) -> TFLOPS that its gangs' places promised; of those with a limit."""
-        limits = self.limits()
-        found = dict.fromkeys(limits, 0.0)
-        for key in snapshot.holders if limits else ():
-            namespace, _, name = key.partition("/")
-            obj = self._context.stores.jobs.get((namespace, name))
-            placement = ((obj or {}).get("status") or {}).get("placement") or {}
-            model = self._readings.read((namespace, name), obj).model if obj is not None else None
-            for pool, tflops in promised(self._context, model, placement).items():
-                if (pool, namespace) in found:
-                    found[pool, namespace] += tflops
-        return found
-
-    def narrowed(
-        self, candidate: Candidate, demand: GangDemand, held: Mapping[tuple[str, str], float]
-    ) -> GangDemand | Wait:
-        """The demand without pools in which it is known to exceed its namespace's quota; or why none is left."""
-        limits = self.limits()
-        known = dict(self._known.get((candidate.uid, candidate.generation)) or {})
-        if limits and model_shape(candidate.model.spec) is None:
-            # What it counts with does not depend on its place: known before there is one.
-            count = demand.fewest * demand.devices
-            for name in demand.pools:
-                worker = {"pool": name, "devices": range(count)}
-                known.update(promised(self._context, candidate.model, {"workers": [worker]}))
-        if not known:
-            return demand
-        shut = {
-            pool
-            for pool, tflops in known.items()
-            if (limit := limits.get((pool, demand.namespace))) is not None
-            and tflops + held.get((pool, demand.namespace), 0.0) > limit
-        }
-        if not shut & set(demand.pools):
-            return demand
-        left = tuple(name for name in demand.pools if name not in shut)
-        if left and demand.mix == "None":
-            masks = {name: demand.eligible[name] for name in left if name in demand.eligible}
-            return demand.with_eligible(masks, pools=left)
-        pool = next(name for name in demand.pools if name in shut)
-        return self._wait(pool, demand.namespace, known[pool], held, limits)
-
-    def refusal(
-        self, candidate: Candidate, demand: GangDemand, placement: Json, held: dict[tuple[str, str], float]
-    ) -> Wait | None:
-        """Why this place may not be taken; None if it may, and then it counts in `held`."""
-        limits = self.limits()
-        wanted = promised(self._context, candidate.model, placement) if limits else {}
-        for pool, tflops in wanted.items():
-            limit = limits.get((pool, demand.namespace))
-            if limit is not None and held.get((pool, demand.namespace), 0.0) + tflops > limit:
-                self._known.setdefault((candidate.uid, candidate.generation), {})[pool] = tflops
-                self._refused = True
-                return self._wait(pool, demand.namespace, tflops, held, limits)
-        for pool, tflops in wanted.items():
-            if (pool, demand.namespace) in held:
-                held[pool, demand.namespace] += tflops
-        return None
-
-    def grows_past(self, obj: Json, workers: int, held: Mapping[tuple[str, str], float]) -> bool:
-        """Whether a running gang with so many workers would exceed its namespace's quota."""
-        namespace, name = str(obj["metadata"].get("namespace", "")), str(obj["metadata"]["name"])
-        placement = (obj.get("status") or {}).get("placement") or {}
-        now = max(1, len(placement.get("workers") or []))
-        limits = self.limits()
-        more = promised(self._context, self._readings.read((namespace, name), obj).model, placement) if limits else {}
-        return any(
-            (limit := limits.get((pool, namespace))) is not None
-            and held.get((pool, namespace), 0.0) + tflops * (workers / now - 1) > limit
-            for pool, tflops in more.items()
-        )
-
-    def take_refused(self) -> bool:
-        """Whether a place was refused since this was asked last: what it would have taken is free for others."""
-        refused, self._refused = self._refused, False
-        return refused
-
-    def _wait(
-        self,
-        pool: str,
-        namespace: str,
-        tflops: float,
-        held: Mapping[tuple[str, str], float],
-        limits: Mapping[tuple[str, str], float],
-    ) -> Wait:
-        limit, used = limits[pool, namespace], held.get((pool, namespace), 0.0)
-        text = (
-            f"its place in pool {pool} promises {tflops:.4g} TFLOPS, namespace {namespace} uses {used:.4g} of at most "
-            f"{limit:.4g} there"
-        )
-        if tflops > limit:
-            return Wait(str(Reason.EXCEEDS_MAX_QUOTA), f"{text}; ask for less, or have limitTFLOPS of the quota raised")
-        return Wait(str(Reason.WAITING_FOR_QUOTA), f"{text}; it starts when gangs of the namespace have ended")
-
-
-def in_turn(over: Sequence[tuple[Candidate, Wait]]) -> list[tuple[Candidate, Wait]]:
-    """The answers to gangs that wait for a quota, each with whose turn it is in its namespace."""
-    queue = [candidate.demand for candidate, wait in over if wait.code == Reason.WAITING_FOR_QUOTA]
-    queue.sort(key=lambda demand: (-demand.priority, demand.created, demand.key))
-    found = []
-    for candidate, wait in over:
-        if wait.code == Reason.WAITING_FOR_QUOTA:
-            wait = replace(wait, sentence=f"{wait.sentence}; {_turn(candidate.demand, queue, own=True)}")
-        found.append((candidate, wait))
-    return found
-
-
-def _turn(demand: GangDemand, queue: Sequence[GangDemand], *, own: bool) -> str:
-    """Whose turn it is among the gangs that wait for the same pools; `own`: of the same namespace alone."""
-    alike = [each for each in queue if set(each.pools) & set(demand.pools)]
-    alike = [each for each in alike if not own or each.namespace == demand.namespace]
-    place = next((index for index, each in enumerate(alike) if each.key == demand.key), 0)
-    whose = "it is the next" if place == 0 else f"before it it is the turn of {alike[0].key}"
-    return f"{whose}, place {place + 1} of {max(1, len(alike))} in the queue"
-
-
-def promised(context: Context, model: TrainingJob | None, placement: Json) -> dict[str, float]:
-    """TFLOPS of a gang by pool, as its place promises; of several pools by their devices' share of the peak."""
-    shape = model_shape(model.spec) if model is not None else None
-    peaks: dict[str, float] = {}
-    for worker in placement.get("workers") or []:
-        name = worker.get("pool") or placement.get("pool") or ""
-        spec = context.observer.view.specs.get(name)
-        for dtype in (shape.dtype,) if shape is not None else _FORMATS:
-            try:
-                peak = spec.chip.peak_flops(dtype) if spec is not None else 0.0
-            except InputError:
-                continue
-            peaks[name] = peaks.get(name, 0.0) + peak * len(worker.get("devices") or [])
-            break
-    seconds = placement.get("predictedStepSeconds")
-    share = None
-    if model is not None and isinstance(seconds, int | float) and seconds > 0:
-        share = utilisation(model, float(seconds), context.observer, placement)
-    return {name: peak / TERA * (1.0 if share is None else share) for name, peak in peaks.items()}
+# Stands for all namespaces without a quota together: who can read a pool need not learn their names.
+OTHERS: Final = "*"
 
 
 def quota_words(snapshot: Snapshot, demand: GangDemand, code: str, queue: Sequence[GangDemand]) -> str:
@@ -207,24 +32,28 @@ def quota_words(snapshot: Snapshot, demand: GangDemand, code: str, queue: Sequen
 
     Args:
         snapshot: the cluster.
-        demand: of the gang that waits.
+        demand: of the gang that waits; its node masks belong to the snapshot.
         code: why it waits.
-        queue: all gangs that wait, in their order.
+        queue: all gangs that wait and could start one day, in their order.
     """
     parts = []
     for name in demand.pools:
         pool = snapshot.pool(name)
         if pool is None or not pool.quotas:
             continue
-        mine = pool.quota_of(demand.namespace)
-        guaranteed = mine.guaranteed if mine is not None else 0
-        held = snapshot.held(name, demand.namespace)
-        waits_for_own = held + demand.fewest * demand.devices <= guaranteed
+        held = snapshot.amount(name, demand.namespace)
+        waits_for_own = within(held, snapshot, demand, pool, snapshot.memo)
         if code != Reason.WAITING_FOR_QUOTA and not waits_for_own:
             continue
+        mine = pool.quota_of(demand.namespace) or NO_QUOTA
+        guaranteed = []
+        if mine.guaranteed:
+            guaranteed.append(f"{held.devices} of {mine.guaranteed}")
+        if mine.guaranteed_compute:
+            guaranteed.append(f"{_tflops(held.compute)} of {_tflops(mine.guaranteed_compute)} TFLOPS")
         if guaranteed:
-            parts.append(f"in pool {name} its namespace holds {held} of {guaranteed} guaranteed")
-        borrowed = _borrowers(snapshot, name, demand.namespace if waits_for_own else "")
+            parts.append(f"in pool {name} its namespace holds {' and '.join(guaranteed)} guaranteed")
+        borrowed = _borrowers(snapshot, pool, demand.namespace if waits_for_own else "")
         if borrowed:
             parts.append(f"{borrowed} in pool {name}")
     if parts or code == Reason.WAITING_FOR_QUOTA:
@@ -232,18 +61,112 @@ def quota_words(snapshot: Snapshot, demand: GangDemand, code: str, queue: Sequen
     return f"; {', '.join(parts)}" if parts else ""
 
 
-def _borrowers(snapshot: Snapshot, name: str, but: str) -> str:
+def held_by_namespace(snapshot: Snapshot, pool: PoolInfo) -> dict[str, Amount]:
+    """What each namespace's gangs hold of a pool, by the namespace's name."""
+    found: dict[str, Amount] = {}
+    for key, holding in snapshot.holders.items():
+        namespace = key.partition("/")[0]
+        # A pod of ours that no job's place covers holds its devices under a name that no namespace can have.
+        if pool.name in holding.pools and " " not in namespace:
+            found[namespace] = found.get(namespace, Amount()) + holding.amount_in(pool)
+    return dict(sorted(found.items()))
+
+
+def quota_use(snapshot: Snapshot, pool: PoolInfo) -> dict[str, tuple[Quota, Amount, Amount]]:
+    """Per namespace that has a quota: the quota, what it holds and what of that it borrows; the others as `OTHERS`."""
+    held = held_by_namespace(snapshot, pool)
+    found = {}
+    for quota in sorted(pool.quotas, key=lambda quota: quota.namespace):
+        amount = held.pop(quota.namespace, Amount())
+        found[quota.namespace] = quota, amount, quota.borrowed(amount)
+    rest = sum(held.values(), Amount())
+    if rest != Amount():
+        found[OTHERS] = NO_QUOTA, rest, NO_QUOTA.borrowed(rest)
+    return found
+
+
+def use_json(use: Mapping[str, tuple[Quota, Amount, Amount]]) -> list[Json]:
+    """`status.quotas` of a pool."""
+    rows = []
+    for namespace, (quota, held, borrowed) in use.items():
+        row: Json = {
+            "namespace": namespace,
+            "used": held.devices,
+            "guaranteed": quota.guaranteed,
+            "limit": quota.limit,
+            "borrowed": borrowed.devices,
+            "usedTFLOPS": held.compute / PER_TFLOPS,
+            "guaranteedTFLOPS": quota.guaranteed_compute / PER_TFLOPS,
+            "limitTFLOPS": None if quota.limit_compute is None else quota.limit_compute / PER_TFLOPS,
+            "borrowedTFLOPS": borrowed.compute / PER_TFLOPS,
+        }
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return rows
+
+
+def measure_use(metrics: OperatorMetrics, pool: str, use: Mapping[str, tuple[Quota, Amount, Amount]]) -> None:
+    """Tell the metrics; those of earlier namespaces are taken out by whoever calls."""
+    for namespace, (quota, held, borrowed) in use.items():
+        figures = {
+            "used": (held.devices, held.compute),
+            "guaranteed": (quota.guaranteed, quota.guaranteed_compute),
+            "limit": (quota.limit, quota.limit_compute),
+            "borrowed": (borrowed.devices, borrowed.compute),
+        }
+        for kind, (devices, compute) in figures.items():
+            if devices is not None:
+                metrics.gauge("supernode_quota_devices", devices, pool, namespace, kind)
+            if compute is not None:
+                metrics.gauge("supernode_quota_tflops", compute / PER_TFLOPS, pool, namespace, kind)
+
+
+def overpromised(snapshot: Snapshot, pool: PoolInfo) -> str:
+    """What the quotas guarantee beyond what the pool has, in words; empty if it has it all."""
+    devices = int(np.bitwise_count(snapshot.device_all[pool.rows]).sum())
+    whole = sum(quota.guaranteed for quota in pool.quotas)
+    if whole > devices:
+        return f"its quotas guarantee {whole} accelerators of {devices}"
+    compute = sum(quota.guaranteed_compute for quota in pool.quotas)
+    if pool.peak and compute > devices * pool.peak:
+        return f"its quotas guarantee {_tflops(compute)} TFLOPS, more than the peak of {_tflops(devices * pool.peak)}"
+    return ""
+
+
+def _turn(demand: GangDemand, queue: Sequence[GangDemand], *, own: bool) -> str:
+    """Whose turn it is among the gangs that wait for the same pools; `own`: of the same namespace alone."""
+    alike = [each for each in queue if set(each.pools) & set(demand.pools)]
+    alike = [each for each in alike if not own or each.namespace == demand.namespace]
+    place = next((index for index, each in enumerate(alike) if each.key == demand.key), 0)
+    whose = (
+        "it is the next"
+        if place == 0
+        else f"before it it is the turn of {discretion.named(demand.namespace, alike[0].key)}"
+    )
+    return f"{whose}, place {place + 1} of {max(1, len(alike))} in the queue"
+
+
+def _borrowers(snapshot: Snapshot, pool: PoolInfo, but: str) -> str:
     """Namespaces that hold more of a pool than they are guaranteed."""
-    pool = snapshot.pool(name)
-    if pool is None:
-        return ""
     found = []
-    for namespace in sorted({key.partition("/")[0] for key, h in snapshot.holders.items() if name in h.pools}):
-        quota = pool.quota_of(namespace)
-        over = snapshot.held(name, namespace) - (quota.guaranteed if quota is not None else 0)
-        if over > 0 and namespace != but and not namespace.startswith("pod "):
-            found.append((over, namespace))
-    found.sort(key=lambda each: (-each[0], each[1]))
-    named = [f"{namespace} borrows {over}" for over, namespace in found[:LISTED]]
+    for namespace, held in held_by_namespace(snapshot, pool).items():
+        over = (pool.quota_of(namespace) or NO_QUOTA).borrowed(held)
+        if over != Amount() and namespace != but:
+            found.append((over.devices, over.compute, namespace))
+    found.sort(key=lambda each: (-each[0], -each[1], each[2]))
+    # Namespaces of which the pool itself speaks; of others it is not told that they are there.
+    known = {quota.namespace for quota in pool.quotas}
+    named = [
+        f"{namespace if namespace in known else 'a namespace without quota'} borrows {_both(devices, compute)}"
+        for devices, compute, namespace in found[:LISTED]
+    ]
     more = f" and {len(found) - LISTED} more namespaces borrow" if len(found) > LISTED else ""
     return f"{', '.join(named)}{more}"
+
+
+def _both(devices: int, compute: int) -> str:
+    parts = [str(devices)] if devices else []
+    return " and ".join([*parts, f"{_tflops(compute)} TFLOPS"] if compute else parts)
+
+
+def _tflops(compute: int) -> str:
+    return f"{compute / PER_TFLOPS:.4g}"

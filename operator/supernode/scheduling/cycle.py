@@ -27,10 +27,11 @@ from typing import Final
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.entitlement import stays_within
 from supernode.scheduling.fit import node_fit, roll_up
 from supernode.scheduling.place import if_empty, place_in
 from supernode.scheduling.placement import Placement
-from supernode.scheduling.shares import oldest, queue_order, shares_matter, stays_within
+from supernode.scheduling.shares import oldest, queue_order, shares_matter
 from supernode.scheduling.snapshot import Int64, Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Room, Work

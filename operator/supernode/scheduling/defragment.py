@@ -22,6 +22,7 @@ import numpy as np
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Amount
 from supernode.scheduling.repair import moved_ranks, replace_ranks
 from supernode.scheduling.rescore import step_on
 from supernode.scheduling.score import EQUAL
@@ -152,7 +153,7 @@ class _Search:
         vector[pool.resource] += len(worker.devices)
         mask = np.asarray([sum(1 << device for device in worker.devices)], dtype=np.uint64)
         mask &= self._snapshot.device_all[row]
-        return Share(demand.key, row, vector[None, :], mask, {worker.pool: len(worker.devices)})
+        return Share(demand.key, row, vector[None, :], mask, {worker.pool: Amount(len(worker.devices))})
 
     def legal(self, units: Sequence[str]) -> bool:
         """One worker of a gang at most."""

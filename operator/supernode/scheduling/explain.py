@@ -15,6 +15,7 @@ from supernode.scheduling import discretion
 from supernode.scheduling.alternatives import Alternative
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.placement import Placement, RunnerUp
+from supernode.scheduling.promise import PER_TFLOPS
 from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.topology import NODE_LEVEL
@@ -38,7 +39,8 @@ def explain(result: Placement | Unplaceable, snapshot: Snapshot, demand: GangDem
 
 def _refused(result: Unplaceable, snapshot: Snapshot, demand: GangDemand) -> str:
     nearest = result.nearest
-    whole = result.mix is None or bool(result.mix.detail) or result.code is Reason.WAITING_FOR_QUOTA
+    alone = any(refusal.code is result.code for refusal in result.pools)
+    whole = result.mix is None or (alone and (bool(result.mix.detail) or result.code is Reason.WAITING_FOR_QUOTA))
     sentence = _WRITERS[result.code](nearest, snapshot, demand) if whole else ""
     if result.mix is not None and not whole:
         sentence = _mixed(result.mix, snapshot, demand)
@@ -136,6 +138,8 @@ def _mixed(mix: MixRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     text = f"{_asked(demand, snapshot)} as {_count(mix.stages, 'pipeline stage')}"
     taken = sum(count for _, count in mix.fits)
     each = ", ".join(f"{name} {count}" for name, count in mix.fits)
+    if mix.detail:
+        return f"{text}; {mix.detail}"
     if mix.code is Reason.OUT_OF_DEVICE_MEMORY:
         return (
             f"{text}; the devices of the stages hold {mix.held} of {_count(mix.layers, 'layer')}; more tensor or "
@@ -203,19 +207,27 @@ def _topology(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> s
 
 
 def _quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    needed = demand.fewest * demand.devices
+    needed, who = demand.fewest * demand.devices, _who(refusal, snapshot, demand, own=True)
+    if refusal.compute:
+        return f"{_asked(demand, snapshot)}; {_promise(refusal, demand)}{who}"
     return (
         f"{_asked(demand, snapshot)}; namespace {demand.namespace} holds {refusal.used} of its limit of "
         f"{_count(refusal.limit, 'device')} in pool {refusal.pool}, so {refusal.used + needed - refusal.limit} must be "
-        f"freed first" + _who(refusal, snapshot, demand, own=True)
+        f"freed first{who}"
     )
+
+
+def _promise(refusal: PoolRefusal, demand: GangDemand) -> str:
+    asked, used, limit = (f"{mega / PER_TFLOPS:.4g}" for mega in (refusal.compute, refusal.used, refusal.limit))
+    uses = f"namespace {demand.namespace} uses {used} of at most {limit} there"
+    return f"its place in pool {refusal.pool} promises {asked} TFLOPS, {uses}"
 
 
 def _over_quota(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    return (
-        f"{_asked(demand, snapshot)}, more than the limit of {refusal.limit} that namespace {demand.namespace} has in "
-        f"pool {refusal.pool}; ask for fewer, or have the pool's quota raised"
-    )
+    text, mine = _asked(demand, snapshot), f"namespace {demand.namespace} has in pool {refusal.pool}"
+    if refusal.compute:
+        return f"{text}; {_promise(refusal, demand)}; ask for less, or have limitTFLOPS of the quota raised"
+    return f"{text}, more than the limit of {refusal.limit} that {mine}; ask for fewer, or have the pool's quota raised"
 
 
 def _memory(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
@@ -283,6 +295,8 @@ _WRITERS: Final = {
 
 def _brief(refusal: PoolRefusal, demand: GangDemand) -> str:
     """A few words about a pool that is not the nearest."""
+    if refusal.compute:
+        return f"quota {refusal.used / PER_TFLOPS:.4g} of {refusal.limit / PER_TFLOPS:.4g} TFLOPS used"
     words: Mapping[Reason, str] = {
         Reason.NO_MATCHING_POOL: refusal.detail or "does not exist",
         Reason.OUT_OF_DEVICE_MEMORY: f"{refusal.used / _GIB:.1f} of {refusal.limit / _GIB:.1f} GiB a device needed",

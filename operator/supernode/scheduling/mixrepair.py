@@ -14,6 +14,7 @@ import numpy as np
 from supernode.scheduling.demand import GangDemand, Mask
 from supernode.scheduling.mixclock import settled_step
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.promise import promised_at
 from supernode.scheduling.rescore import common_topology
 from supernode.scheduling.score import innermost
 from supernode.scheduling.search import anchor_level
@@ -72,14 +73,16 @@ def pool_by_pool(
         if whole >= 0:
             level = topology.levels[whole].name
             domain = topology.path(whole, int(topology.node_domain[positions[0], whole]))
+    predicted = settled_step(snapshot, demand, workers, placement.stages)
     return Placement.of(
         demand.key,
         workers,
         group=topology.name if topology is not None and level else placement.group,
         level=level,
         domain=domain,
-        predicted=settled_step(snapshot, demand, workers, placement.stages),
+        predicted=predicted,
         stages=placement.stages,
+        promised=promised_at(snapshot, demand, workers, predicted),
     )
 
 

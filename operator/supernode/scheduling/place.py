@@ -21,10 +21,12 @@ from supernode.scheduling.fit import NodeFit, node_fit, roll_up
 from supernode.scheduling.linked import untorn
 from supernode.scheduling.mix import Mix, Mixer
 from supernode.scheduling.placement import Placement, RunnerUp, StageShare
+from supernode.scheduling.promise import promised
+from supernode.scheduling.quota_room import affordable, affords, refused, workers_left
 from supernode.scheduling.rank import rank_options
 from supernode.scheduling.score import EQUAL, Option
 from supernode.scheduling.search import Search, anchor_level
-from supernode.scheduling.snapshot import PoolInfo, Snapshot
+from supernode.scheduling.snapshot import PoolInfo, Snapshot, emptied
 from supernode.scheduling.stores import resolved
 from supernode.scheduling.topology import NODE_LEVEL
 from supernode.scheduling.unplaceable import MixRefusal, PoolRefusal, Reason, Unplaceable
@@ -110,8 +112,8 @@ def _place_mixable(work: Work, demand: GangDemand, *, closed: bool) -> Placement
     ranked, refusals = _in_one_pool(work, demand, closed=closed)
     best = ranked[0].template if ranked else None
     limit = math.inf if best is None or best.predicted is None else best.seconds
-    allowed = {p.name: _quota_left(work, p, demand) for name in demand.pools if (p := work.live.pool(name))}
-    found = Mixer(work, demand, closed, allowed).find(limit * (1 - EQUAL))
+    allowed = {p.name: workers_left(work, p, demand) for name in demand.pools if (p := work.live.pool(name))}
+    found = _affordable_mixes(work, demand, Mixer(work, demand, closed, allowed).find(limit * (1 - EQUAL)))
     if isinstance(found, MixRefusal):
         return _placement(work.live, demand, ranked) if ranked else _unplaceable(demand, refusals, found)
     if found[0].predicted.seconds < limit * (1 - EQUAL) or not ranked:
@@ -119,12 +121,25 @@ def _place_mixable(work: Work, demand: GangDemand, *, closed: bool) -> Placement
     return _placement(work.live, demand, ranked)
 
 
-def _quota_left(work: Work, pool: PoolInfo, demand: GangDemand) -> int:
-    """Workers that the namespace's quota in a pool still allows."""
-    quota = pool.quota_of(demand.namespace)
-    if quota is None or quota.limit is None:
-        return demand.workers
-    return max(0, quota.limit - work.held(pool.name, demand.namespace)) // demand.devices
+def _affordable_mixes(work: Work, demand: GangDemand, found: list[Mix] | MixRefusal) -> list[Mix] | MixRefusal:
+    """Those whose promises the namespace's quotas leave room for; a refusal if that is none."""
+    if isinstance(found, MixRefusal):
+        return found
+    kept = [mix for mix in found if affords(work, demand, *_priced(mix, demand))]
+    if kept:
+        return kept
+    never = not any(affords(Work(emptied(work.live)), demand, *_priced(mix, demand)) for mix in found)
+    code = Reason.EXCEEDS_MAX_QUOTA if never else Reason.WAITING_FOR_QUOTA
+    stages = 1 if demand.parallelism is None else demand.parallelism.pipeline
+    return MixRefusal(code, stages, empty=stages, detail="together they promise more TFLOPS than a quota leaves")
+
+
+def _priced(mix: Mix, demand: GangDemand) -> tuple[float, list[tuple[PoolInfo, int]]]:
+    return mix.predicted.seconds, _devices_of(mix, demand)
+
+
+def _devices_of(mix: Mix, demand: GangDemand) -> list[tuple[PoolInfo, int]]:
+    return [(run.pool, int(run.takes.sum()) * demand.devices) for run in mix.runs]
 
 
 def _mixed_placement(snapshot: Snapshot, demand: GangDemand, found: list[Mix], ranked: list[Option]) -> Placement:
@@ -168,6 +183,7 @@ def _mixed_placement(snapshot: Snapshot, demand: GangDemand, found: list[Mix], r
         names=names,
         node_pools=tuple(run.pool.name for run in runs for _ in range(run.rows.size)) if len(runs) > 1 else (),
         stages=tuple(StageShare(pool, stage.chunks) for pool, stage in zip(pools, best.predicted.stages, strict=True)),
+        promised=promised(demand, best.predicted.seconds, _devices_of(best, demand)),
     )
 
 
@@ -178,7 +194,7 @@ def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: b
         return PoolRefusal(name, Reason.NO_MATCHING_POOL, detail="" if pool is None else "no nodes")
     allowed = demand.workers
     if pool.quotas:
-        barrier, allowed = _quota(work, pool, demand)
+        barrier, allowed = refused(work, pool, demand)
         if barrier is not None:
             return barrier
     barrier = _known(work.facts, ("model", name, demand.question), lambda: _model(pool, demand))
@@ -193,7 +209,9 @@ def _in_pool(work: Work, name: str, order: int, demand: GangDemand, *, closed: b
         return _known(room.memo, ("refusal", demand.fewest), lambda: _refusal(work.live, room, demand, most))
     trees = [tree for tree, _ in room.trees]
     options = Search(pool, order, demand, workers, room.per_row, trees, room.loose, work.brief).options()
-    return untorn(work, room, demand, options, workers) if pool.chip.link_domain else options
+    if pool.chip.link_domain:
+        options = untorn(work, room, demand, options, workers)
+    return affordable(work, pool, demand, options) if pool.quotas else options
 
 
 def _known(memo: dict[object, Any], key: object, work_out: Callable[[], T]) -> T:
@@ -202,35 +220,6 @@ def _known(memo: dict[object, Any], key: object, work_out: Callable[[], T]) -> T
         memo[key] = work_out()
     result: T = memo[key]
     return result
-
-
-def _quota(work: Work, pool: PoolInfo, demand: GangDemand) -> tuple[PoolRefusal | None, int]:
-    """A refusal, or how many workers the namespace's quota still allows."""
-    quota = pool.quota_of(demand.namespace)
-    if quota is None or quota.limit is None:
-        return None, demand.workers
-    needed = demand.fewest * demand.devices
-    snapshot = work.live
-    used = work.held(pool.name, demand.namespace)
-    total = int(np.bitwise_count(snapshot.device_all[pool.rows]).sum())
-    code: Reason | None = None
-    if needed > quota.limit:
-        code = Reason.EXCEEDS_MAX_QUOTA
-    elif used + needed > quota.limit:
-        code = Reason.WAITING_FOR_QUOTA
-    if code is None:
-        return None, (quota.limit - used) // demand.devices
-    refusal = PoolRefusal(
-        pool=pool.name,
-        code=code,
-        nodes=int(pool.rows.size),
-        devices=total,
-        free=int(np.bitwise_count(snapshot.device_free[pool.rows]).sum()),
-        fits_empty=min(quota.limit, total) // demand.devices,
-        limit=quota.limit,
-        used=used,
-    )
-    return refusal, 0
 
 
 def _model(pool: PoolInfo, demand: GangDemand) -> PoolRefusal | None:
@@ -368,6 +357,7 @@ def _placement(snapshot: Snapshot, demand: GangDemand, ranked: list[Option]) -> 
         note=template.note,
         rows=rows,
         names=names,
+        promised=promised(demand, best.predicted_seconds, [(best.pool, int(takes.sum()) * demand.devices)]),
         taken=None if masks is None else (takes, masks),
     )
 

@@ -82,6 +82,8 @@ class Placement:
         node_pools: pool of each of `nodes`, of a gang over several pools; empty = all in `pool`.
         stages: of a gang over several pools, what each pipeline stage got, first to last; empty otherwise. The ranks of
             a stage are neighbours then.
+        promised: (pool, MFLOP/s) of effective compute, what it counts with in quotas; empty = with the peak of its
+            devices (`promise`).
         taken: `loads`, where whoever made the placement knows them already.
     """
 
@@ -100,6 +102,7 @@ class Placement:
     names: tuple[str, ...] = field(default=(), repr=False)
     node_pools: tuple[str, ...] = ()
     stages: tuple[StageShare, ...] = ()
+    promised: tuple[tuple[str, int], ...] = ()
     taken: tuple[NDArray[np.int64], NDArray[np.uint64]] | None = field(default=None, repr=False)
 
     @property
@@ -143,6 +146,7 @@ class Placement:
         domain: Sequence[str] = (),
         predicted: StepTime | None = None,
         stages: Sequence[StageShare] = (),
+        promised: Sequence[tuple[str, int]] = (),
     ) -> Placement:
         """A placement from its workers, as the job's status keeps them.
 
@@ -193,4 +197,5 @@ class Placement:
             predicted=predicted,
             node_pools=tuple(pools.values()) if len(set(pools.values())) > 1 else (),
             stages=tuple(stages),
+            promised=tuple(promised),
         )

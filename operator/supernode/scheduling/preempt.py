@@ -11,7 +11,8 @@ Who may be asked: a gang of lower priority; and, as reclaim, a gang of a namespa
 guaranteed, by a gang that stays within what its own namespace is guaranteed, whatever the priorities. No more gangs of
 a namespace are reclaimed than it takes to end its borrowing: before each of them it still holds more than guaranteed.
 A gang that would borrow itself can't have what another namespace is guaranteed, whatever the priorities: it would be
-taken back at once, and the two would stop each other for ever.
+taken back at once, and the two would stop each other for ever. Guarantees count in the unit that they are stated in,
+devices or effective compute; of two units the one that is exceeded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.entitlement import within
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import NO_QUOTA, Amount, Quota
 from supernode.scheduling.smallest import Candidate, Smallest
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.trial import Share, Trial, share_of, without
@@ -126,7 +129,7 @@ class _Plan:
 
     def __init__(self, snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> None:
         self._snapshot, self._demand = snapshot, demand
-        self._counted: dict[tuple[str, str], int] = {}
+        self._counted: dict[tuple[str, str], Amount] = {}
         self.able = {v.key: v for v in victims if v.key in snapshot.holders and self._may_go(v)}
         self._reclaims = any(
             self._bounded(victim, pool) for victim in self.able.values() for pool in self._shared(victim)
@@ -193,7 +196,8 @@ class _Plan:
         if victim.key == self._demand.key:
             return False
         return any(
-            (lower or self._within(pool)) and (not self._bounded(victim, pool) or self._borrowed(pool, namespace) > 0)
+            (lower or self._within(pool))
+            and (not self._bounded(victim, pool) or self._borrowed(pool, namespace) != Amount())
             for pool in self._shared(victim)
         )
 
@@ -206,49 +210,59 @@ class _Plan:
         if victim.priority >= self._demand.priority:
             return True
         namespace = _namespace(victim.key)
-        return namespace != self._demand.namespace and self._guaranteed(pool, namespace) > 0 and not self._within(pool)
+        return (
+            namespace != self._demand.namespace and self._quota(pool, namespace).guarantees and not self._within(pool)
+        )
 
     def _within(self, pool: str) -> bool:
         """Whether the waiting gang stays within what its namespace is guaranteed."""
-        held, mine = self._held(pool, self._demand.namespace), self._guaranteed(pool, self._demand.namespace)
-        return held + self._demand.fewest * self._demand.devices <= mine
+        info, snapshot = self._snapshot.pool(pool), self._snapshot
+        held = self._held(pool, self._demand.namespace)
+        return info is not None and within(held, snapshot, self._demand, info, snapshot.memo)
 
-    def _guaranteed(self, pool: str, namespace: str) -> int:
+    def _quota(self, pool: str, namespace: str) -> Quota:
         info = self._snapshot.pool(pool)
-        quota = None if info is None else info.quota_of(namespace)
-        return 0 if quota is None else quota.guaranteed
+        return (None if info is None else info.quota_of(namespace)) or NO_QUOTA
 
-    def _borrowed(self, pool: str, namespace: str) -> int:
-        """Devices that another namespace holds beyond its guarantee."""
+    def _borrowed(self, pool: str, namespace: str) -> Amount:
+        """What another namespace holds beyond its guarantee."""
         if namespace == self._demand.namespace:
-            return 0
-        return self._held(pool, namespace) - self._guaranteed(pool, namespace)
+            return Amount()
+        return self._quota(pool, namespace).borrowed(self._held(pool, namespace))
 
-    def _held(self, pool: str, namespace: str) -> int:
-        """Devices that a namespace holds; counted once, as every gang that could be asked leads to the question."""
+    def _held(self, pool: str, namespace: str) -> Amount:
+        """What a namespace holds; counted once, as every gang that could be asked leads to the question."""
         if (pool, namespace) not in self._counted:
-            self._counted[pool, namespace] = self._snapshot.held(pool, namespace)
+            self._counted[pool, namespace] = self._snapshot.amount(pool, namespace)
         return self._counted[pool, namespace]
 
     def _legal(self, keys: Sequence[str], shares: Mapping[str, Share] | None = None) -> bool:
         """Whether no namespace gives back more gangs than end its borrowing; `shares`: of those that only shrink."""
         if not self._reclaims:
             return True
-        gone: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+        gone: dict[tuple[str, str], list[tuple[Amount, bool]]] = {}
         for key in keys:
             holding = self._snapshot.holders[key]
             part = shares.get(key) if shares else None
             for pool in holding.pools:
-                count = holding.devices_in(pool) if part is None else part.pools.get(pool, 0)
-                if count and pool in self._demand.pools:
+                info = self._snapshot.pool(pool)
+                if info is None or pool not in self._demand.pools:
+                    continue
+                amount = holding.amount_in(info) if part is None else part.pools.get(pool, Amount())
+                if amount.devices:
                     bounded = self._bounded(self.able[key], pool)
-                    gone.setdefault((pool, _namespace(key)), []).append((count, bounded))
-        for (pool, namespace), counts in gone.items():
-            bounded_counts = [count for count, bounded in counts if bounded]
-            before_last = sum(count for count, _ in counts) - max(bounded_counts, default=0)
-            if bounded_counts and before_last >= self._borrowed(pool, namespace):
-                return False
+                    gone.setdefault((pool, _namespace(key)), []).append((amount, bounded))
+        return all(_owed(self._borrowed(*where), given) for where, given in gone.items())
+
+
+def _owed(borrowed: Amount, given: Sequence[tuple[Amount, bool]]) -> bool:
+    """Whether a namespace still borrows, in one of the units, before the last of those gangs that may go only then."""
+    bounded = [amount for amount, only in given if only]
+    if not bounded:
         return True
+    devices = sum(amount.devices for amount, _ in given) - max(amount.devices for amount in bounded)
+    compute = sum(amount.compute for amount, _ in given) - max(amount.compute for amount in bounded)
+    return devices < borrowed.devices or compute < borrowed.compute
 
 
 def _namespace(key: str) -> str:

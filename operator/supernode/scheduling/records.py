@@ -9,13 +9,16 @@ from typing import Final
 from supernode.chips import Chip
 from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
-from supernode.scheduling.snapshot import Quota, Store
+from supernode.scheduling.quota import Quota
+from supernode.scheduling.snapshot import Store
 from supernode.scheduling.topology import Level, check_figure
 
 #: Largest amount of anything on a node, and largest that a pod is booked with: what asks for more fills any node just
 #: the same, and sums over a node's pods stay inside 64 bits.
 _MOST_OFFERED: Final = 2**56
 _MOST_BOOKED: Final = 2**52
+#: Largest quota in MFLOP/s: 10^12 TFLOPS.
+_MOST_COMPUTE: Final = 10**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,21 @@ def check_pool(spec: PoolSpec) -> None:
             raise InputError(
                 f"must be a whole number of at least what is guaranteed, {quota.guaranteed}, found {quota.limit!r}",
                 field=f"{where}.limit",
+                obj=obj,
+            )
+        if not _is_whole(quota.guaranteed_compute, 0, _MOST_COMPUTE):
+            raise InputError(
+                f"must be from 0 to 10^12 TFLOPS, found {quota.guaranteed_compute!r} MFLOP/s",
+                field=f"{where}.guaranteedTFLOPS",
+                obj=obj,
+            )
+        if quota.limit_compute is not None and not _is_whole(
+            quota.limit_compute, quota.guaranteed_compute, _MOST_COMPUTE
+        ):
+            raise InputError(
+                f"must be at least what is guaranteed, {quota.guaranteed_compute} MFLOP/s, found "
+                f"{quota.limit_compute!r}",
+                field=f"{where}.limitTFLOPS",
                 obj=obj,
             )
 

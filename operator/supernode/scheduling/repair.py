@@ -24,6 +24,7 @@ from supernode.scheduling.mixclock import settled_step
 from supernode.scheduling.mixrepair import pool_by_pool
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.promise import promised_at
 from supernode.scheduling.rescore import common_topology, step_on
 from supernode.scheduling.score import innermost
 from supernode.scheduling.search import anchor_level
@@ -326,6 +327,7 @@ class _Repair:
             domain=domain,
             predicted=predicted,
             stages=stages,
+            promised=promised_at(self.snapshot, self.demand, self.workers, predicted),
         )
 
     def _level(self, level: int) -> str:

@@ -17,6 +17,7 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.fit import Tree
 from supernode.scheduling.place import RUNNERS_UP, domain_of, with_stores
 from supernode.scheduling.placement import Placement, RunnerUp
+from supernode.scheduling.quota_room import affords, workers_left
 from supernode.scheduling.score import Option, most_promising, tree_template
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.spread import Spread, allot, spread_below, spread_domain
@@ -48,11 +49,13 @@ def survey(snapshot: Snapshot, demand: GangDemand, placement: Placement) -> Plac
         timed[rival.pool, rival.level, rival.domain] = math.inf if rival.seconds is None else rival.seconds, rival
     for order, name in enumerate(demand.pools):
         pool = snapshot.pool(name)
-        if pool is None or not pool.rows.size or not _permitted(work, pool, demand, workers):
+        if pool is None or not pool.rows.size or workers_left(work, pool, demand) < workers:
             continue
         room = work.room(pool, demand, closed=False)
         for tree, anchor in room.trees:
             for option in _options(tree, pool, order, demand, workers, anchor):
+                if not affords(work, demand, option.predicted_seconds, [(pool, workers * demand.devices)]):
+                    continue
                 where = (pool.name, *domain_of(snapshot, option)[1:])
                 step = option.template.predicted
                 rival = RunnerUp(*where, None if step is None else step.seconds)
@@ -64,13 +67,6 @@ def survey(snapshot: Snapshot, demand: GangDemand, placement: Placement) -> Plac
         first.setdefault((rival.pool, rival.level), rival)
     kept = [*first.values(), *(rival for _, rival in ranked if rival not in first.values())][:RUNNERS_UP]
     return replace(placement, runners_up=tuple(rival for _, rival in ranked if rival in kept))
-
-
-def _permitted(work: Work, pool: PoolInfo, demand: GangDemand, workers: int) -> bool:
-    quota = pool.quota_of(demand.namespace)
-    if quota is None or quota.limit is None:
-        return True
-    return work.held(pool.name, demand.namespace) + workers * demand.devices <= quota.limit
 
 
 def _options(tree: Tree, pool: PoolInfo, order: int, demand: GangDemand, workers: int, anchor: int) -> Iterator[Option]:

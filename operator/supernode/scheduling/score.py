@@ -99,6 +99,12 @@ class Option:
     rival: list[RunnerUp] = field(default_factory=list, repr=False)
 
     @property
+    def predicted_seconds(self) -> float | None:
+        """Predicted step time; None if the model is not known."""
+        step = self.template.predicted
+        return None if step is None else step.seconds
+
+    @property
     def seconds(self) -> float:
         """Predicted step time, or the stand-in without a prediction."""
         return self.template.seconds

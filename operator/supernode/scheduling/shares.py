@@ -5,8 +5,10 @@ Not here: who gets a place (`cycle`).
 
 The share is that of dominant-resource fairness, weighted: of each pool, what a namespace's gangs hold of whatever they
 hold most of there (accelerators, CPU, memory, any other resource of its nodes), over its weight as a part of the pool.
-The weight is what it is guaranteed; without a guarantee, what nobody is guaranteed. Above 1 it lives on borrowed
-devices, or takes more CPU or memory than its accelerators would explain.
+The weight is what it is guaranteed; without a guarantee, what nobody is guaranteed. A guarantee in effective compute
+weighs as many devices as it takes the namespace, at what its own gangs' places promise: so the share is the compute
+that it holds over what it is guaranteed. Of two units the one with the larger share counts. Above 1 a namespace lives
+on borrowed devices, or takes more CPU or memory than its accelerators would explain.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.snapshot import PODS, Holding, Int64, PoolInfo, resource_vector
 from supernode.scheduling.work import Work
 
 
 def shares_matter(work: Work) -> bool:
     """Whether any pool guarantees anybody anything."""
-    return any(quota.guaranteed for pool in work.live.pools for quota in pool.quotas)
+    return any(quota.guarantees for pool in work.live.pools for quota in pool.quotas)
 
 
 def queue_order(demands: Iterable[GangDemand], work: Work | None = None) -> Iterator[GangDemand]:
@@ -63,17 +66,6 @@ def oldest(demands: Sequence[GangDemand]) -> GangDemand:
     return min(demands, key=_by_age)
 
 
-def stays_within(work: Work, demand: GangDemand) -> bool:
-    """Whether the gang's namespace would hold no more than it is guaranteed, in one of the gang's pools."""
-    needed = demand.fewest * demand.devices
-    for name in demand.pools:
-        pool = work.live.pool(name)
-        quota = None if pool is None else pool.quota_of(demand.namespace)
-        if quota is not None and work.held(name, demand.namespace) + needed <= quota.guaranteed:
-            return True
-    return False
-
-
 def quota_share(work: Work, namespace: str) -> float:
     """What a namespace holds of its weight, of the resource and in the pool where that is most."""
     return Shares(work).of(namespace)
@@ -93,7 +85,7 @@ class Shares:
             devices = int(np.bitwise_count(live.device_all[pool.rows]).sum())
             whole[pool.resource] = devices
             whole[live.resources.index(PODS)] = 0  # pods are no resource that runs out
-            open_to_all = float(max(1, devices - sum(quota.guaranteed for quota in pool.quotas)))
+            open_to_all = float(max(1.0, devices - sum(_in_devices(quota, pool) for quota in pool.quotas)))
             self._pools[pool.name] = (pool, whole, open_to_all)
         for holding in live.holders.values():
             self._add(holding)
@@ -117,7 +109,11 @@ class Shares:
             return 0.0
         pool, whole, open_to_all = self._pools[name]
         quota = pool.quota_of(namespace)
-        weight = float(quota.guaranteed) if quota is not None and quota.guaranteed else open_to_all
+        weight = open_to_all
+        if quota is not None and quota.guarantees:
+            mine = self._work.amount(name, namespace)
+            each = mine.compute / mine.devices if mine.devices else 0.0
+            weight = _in_devices(quota, pool, each)
         there = whole > 0
         devices = whole[pool.resource] or 1.0
         return float((held[there] * (devices / whole[there])).max(initial=0.0)) / weight
@@ -138,3 +134,13 @@ class Shares:
 
 def _by_age(demand: GangDemand) -> tuple[int, float, str]:
     return -demand.priority, demand.created, demand.key
+
+
+def _in_devices(quota: Quota, pool: PoolInfo, each: float = 0.0) -> float:
+    """What a quota guarantees, in devices; the less of both units if `each`, MFLOP/s of one device, is given."""
+    if not quota.guaranteed_compute or not (each or pool.peak):
+        return float(quota.guaranteed)
+    worth = quota.guaranteed_compute / (each or pool.peak)
+    if not quota.guaranteed:
+        return worth
+    return min(quota.guaranteed, worth) if each else max(quota.guaranteed, worth)

@@ -7,7 +7,7 @@ copies; it never changes, however the cluster does. Not here: changing it, and r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernode.chips import Chip
+from supernode.scheduling.quota import Amount, Quota
 from supernode.scheduling.topology import Int32, Level, Topology
 
 #: Columns that every snapshot has, in this order; the others follow by name.
@@ -27,21 +28,6 @@ FIXED_RESOURCES: Final = (CPU, MEMORY, EPHEMERAL, PODS)
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What one namespace may hold of a pool, in accelerators.
-
-    Attributes:
-        namespace: whose.
-        guaranteed: accelerators that it can always get back (`preempt`), and its weight in the order of gangs.
-        limit: accelerators that it may hold at most; None = all.
-    """
-
-    namespace: str
-    guaranteed: int = 0
-    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +64,7 @@ class PoolInfo:
         link: level ``node``: the links between the cards of one node.
         rows: int32 (n,) rows of its nodes, ascending. A node is in one pool at most.
         quotas: per namespace.
+        peak: MFLOP/s with which a device counts whose gang's step can't be predicted.
     """
 
     name: str
@@ -88,6 +75,7 @@ class PoolInfo:
     link: Level
     rows: Int32
     quotas: tuple[Quota, ...] = ()
+    peak: int = 0
 
     def quota_of(self, namespace: str) -> Quota | None:
         """The namespace's quota, or None."""
@@ -108,6 +96,7 @@ class Holding:
         devices: held on all nodes together.
         node_pools: pool of each of `nodes`; empty = all in `pool`.
         stores: names of the storage that it reads or writes.
+        promised: (pool, MFLOP/s) that its place promised; empty = it counts with the peak of its devices.
     """
 
     key: str
@@ -119,6 +108,7 @@ class Holding:
     devices: int
     node_pools: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
+    promised: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(
@@ -149,6 +139,23 @@ class Holding:
         if not self.node_pools:
             return self.devices if pool == self.pool else 0
         return int(np.bitwise_count(self.masks[self.at(pool)]).sum())
+
+    def amount_in(self, pool: PoolInfo) -> Amount:
+        """Devices that it holds of a pool, and the effective compute that they count with."""
+        devices = self.devices_in(pool.name)
+        if not self.promised:
+            return Amount(devices, devices * pool.peak)
+        return Amount(devices, dict(self.promised).get(pool.name, 0))
+
+    def scaled(self, before: Holding) -> Holding:
+        """This holding, left over from a larger one, with its share of what that promised."""
+        if not before.promised:
+            return self
+        shares = []
+        for name, compute in before.promised:
+            had = before.devices_in(name)
+            shares.append((name, compute * self.devices_in(name) // had if had else 0))
+        return replace(self, promised=tuple(shares))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -191,14 +198,35 @@ class Snapshot:
 
     def held(self, pool: str, namespace: str) -> int:
         """Devices of a pool that a namespace's gangs hold."""
+        return self.amount(pool, namespace).devices
+
+    def amount(self, pool: str, namespace: str) -> Amount:
+        """Devices of a pool that a namespace's gangs hold, and the effective compute that they count with."""
+        info = self.pool(pool)
+        if info is None:
+            return Amount()
         prefix = f"{namespace}/"
-        mine = (h for h in self.holders.values() if h.key.startswith(prefix))
-        return sum(h.devices_in(pool) for h in mine)
+        total = Amount()
+        for holding in self.holders.values():
+            if holding.key.startswith(prefix) and pool in holding.pools:
+                total += holding.amount_in(info)
+        return total
 
     def holders_in(self, pool: str) -> dict[str, int]:
         """Gangs that hold devices of a pool -> how many; the largest first, then by key."""
         found = [(-h.devices_in(pool), key) for key, h in self.holders.items()]
         return {key: -count for count, key in sorted(found) if count}
+
+
+def emptied(snapshot: Snapshot) -> Snapshot:
+    """The cluster if nothing ran on it."""
+    return replace(
+        snapshot,
+        free=snapshot.capacity,
+        device_free=snapshot.device_all,
+        holders=MappingProxyType(dict[str, Holding]()),
+        memo={},
+    )
 
 
 def resource_vector(resources: tuple[str, ...], request: Mapping[str, int]) -> tuple[Int64, tuple[str, ...]]:

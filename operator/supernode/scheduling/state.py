@@ -20,6 +20,7 @@ from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES
 from supernode.scheduling.devices import highest
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.promise import peak_of
 from supernode.scheduling.records import GroupSpec, NodeInfo, PoolSpec, booked, check_devices, check_node, check_pool
 from supernode.scheduling.snapshot import (
     FIXED_RESOURCES,
@@ -152,8 +153,9 @@ class State:
         amounts = booked(request, f"TrainingJob {key}")
         workers = np.bincount(placement.node_of, minlength=len(placement.nodes)).astype(np.int32)
         holding = Holding.of(key, placement.pool, placement.nodes, placement.masks(), workers, amounts)
-        if placement.node_pools or stores:
-            holding = replace(holding, node_pools=placement.node_pools, stores=stores)
+        if placement.node_pools or stores or placement.promised:
+            promised = placement.promised
+            holding = replace(holding, node_pools=placement.node_pools, stores=stores, promised=promised)
         if not self._stale:
             rows, at = self._rows_of(holding)
             taken = self._device_gang[rows] & holding.masks[at]
@@ -331,6 +333,7 @@ class State:
             link=Level(NODE_LEVEL, spec.bandwidth, spec.latency),
             rows=array,
             quotas=spec.quotas,
+            peak=peak_of(spec.chip),
         )
 
     def _rows_of(self, holding: Holding) -> tuple[Int64, Int64]:

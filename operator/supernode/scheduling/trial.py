@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from supernode.scheduling.demand import GangDemand
+from supernode.scheduling.entitlement import needs
 from supernode.scheduling.fit import fits_on, roll_up
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Amount
 from supernode.scheduling.search import anchor_level, loose_rows
 from supernode.scheduling.snapshot import Holding, Int64, Snapshot, UInt64, resource_vector
 from supernode.scheduling.topology import NODE_LEVEL
@@ -36,19 +38,19 @@ class Share:
         rows: int64 (k,) nodes.
         free: int64 (k, R) resources.
         masks: uint64 (k,) devices.
-        pools: pool -> devices of it that are given up, on all nodes.
+        pools: pool -> what of it is given up, on all nodes: devices, and the compute that they count with.
     """
 
     key: str
     rows: Int64
     free: Int64
     masks: UInt64
-    pools: Mapping[str, int]
+    pools: Mapping[str, Amount]
 
     @property
     def devices(self) -> int:
         """That are given up, of all pools."""
-        return sum(self.pools.values())
+        return sum(amount.devices for amount in self.pools.values())
 
 
 def share_of(snapshot: Snapshot, key: str, workers: int | None = None, work: Work | None = None) -> Share:
@@ -81,7 +83,10 @@ def without(whole: Share, part: Share) -> Share:
     free[where] -= part.free
     masks[where] &= ~part.masks
     return replace(
-        whole, free=free, masks=masks, pools={name: n - part.pools.get(name, 0) for name, n in whole.pools.items()}
+        whole,
+        free=free,
+        masks=masks,
+        pools={name: amount - part.pools.get(name, Amount()) for name, amount in whole.pools.items()},
     )
 
 
@@ -100,8 +105,8 @@ def _whole(snapshot: Snapshot, holding: Holding) -> Share:
         if pool is not None:
             here = holding.among(name, np.asarray(at, dtype=np.int64))
             free[here, pool.resource] += np.bitwise_count(masks[here])
-    counts = {name: holding.devices_in(name) for name in holding.pools}
-    return Share(holding.key, rows, free, masks & snapshot.device_all[rows], counts)
+    amounts = {name: holding.amount_in(pool) for name in holding.pools if (pool := snapshot.pool(name)) is not None}
+    return Share(holding.key, rows, free, masks & snapshot.device_all[rows], amounts)
 
 
 def _rest(holding: Holding, shares: Sequence[Share], names: tuple[str, ...]) -> Holding:
@@ -111,7 +116,7 @@ def _rest(holding: Holding, shares: Sequence[Share], names: tuple[str, ...]) -> 
     for share in shares:
         where = [at[names[row]] for row in share.rows.tolist()]
         masks[where] &= ~share.masks
-    return replace(holding, masks=masks, devices=int(np.bitwise_count(masks).sum()))
+    return replace(holding, masks=masks, devices=int(np.bitwise_count(masks).sum())).scaled(holding)
 
 
 class Trial:
@@ -137,7 +142,8 @@ class Trial:
         # A gang over several pools is asked about whole.
         self._mixed = demand.mixable
         self._rooms = [self._room(name) for name in demand.pools if name not in closed and snapshot.pool(name)]
-        self._used = {room.pool.name: snapshot.held(room.pool.name, demand.namespace) for room in self._rooms}
+        self._used = {room.pool.name: snapshot.amount(room.pool.name, demand.namespace) for room in self._rooms}
+        self._needs = {room.pool.name: needs(snapshot, demand, room.pool, snapshot.memo) for room in self._rooms}
 
     def _room(self, name: str) -> Room:
         live, demand = self._live, self.demand
@@ -181,7 +187,10 @@ class Trial:
         own = self._own(share)
         for room in self._rooms:
             if own:
-                self._used[room.pool.name] -= sign * share.pools.get(room.pool.name, 0)
+                mine = share.pools.get(room.pool.name, Amount())
+                self._used[room.pool.name] = (
+                    self._used[room.pool.name] - mine if sign > 0 else self._used[room.pool.name] + mine
+                )
             rows = share.rows[room.open[share.rows]]
             if room.columns is None or not rows.size:
                 continue
@@ -198,13 +207,16 @@ class Trial:
         demand = self.demand
         if self._mixed:
             return self.placement() is not None
+        unsure = False
         for room in self._rooms:
             workers = min(demand.workers, room.most(demand), self._allowed(room))
             if demand.slices:
                 workers -= workers % demand.slices[0].size
             if workers >= demand.fewest:
-                return True
-        return False
+                if self._room_in_quota(room):
+                    return True
+                unsure = True
+        return unsure and self.placement() is not None
 
     def placement(self) -> Placement | None:
         """Where the gang would go now: the answer of `place` on this copy."""
@@ -231,10 +243,22 @@ class Trial:
         return found
 
     def _allowed(self, room: Room) -> int:
+        demand, quota = self.demand, room.pool.quota_of(self.demand.namespace)
+        left = demand.workers
+        if quota is not None and quota.limit is not None:
+            left = min(left, max(0, quota.limit - self._used[room.pool.name].devices) // demand.devices)
+        if quota is not None and quota.limit_compute is not None and demand.model is None and room.pool.peak:
+            free = max(0, quota.limit_compute - self._used[room.pool.name].compute)
+            left = min(left, free // (room.pool.peak * demand.devices))
+        return left
+
+    def _room_in_quota(self, room: Room) -> bool:
+        """Whether the quota in compute has room for whatever place the pool gives the gang."""
         quota = room.pool.quota_of(self.demand.namespace)
-        if quota is None or quota.limit is None:
-            return self.demand.workers
-        return max(0, quota.limit - self._used[room.pool.name]) // self.demand.devices
+        if quota is None or quota.limit_compute is None or self.demand.model is None:
+            return True
+        name = room.pool.name
+        return self._used[name].compute + self._needs[name].compute <= quota.limit_compute
 
     # --- bounds ----------------------------------------------------------------------------------------------------
     def bounds(self, shares: Mapping[str, Share]) -> list[Domain]:
@@ -252,11 +276,15 @@ class Trial:
             most = np.bincount(homes[homes >= 0], weights=room.per_row[homes >= 0], minlength=count)
             short = self.demand.fewest * self.demand.devices
             quota = room.pool.quota_of(self.demand.namespace)
-            own = {key: s.pools.get(room.pool.name, 0) for key, s in shares.items() if self._own(s)}
-            lacks = 0
+            own = {key: s.pools[room.pool.name].devices for key, s in shares.items() if self._own(s, room)}
+            lacks, scarce = 0, False
             if quota is not None and quota.limit is not None:
-                lacks = max(0, self._used[room.pool.name] + sum(own.values()) + short - quota.limit)
-            mine = {key: count for key, count in own.items() if lacks and count}
+                lacks = max(0, self._used[room.pool.name].devices + sum(own.values()) + short - quota.limit)
+            if quota is not None and quota.limit_compute is not None:
+                all_own = sum(shares[key].pools[room.pool.name].compute for key in own)
+                room_left = quota.limit_compute - self._used[room.pool.name].compute - all_own
+                scarce = room_left < self._needs[room.pool.name].compute
+            mine = {key: count for key, count in own.items() if (lacks or scarce) and count}
             adds: dict[int, dict[str, int]] = {d: {} for d in np.flatnonzero(most >= self.demand.fewest).tolist()}
             for key, share in shares.items():
                 where = homes[share.rows]
@@ -272,8 +300,8 @@ class Trial:
             self.give_back(share)
         return domains
 
-    def _own(self, share: Share) -> bool:
-        return share.key.startswith(f"{self.demand.namespace}/")
+    def _own(self, share: Share, room: Room | None = None) -> bool:
+        return share.key.startswith(f"{self.demand.namespace}/") and (room is None or room.pool.name in share.pools)
 
     def _homes(self, room: Room) -> tuple[Int64, int]:
         """int64 (N,): the place that each node belongs to, -1 = none; and the number of places."""

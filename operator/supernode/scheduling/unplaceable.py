@@ -42,6 +42,8 @@ class PoolRefusal:
         resource: the node resource that is short (`INSUFFICIENT_NODE_RESOURCES`), or the quota's resource.
         limit: the quota's limit, or the device's memory in bytes.
         used: devices that the namespace holds already, or bytes that one device would need.
+        compute: MFLOP/s that the gang's place would promise; then a quota in compute stands in the way, and `limit` and
+            `used` are MFLOP/s too. 0 = not about that.
         detail: what is wrong, where numbers can't say it (`MISCONFIGURED`); names of lost nodes (`WAITING_FOR_REPAIR`)
             or of the gangs that give way (`WAITING_FOR_PREEMPTION`).
         wanted: workers that need another place (`WAITING_FOR_REPAIR`); 0 = not about that.
@@ -63,6 +65,7 @@ class PoolRefusal:
     detail: str = ""
     wanted: int = 0
     domain: tuple[str, ...] = ()
+    compute: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from supernode.errors import InputError
 from supernode.scheduling.demand import MOST_DEVICES, GangDemand, Key, Mask
 from supernode.scheduling.fit import Tree, disjoint, fits_on, roll_up
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Amount
 from supernode.scheduling.search import anchor_level, loose_caps, loose_rows
 from supernode.scheduling.snapshot import Bool, Holding, Int64, PoolInfo, Snapshot, resource_vector
 from supernode.scheduling.topology import NODE_LEVEL, Int32, Topology
@@ -76,7 +77,8 @@ class Work:
         self._own = False  # whether the arrays of `live` are this object's to change
         self._touched: list[tuple[Int64, Key, Int64]] = []  # per claim: rows, kind of the gang, workers on each
         self._rooms: dict[object, Room] = {}
-        self._held: dict[tuple[str, str], int] = {}
+        self._held: dict[tuple[str, str], Amount] = {}
+        self._ran: dict[str, int] = {}  # gangs that were released -> devices that they held
         self._closed: Bool | None = None
         self._kept: list[Int64] = []
         self._closings = 0
@@ -86,6 +88,8 @@ class Work:
         self.facts: dict[object, Any] = {}
         #: Whether gangs are placed without moving their workers one by one: where many plans are tried, most in vain.
         self.brief = False
+        #: Whether quotas in compute are left out of account, to see what a place would promise.
+        self.unlimited = False
 
     @property
     def closed(self) -> Bool | None:
@@ -122,10 +126,25 @@ class Work:
 
     def held(self, pool: str, namespace: str) -> int:
         """Devices of a pool that a namespace's gangs hold."""
+        return self.amount(pool, namespace).devices
+
+    def amount(self, pool: str, namespace: str) -> Amount:
+        """Devices of a pool that a namespace's gangs hold, and the effective compute that they count with."""
         known = self._held.get((pool, namespace))
         if known is None:
-            known = self._held[pool, namespace] = self.live.held(pool, namespace)
+            known = self._held[pool, namespace] = self.live.amount(pool, namespace)
         return known
+
+    def compute_left(self, pool: PoolInfo, namespace: str) -> int | None:
+        """MFLOP/s that a namespace may still take of a pool; None = any."""
+        quota = pool.quota_of(namespace)
+        if self.unlimited or quota is None or quota.limit_compute is None:
+            return None
+        return max(0, quota.limit_compute - self.amount(pool.name, namespace).compute)
+
+    def ran(self, key: str) -> int:
+        """Devices that a gang held before it was released here, as one does that moves; 0 = it held nothing."""
+        return self._ran.get(key, 0)
 
     def claim(self, placement: Placement, demand: GangDemand) -> None:
         """The gang holds its placement from now on; it must fit.
@@ -142,7 +161,16 @@ class Work:
         mixed = placement.node_pools
         stores = () if demand.storage is None else demand.storage.names
         holding = Holding(
-            demand.key, placement.pool, placement.nodes, masks, counts, demand.request, size, mixed, stores
+            demand.key,
+            placement.pool,
+            placement.nodes,
+            masks,
+            counts,
+            demand.request,
+            size,
+            mixed,
+            stores,
+            placement.promised,
         )
         if mixed:
             for pool in holding.pools:
@@ -154,8 +182,9 @@ class Work:
         self._holders[demand.key] = holding
         for pool in holding.pools if mixed else (placement.pool,):
             counted = (pool, demand.namespace)
-            if counted in self._held:
-                self._held[counted] += holding.devices_in(pool)
+            info = live.pool(pool)
+            if counted in self._held and info is not None:
+                self._held[counted] += holding.amount_in(info)
         self._touched.append((rows, demand.kind, workers))
         self._frozen = None
         self.memo.clear()
@@ -218,6 +247,7 @@ class Work:
         live.device_free[rows] |= freed[at] & live.device_all[rows]
         if dropped == total:
             del self._holders[key]
+            self._ran[key] = holding.devices
         else:
             still = np.flatnonzero(kept)
             names = tuple(holding.nodes[i] for i in still.tolist())
@@ -225,7 +255,7 @@ class Work:
             rest = Holding.of(key, holding.pool, names, kept_masks[still], counts, holding.request)
             if holding.node_pools:
                 rest = replace(rest, node_pools=tuple(holding.node_pools[i] for i in still.tolist()))
-            self._holders[key] = replace(rest, stores=holding.stores)
+            self._holders[key] = replace(rest, stores=holding.stores).scaled(holding)
         self._held.clear()
         self._rooms.clear()  # trees without any room are left out of a room: they may have some again
         self._frozen = None

@@ -100,6 +100,20 @@ OPERATOR_METRICS: Final[tuple[Metric, ...]] = (
         ("pool", "group", "level"),
     ),
     Metric(
+        "supernode_quota_devices",
+        "gauge",
+        "accelerators",
+        "Accelerators of a pool by namespace (* is all without a quota): used, guaranteed, limit if any, borrowed.",
+        ("pool", "namespace", "kind"),
+    ),
+    Metric(
+        "supernode_quota_tflops",
+        "gauge",
+        "TFLOPS",
+        "Effective TFLOPS of a pool by namespace, as places promised them: used, guaranteed, limit if any, borrowed.",
+        ("pool", "namespace", "kind"),
+    ),
+    Metric(
         "supernode_job_mfu_ratio",
         "gauge",
         "ratio",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.builders.manifests import MODEL, Json, a_group, a_job, a_pool
@@ -299,6 +299,7 @@ JSON = st.recursive(
 FIELDS = ["pools", "workers", "model", "parallelism", "scheduling", "runPolicy", "storage", "template", "mix"]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3))
 def test_whatever_a_field_holds_the_answer_is_a_model_or_an_input_error(changes: Json) -> None:
     job = a_job()
@@ -309,6 +310,7 @@ def test_whatever_a_field_holds_the_answer_is_a_model_or_an_input_error(changes:
         assert exc.field.startswith(("spec", "metadata"))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(JSON)
 def test_whatever_the_spec_is_the_answer_is_a_model_or_an_input_error(spec: Any) -> None:
     for read, obj in ((job_from, a_job()), (pool_from, a_pool()), (group_from, a_group())):

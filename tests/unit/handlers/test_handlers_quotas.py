@@ -1,94 +1,82 @@
-"""Quotas in effective compute: never exceeded, whoever comes and goes; a model that is left out gains nothing."""
+"""What is said of quotas, in both units: to who waits, in the status of a pool, and in the metrics."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tests.builders.manifests import MODEL, a_job, a_pool
+from prometheus_client import CollectorRegistry
+from tests.builders.manifests import a_pool
+from tests.unit.scheduling.clusters import BW1000, MODEL, a_gang, a_state, held
+from tests.unit.scheduling.clusters import a_pool as a_spec
 
-from supernode.api.read import job_from, pool_from
-from supernode.chips import find_chip
+from supernode.api.read import pool_from
 from supernode.cluster import translate
-from supernode.cluster.cache import Store
-from supernode.cluster.observe import Observer, Stores
 from supernode.errors import InputError
-from supernode.handlers.jobstatus import Wait
-from supernode.handlers.quotas import ComputeQuotas, in_turn, promised
-from supernode.handlers.reading import Readings
-from supernode.handlers.waiting import Candidate
-from supernode.scheduling.demand import GangDemand
+from supernode.handlers.quotas import measure_use, overpromised, quota_use, quota_words, use_json
+from supernode.scheduling.promise import PER_TFLOPS, peak_of
+from supernode.scheduling.quota import Quota
+from supernode.scheduling.snapshot import Snapshot
+from supernode.telemetry.metrics import OperatorMetrics
 
-PEAK = find_chip("hygon-bw1000").peak_flops("bf16") / 1e12
-
-
-def a_context(limit: float | None) -> Any:
-    """One pool in which namespace team-a has a limit."""
-    observer = Observer(Stores(Store(), Store(), Store(), Store(), Store()))
-    quotas = [] if limit is None else [{"namespace": "team-a", "limitTFLOPS": limit}]
-    pool = pool_from(a_pool("dcu", chip="hygon-bw1000", quotas=quotas))
-    observer.view.pools["dcu"], observer.view.specs["dcu"] = pool, translate.pool_spec(pool)
-    return SimpleNamespace(observer=observer, stores=observer._stores)
+PEAK = peak_of(BW1000)
+PAIR = (0, 1)
 
 
-def a_candidate(name: str, devices: int, namespace: str = "team-a", created: float = 0.0, **spec: Any) -> Candidate:
-    demand = GangDemand(f"{namespace}/{name}", ("dcu",), workers=1, devices=devices, created=created)
-    job = job_from(a_job(name, pools=["dcu"], workers=1, acceleratorsPerWorker=devices, **spec))
-    return Candidate((namespace, name), f"uid-{name}", 1, 0, demand, job, None, {})  # type: ignore[arg-type]
+def a_cluster(*quotas: Quota) -> Snapshot:
+    """8 devices; a holds 4 of them with a gang whose place promises 100 TFLOPS, b holds 2 with one of unknown step."""
+    state = a_state(pools=[a_spec(quotas=quotas)])
+    mine = held("a/one", ("dcu-0", PAIR), ("dcu-1", PAIR))
+    state.claim("a/one", replace(mine, promised=(("dcu", 100 * PER_TFLOPS),)), {})
+    state.claim("b/two", held("b/two", ("dcu-2", PAIR)), {})
+    return state.snapshot()
 
 
-def a_placement(devices: int, seconds: float | None = None) -> dict[str, Any]:
-    workers = [{"rank": 0, "node": "n", "pool": "dcu", "devices": list(range(devices))}]
-    return {"pool": "dcu", "workers": workers, **({} if seconds is None else {"predictedStepSeconds": seconds})}
+def test_the_status_tells_per_namespace_what_it_has_in_both_units() -> None:
+    snapshot = a_cluster(Quota("a", 0, None, 60 * PER_TFLOPS, 120 * PER_TFLOPS), Quota("c", 2, 4))
+    rows = {row["namespace"]: row for row in use_json(quota_use(snapshot, snapshot.pools[0]))}
+    assert list(rows) == ["a", "c", "*"], "nobody learns the names of those without a quota"
+    assert rows["a"] == {
+        "namespace": "a",
+        "used": 4,
+        "guaranteed": 0,
+        "borrowed": 0,
+        "usedTFLOPS": 100.0,
+        "guaranteedTFLOPS": 60.0,
+        "limitTFLOPS": 120.0,
+        "borrowedTFLOPS": 40.0,
+    }
+    assert (rows["*"]["used"], rows["*"]["borrowed"]) == (2, 2)
+    assert rows["*"]["usedTFLOPS"] == 2 * PEAK / PER_TFLOPS, "an unknown step counts with the peak"
+    assert (rows["c"]["used"], rows["c"]["guaranteed"], rows["c"]["limit"]) == (0, 2, 4)
+    metrics = OperatorMetrics(CollectorRegistry())
+    measure_use(metrics, "dcu", quota_use(snapshot, snapshot.pools[0]))
+    text = metrics.text().decode()
+    assert 'supernode_quota_tflops{kind="borrowed",namespace="a",pool="dcu"} 40.0' in text
+    assert 'supernode_quota_devices{kind="limit",namespace="c",pool="dcu"} 4.0' in text
+    assert 'supernode_quota_devices{kind="limit",namespace="*",pool="dcu"}' not in text, "it has none"
 
 
-def test_a_gang_counts_with_what_its_place_promises_and_without_a_model_with_the_peak() -> None:
-    context = a_context(None)
-    assert promised(context, None, a_placement(4)) == {"dcu": pytest.approx(4 * PEAK)}
-    job = job_from(a_job("gpt", pools=["dcu"], workers=1, acceleratorsPerWorker=4, model=MODEL))
-    fast, slow = (promised(context, job, a_placement(4, seconds))["dcu"] for seconds in (1.0, 2.0))
-    assert fast == pytest.approx(2 * slow)
-    assert promised(context, job, a_placement(4))["dcu"] == pytest.approx(4 * PEAK), "a step that nobody can predict"
+def test_a_pool_says_when_more_is_guaranteed_than_it_has() -> None:
+    def said(*quotas: Quota) -> str:
+        snapshot = a_cluster(*quotas)
+        return overpromised(snapshot, snapshot.pools[0])
+
+    assert said(Quota("a", 6), Quota("b", 3)) == "its quotas guarantee 9 accelerators of 8"
+    assert said(Quota("a", 6), Quota("b", 2)) == ""
+    assert "more than the peak" in said(Quota("a", 0, None, 8 * PEAK + 1))
+    assert said(Quota("a", 0, None, 8 * PEAK)) == ""
 
 
-@given(
-    st.floats(1, 20),
-    st.lists(st.tuples(st.integers(1, 8), st.booleans(), st.sampled_from(["team-a", "team-b"])), max_size=30),
-)
-def test_the_limit_is_never_exceeded_and_others_do_not_mind(
-    devices: float, wishes: list[tuple[int, bool, str]]
-) -> None:
-    quotas = ComputeQuotas(a_context(devices * PEAK), None)  # type: ignore[arg-type]
-    held = {("dcu", "team-a"): 0.0}
-    running: list[int] = []
-    for index, (size, one_ends, namespace) in enumerate(wishes):
-        if one_ends and running:
-            held["dcu", "team-a"] -= running.pop(0) * PEAK
-        candidate = a_candidate(f"job-{index}", size, namespace)
-        refused = quotas.refusal(candidate, candidate.demand, a_placement(size), held)
-        fits = namespace != "team-a" or (sum(running) + size) * PEAK <= devices * PEAK * (1 + 1e-9)
-        if namespace == "team-a" and refused is None:
-            running.append(size)
-        assert sum(running) <= devices * (1 + 1e-9)
-        assert fits or refused is not None
-        if refused is not None:
-            assert refused.code == ("ExceedsMaxQuota" if size * PEAK > devices * PEAK else "WaitingForQuota")
-            # From then on it is not even asked for a place there, until there is room.
-            assert isinstance(quotas.narrowed(candidate, candidate.demand, held), Wait)
-            assert quotas.take_refused()
-            if size <= devices:
-                assert quotas.narrowed(candidate, candidate.demand, {}) is candidate.demand
-
-
-def test_who_waits_is_told_whose_turn_it_is() -> None:
-    young, old = a_candidate("young", 2, created=9.0), a_candidate("old", 2, created=1.0)
-    wait = Wait("WaitingForQuota", "it waits")
-    said = {candidate.key[1]: told.sentence for candidate, told in in_turn([(young, wait), (old, wait)])}
-    assert said["old"].endswith("it is the next, place 1 of 2 in the queue")
-    assert "it is the turn of team-a/old, place 2 of 2" in said["young"]
+def test_who_waits_is_told_who_borrows_in_which_unit_and_whose_turn_it_is() -> None:
+    snapshot = a_cluster(Quota("a", 0, None, 60 * PER_TFLOPS), Quota("c", 0, None, 3 * PEAK))
+    old, young = a_gang("c/old", 1, 1, created=1.0), a_gang("c/young", 1, 2, created=2.0)
+    said = quota_words(snapshot, young, "InsufficientAccelerators", [old, young])
+    assert f"holds 0 of {3 * PEAK / PER_TFLOPS:.4g} TFLOPS guaranteed" in said
+    assert "a namespace without quota borrows 2, a borrows 40 TFLOPS in pool dcu" in said
+    assert said.endswith("before it it is the turn of c/old, place 2 of 2 in the queue")
+    # Four devices are more than c is guaranteed: quotas play no part in why it waits.
+    assert quota_words(snapshot, a_gang("c/big", 2, 2), "InsufficientAccelerators", []) == ""
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("inf")])
@@ -97,13 +85,24 @@ def test_a_limit_is_a_positive_number(limit: float) -> None:
         pool_from(a_pool("dcu", quotas=[{"namespace": "team-a", "limitTFLOPS": limit}]))
 
 
-def test_nothing_is_remembered_of_jobs_that_are_gone() -> None:
-    context = a_context(1.0)
-    quotas = ComputeQuotas(context, Readings(context))
-    # Of one with a model only its place tells how much it counts.
-    candidate = a_candidate("big", 8, model=MODEL)
-    assert quotas.narrowed(candidate, candidate.demand, {}) is candidate.demand
-    assert quotas.refusal(candidate, candidate.demand, a_placement(8, 0.001), {}) is not None
-    assert isinstance(quotas.narrowed(candidate, candidate.demand, {}), Wait)
-    quotas.prune(set())
-    assert quotas.narrowed(candidate, candidate.demand, {}) is candidate.demand
+def test_a_guarantee_is_at_most_the_limit_unit_by_unit() -> None:
+    with pytest.raises(InputError, match="limitTFLOPS 9 is below guaranteedTFLOPS 10"):
+        pool_from(a_pool("dcu", quotas=[{"namespace": "a", "guaranteedTFLOPS": 10, "limitTFLOPS": 9}]))
+    pool = pool_from(a_pool("dcu", quotas=[{"namespace": "a", "guaranteedTFLOPS": 10.5, "limit": 2}]))
+    assert translate.pool_spec(pool).quotas == (Quota("a", 0, 2, 10_500_000),)
+
+
+def test_a_place_remembers_what_it_promised() -> None:
+    placement = replace(held("a/one", ("dcu-0", PAIR)), promised=(("dcu", 123_456_789),))
+    status = translate.placement_status(placement, 1)
+    assert status["promised"] == [{"pool": "dcu", "tflops": 123.456789}]
+    assert translate.placement_of("a/one", status).promised == placement.promised
+    with pytest.raises(InputError, match="can't be read"):
+        translate.placement_of("a/one", {**status, "promised": [{"pool": "dcu", "tflops": float("inf")}]})
+
+
+def test_a_gang_with_a_model_counts_with_what_its_place_promises() -> None:
+    """Whatever it could have in the best place is what it waits for."""
+    snapshot = a_cluster(Quota("c", 0, None, PEAK))
+    assert "guaranteed" in quota_words(snapshot, a_gang("c/new", 1, 2, model=MODEL), "InsufficientAccelerators", [])
+    assert quota_words(snapshot, a_gang("c/new", 1, 2), "InsufficientAccelerators", []) == "", "the peak is more"

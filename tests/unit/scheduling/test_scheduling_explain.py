@@ -26,7 +26,7 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
-from supernode.scheduling.snapshot import Quota
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.topology import Level
 from supernode.scheduling.unplaceable import PoolRefusal, Reason, Unplaceable

@@ -19,7 +19,7 @@ from supernode.scheduling.picture import picture
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.preempt import Victim, plan_preemption
-from supernode.scheduling.snapshot import Quota
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec, State
 from supernode.scheduling.topology import Level
 

@@ -17,8 +17,8 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.repair import plan_replacement
-from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work

@@ -12,8 +12,8 @@ from tests.unit.scheduling.clusters import a_gang, a_node, a_pool, a_state, held
 from supernode.scheduling.cycle import Reservations, plan_cycle
 from supernode.scheduling.demand import GangDemand, LevelConstraint
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.shares import quota_share
-from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.work import Work
 

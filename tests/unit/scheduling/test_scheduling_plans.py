@@ -33,9 +33,9 @@ from supernode.scheduling.picture import picture
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.preempt import Victim, plan_preemption
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.repair import plan_replacement
 from supernode.scheduling.shares import queue_order, quota_share
-from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work

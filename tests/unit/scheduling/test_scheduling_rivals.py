@@ -21,8 +21,8 @@ from tests.unit.scheduling.clusters import (
 
 from supernode.scheduling.place import RUNNERS_UP, place
 from supernode.scheduling.placement import Placement
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.rivals import survey
-from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 
 

@@ -27,9 +27,9 @@ from supernode.scheduling.demand import GangDemand, Slice
 from supernode.scheduling.devices import pick_devices
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.quota import Quota
 from supernode.scheduling.rank import rank_options
 from supernode.scheduling.score import Option, Template
-from supernode.scheduling.snapshot import Quota
 from supernode.scheduling.state import State
 from supernode.scheduling.topology import Level, build_topology
 from supernode.scheduling.unplaceable import Unplaceable
