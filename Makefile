@@ -36,7 +36,7 @@ test: check  ## all checks, then every test this machine can run
 	@.venv-frameworks/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/frameworks.txt
 	@touch $@
 
-test-frameworks: $(VENV)/dev.stamp .venv-frameworks/stamp  ## jobs really started by torchrun, JAX, TensorFlow and OpenMPI (gigabytes)
+test-frameworks: $(VENV)/dev.stamp .venv-frameworks/stamp  ## jobs really started by all training frameworks (gigabytes)
 	@SUPERNODE_FRAMEWORKS_PYTHON=$(CURDIR)/.venv-frameworks/bin/python $(BIN)/pytest -m frameworks $(PYTEST_ARGS)
 
 soak: $(VENV)/dev.stamp  ## 1,000 seeded schedules of trouble against the operator's promises (SEED=n: that one again)

@@ -1,7 +1,6 @@
 """Jobs whose workers are really started by their frameworks' own launchers, with nothing but the operator's variables.
 
 Heavy packages: `make test-frameworks` installs them apart and names their interpreter in SUPERNODE_FRAMEWORKS_PYTHON.
-PaddlePaddle and MindSpore are held by tests of their documented variables (tests/unit/cluster).
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ async def logs(lab: Trouble, name: str) -> list[str]:
     return said
 
 
-def sums(processes: int) -> list[str]:
-    """What the programs print, one process a line, each having added up the numbers of all."""
-    return [f"sum {processes * (processes + 1) // 2} of {processes}"] * processes
+def sums(processes: int, lines: int | None = None) -> list[str]:
+    """What the programs print, each process (or only `lines` of them) having added up the numbers of all."""
+    return [f"sum {processes * (processes + 1) // 2} of {processes}"] * (lines or processes)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +53,9 @@ def sums(processes: int) -> list[str]:
         # Its servers listen on all addresses, so two cannot run on one machine: only its reader is tried.
         ("TensorFlow", ["tf_config.py"], [f"worker {rank} of {WORKERS}, 2 addresses" for rank in range(WORKERS)]),
         ("MPI", ["mpi_launch.py"], sums(WORKERS * DEVICES)),
+        # Its launcher shows the output of each pod's first process only.
+        ("PaddlePaddle", ["-m", "paddle.distributed.launch", "paddle_sum.py"], sums(WORKERS * DEVICES, WORKERS)),
+        ("MindSpore", ["mindspore_sum.py"], sums(WORKERS * DEVICES)),
     ],
 )
 async def test_the_framework_finds_all_its_processes(

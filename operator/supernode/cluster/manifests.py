@@ -17,7 +17,7 @@ from typing import Any, Final
 from supernode import names
 from supernode.cluster import shares
 from supernode.cluster.kinds import Json
-from supernode.cluster.rendezvous import MPI_DIRECTORY, PORT_MASTER, Gang, hostfile, variables
+from supernode.cluster.rendezvous import MPI_DIRECTORY, PORT_MASTER, Gang, hostfile, machinefile, variables
 from supernode.quantity import parse_bytes, parse_cpu
 
 # What the sidecar asks of its node. Kernels borrow whatever CPU is free; this only keeps the pod schedulable.
@@ -29,6 +29,7 @@ PROBE_FAILURES: Final = 120
 
 TOPOLOGY_KEY: Final = "topology.json"
 HOSTFILE_KEY: Final = "hostfile"
+MACHINEFILE_KEY: Final = "machinefile"
 SECRET_KEY: Final = "secret"  # noqa: S105 - a key's name
 _MPI_VOLUME: Final = "supernode-mpi"
 # Name of the file that holds the time of a request for a checkpoint.
@@ -155,7 +156,7 @@ def secret(plan: GangPlan, value: str) -> Json:
 
 
 def config_map(plan: GangPlan) -> Json:
-    """The ConfigMap with the wiring between the workers, and the hostfile."""
+    """The ConfigMap with the wiring between the workers, and the lists of hosts for MPI."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -163,6 +164,7 @@ def config_map(plan: GangPlan) -> Json:
         "data": {
             TOPOLOGY_KEY: json.dumps(plan.topology, separators=(",", ":"), sort_keys=True),
             HOSTFILE_KEY: hostfile(plan.gang),
+            MACHINEFILE_KEY: machinefile(plan.gang),
         },
     }
 
@@ -269,7 +271,7 @@ def _fill_worker(plan: GangPlan, worker: WorkerPlan, pool: PoolPlan, spec: Json)
                 "name": _MPI_VOLUME,
                 "configMap": {
                     "name": fabric_name(plan.job, plan.uid),
-                    "items": [{"key": HOSTFILE_KEY, "path": HOSTFILE_KEY}],
+                    "items": [{"key": key, "path": key} for key in (HOSTFILE_KEY, MACHINEFILE_KEY)],
                 },
             },
         ]

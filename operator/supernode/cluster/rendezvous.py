@@ -23,6 +23,8 @@ PORT_MINDSPORE: Final = 8118
 # Where the hostfile is mounted, as Kubeflow's MPI operator does.
 MPI_DIRECTORY: Final = "/etc/mpi"
 MPI_HOSTFILE: Final = f"{MPI_DIRECTORY}/hostfile"
+# The same list as MPICH and Intel MPI read it: their launcher (hydra) refuses the word `slots`.
+MPI_MACHINEFILE: Final = f"{MPI_DIRECTORY}/machinefile"
 
 Variables = tuple[tuple[str, str], ...]
 
@@ -69,6 +71,11 @@ def hostfile(gang: Gang) -> str:
     return "".join(f"{gang.address(rank)} slots={max(gang.devices, 1)}\n" for rank in range(gang.workers))
 
 
+def machinefile(gang: Gang) -> str:
+    """The same for MPICH and Intel MPI."""
+    return "".join(f"{gang.address(rank)}:{max(gang.devices, 1)}\n" for rank in range(gang.workers))
+
+
 def _none(gang: Gang, rank: int) -> Variables:
     return ()
 
@@ -91,12 +98,12 @@ def _pytorch(gang: Gang, rank: int) -> Variables:
 
 
 def _mpi(gang: Gang, rank: int) -> Variables:
-    # OpenMPI 4 (orte) and 5 (prte), MPICH and Intel MPI (hydra) each have their own word for the same file.
+    # OpenMPI 4 (orte) and 5 (prte), MPICH and Intel MPI (hydra) each have their own word for the list of hosts.
     return (
         ("OMPI_MCA_orte_default_hostfile", MPI_HOSTFILE),
         ("PRTE_MCA_prte_default_hostfile", MPI_HOSTFILE),
-        ("HYDRA_HOST_FILE", MPI_HOSTFILE),
-        ("I_MPI_HYDRA_HOST_FILE", MPI_HOSTFILE),
+        ("HYDRA_HOST_FILE", MPI_MACHINEFILE),
+        ("I_MPI_HYDRA_HOST_FILE", MPI_MACHINEFILE),
         ("DLTS_HOSTFILE", MPI_HOSTFILE),
         ("MASTER_ADDR", gang.address(0)),
         ("MASTER_PORT", str(PORT_MASTER)),
@@ -125,10 +132,16 @@ def _tensorflow(gang: Gang, rank: int) -> Variables:
 
 
 def _paddle(gang: Gang, rank: int) -> Variables:
-    endpoints = [f"{gang.address(other)}:{PORT_PADDLE}" for other in range(gang.workers)]
+    # The launcher takes itself for the master only where the master's address is its own IP address or 127.0.0.1 letter
+    # by letter; a DNS name never is, and the job would wait for a master for ever (seen in PaddlePaddle 3.3). It takes
+    # the first of the endpoints for the master too.
+    hosts = [gang.address(other) if other or rank else "127.0.0.1" for other in range(gang.workers)]
+    endpoints = [f"{host}:{PORT_PADDLE}" for host in hosts]
     return (
-        ("PADDLE_MASTER", f"{gang.address(0)}:{PORT_MASTER}"),
+        ("PADDLE_MASTER", f"{hosts[0]}:{PORT_MASTER}"),
         ("PADDLE_NNODES", str(gang.workers)),
+        ("PADDLE_RANK", str(rank)),
+        ("PADDLE_NPROC_PER_NODE", str(max(gang.devices, 1))),
         ("PADDLE_JOB_ID", gang.job),
         ("PADDLE_TRAINER_ID", str(rank)),
         ("PADDLE_TRAINERS_NUM", str(gang.workers)),

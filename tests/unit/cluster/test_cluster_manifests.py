@@ -13,7 +13,7 @@ from supernode.api.job import Framework
 from supernode.cluster import manifests, translate
 from supernode.cluster.manifests import GangPlan, PoolPlan, WorkerPlan
 from supernode.cluster.pods import request_of
-from supernode.cluster.rendezvous import Gang, frameworks, hostfile, variables
+from supernode.cluster.rendezvous import Gang, frameworks, hostfile, machinefile, variables
 from supernode.errors import InputError
 
 TEMPLATE = {
@@ -208,6 +208,8 @@ HOST = "gpt-worker-{}.gpt.team-a.svc"
             {
                 "PADDLE_MASTER": HOST.format(0) + ":29500",
                 "PADDLE_NNODES": "3",
+                "PADDLE_RANK": "2",
+                "PADDLE_NPROC_PER_NODE": "4",
                 "PADDLE_JOB_ID": "gpt",
                 "PADDLE_TRAINER_ID": "2",
                 "PADDLE_TRAINERS_NUM": "3",
@@ -242,11 +244,27 @@ def test_tensorflow_reads_one_json() -> None:
 
 def test_mpi_gets_a_hostfile_with_a_slot_for_each_device() -> None:
     assert hostfile(GANG) == "".join(HOST.format(rank) + " slots=4\n" for rank in range(3))
+    assert machinefile(GANG) == "".join(HOST.format(rank) + ":4\n" for rank in range(3))
     pod = manifests.pod(a_plan("MPI"), a_plan().workers[0])
     worker = pod["spec"]["containers"][0]
     assert env_of(worker)["OMPI_MCA_orte_default_hostfile"] == "/etc/mpi/hostfile"
     assert {"name": "supernode-mpi", "mountPath": "/etc/mpi", "readOnly": True} in worker["volumeMounts"]
-    assert manifests.config_map(a_plan("MPI"))["data"]["hostfile"].count("slots=2\n") == 2
+    assert env_of(worker)["HYDRA_HOST_FILE"] == "/etc/mpi/machinefile"
+    (volume,) = (entry for entry in pod["spec"]["volumes"] if entry["name"] == "supernode-mpi")
+    data = manifests.config_map(a_plan("MPI"))["data"]
+    assert [data[item["key"]].count("2\n") for item in volume["configMap"]["items"]] == [2, 2]
+    assert [item["path"] for item in volume["configMap"]["items"]] == ["hostfile", "machinefile"]
+
+
+def test_paddles_launcher_takes_rank_0_for_the_master_and_the_others_for_its_guests() -> None:
+    first = [dict(variables("PaddlePaddle", GANG, rank)) for rank in range(3)]
+    assert [found["PADDLE_MASTER"].split(":")[0] for found in first] == ["127.0.0.1", HOST.format(0), HOST.format(0)]
+    assert [found["PADDLE_TRAINER_ENDPOINTS"].split(":")[0] for found in first] == [
+        "127.0.0.1",
+        HOST.format(0),
+        HOST.format(0),
+    ]
+    assert first[0]["PADDLE_CURRENT_ENDPOINT"] == "127.0.0.1:6170"
 
 
 @pytest.mark.parametrize(
