@@ -36,13 +36,7 @@ from supernode.emulator.sealed import SealedStorage
 from supernode.emulator.segments import raw
 from supernode.emulator.session import MAX_EVENTS, Session
 from supernode.emulator.wire import MAX_SIGNATURES
-from supernode.errors import (
-    EmulatorError,
-    InputError,
-    InvalidHandleError,
-    ProtocolError,
-    SupernodeError,
-)
+from supernode.errors import EmulatorError, InputError, InvalidHandleError, ProtocolError, SupernodeError
 
 
 def execute(session: Session, header: Mapping[str, Any], body: bytearray) -> None:

@@ -78,6 +78,7 @@ def dtype_name(dtype: object) -> str:
     if isinstance(dtype, str) and dtype in DTYPES:
         return dtype
     try:
-        return _NAMES[np.dtype(dtype)]  # type: ignore[call-overload]
+        # Numbers of the other byte order are the same numbers; they are turned when they are copied.
+        return _NAMES[np.dtype(dtype).newbyteorder("=")]  # type: ignore[call-overload]
     except (KeyError, TypeError, ValueError):
         raise KernelTypeError(f"the device has no dtype {dtype!r}; it has {', '.join(DTYPES)}") from None

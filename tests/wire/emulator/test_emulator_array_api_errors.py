@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -153,6 +155,34 @@ def test_numpy_gets_a_copy() -> None:
         np.add(x, x)  # nothing leaves the device unasked
     with pytest.raises(TypeError):
         np.ones(3, np.float32) + x
+
+
+def test_what_python_asks_of_objects() -> None:
+    x = six()
+    for other in (copy.copy(x), copy.deepcopy(x), copy.deepcopy({"x": x})["x"]):
+        other[0, 0] = 9.0
+        assert (float(other[0, 0]), float(x[0, 0]), other.device) == (9, 0, x.device)
+    assert f"{x[1, 2]:.2f}" == "5.00"
+    assert f"{x[1, 2]}" == repr(x[1, 2])
+    with pytest.raises(TypeError, match="numpy"):
+        pickle.dumps(x)
+
+
+@pytest.mark.parametrize("name", ["int8", "int64", "uint8", "uint32", "uint64", "float8_e4m3fn", "bfloat16", "bool"])
+def test_data_of_the_host_is_converted_as_data_of_the_device(name: str) -> None:
+    dtype = getattr(xp, name)
+    data = np.array([1e30, -1e30, np.nan, 1.9, -1.9, np.inf, 448.0, 3e9, 2.0**-10])
+    wanted = xp.astype(xp.asarray(data), dtype).numpy().view(np.uint8).tolist()
+    for given in (data, data.tolist(), data.astype(">f8")):
+        assert xp.asarray(given, dtype=dtype).numpy().view(np.uint8).tolist() == wanted
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">c16", ">f2"])
+def test_the_other_byte_order(dtype: str) -> None:
+    data = np.arange(5).astype(dtype)
+    x = xp.asarray(data)
+    assert x.numpy().tolist() == data.tolist()
+    assert x.dtype is xp.asarray(data.astype(data.dtype.newbyteorder("="))).dtype
 
 
 def test_an_assignment_that_does_not_fit() -> None:

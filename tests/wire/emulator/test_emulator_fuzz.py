@@ -7,69 +7,36 @@ sidecar has no fault, serves the next client, keeps no memory, and a bystander's
 from __future__ import annotations
 
 import array
-import json
 import random
-import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.wire.emulator.hostile import frame, live_sidecar, say
 
-from supernode.chips import find_chip
-from supernode.emulator import wire
 from supernode.emulator.client import Emulator, connect
 from supernode.emulator.client.connection import Connection
-from supernode.emulator.fabric import FabricConfig
-from supernode.emulator.server import Server, ServerConfig
+from supernode.emulator.server import Server
 from supernode.errors import ProtocolError, SupernodeError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.hex"))
-CHIP = find_chip("hygon-bw1000")
 SECRET = np.frombuffer(b"only the bystander's" * 10, np.uint8)
-PREFIX = struct.Struct("<4sIQ")
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Server]:
-    with TemporaryDirectory(prefix="sn-") as path:
-        fabric = FabricConfig(rank=0, workers=1, devices_per_worker=2, chip=CHIP, timeout=0.2)
-        server = Server(ServerConfig(CHIP, 2, Path(path) / "e.sock", fabric, memory_bytes=1 << 20))
-        server.start()
+    with live_sidecar() as server:
         yield server
-        server.stop()
-        assert [device.memory.use()[:1] for device in server.devices] == [(0,), (0,)]
-        assert [device.memory.use().reserved for device in server.devices] == [0, 0]
 
 
 @pytest.fixture(scope="module")
 def bystander(live: Server) -> Iterator[Emulator]:
     with connect(live.config.socket, environment={}) as connected:
         yield connected
-
-
-def say(server: Server, data: bytes, *, hello: bool) -> bytes:
-    """Send raw bytes, close our side, and take what comes until the sidecar closes."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
-        raw.settimeout(20)
-        raw.connect(str(server.config.socket))
-        if hello:
-            wire.send(raw, wire.encode({"hello": wire.VERSION}))
-            assert wire.receive(raw) is not None
-        came = b""
-        try:
-            raw.sendall(data)
-            raw.shutdown(socket.SHUT_WR)
-            while part := raw.recv(65536):
-                came += part
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return came
 
 
 def unharmed(came: bytes, bystander: Emulator, held: Any) -> None:
@@ -90,11 +57,6 @@ def test_the_corpus(live: Server, bystander: Emulator, path: Path) -> None:
 
 def test_there_is_a_corpus() -> None:
     assert len(CORPUS) > 80
-
-
-def frame(header: Any, body: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return PREFIX.pack(b"SNE1", len(text), len(body)) + text + body
 
 
 small = st.integers(-6, 6)

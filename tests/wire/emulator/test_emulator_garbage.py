@@ -5,70 +5,25 @@ After each, the sidecar still serves a well-behaved client, and nothing stays al
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import struct
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.wire.emulator.hostile import PREFIX, frame, live_sidecar, say, still_serves
 
-from supernode.chips import find_chip
-from supernode.emulator import wire
-from supernode.emulator.client import connect
 from supernode.emulator.client.connection import Connection
-from supernode.emulator.fabric import FabricConfig
 from supernode.emulator.kernels import TABLE
-from supernode.emulator.server import Server, ServerConfig
+from supernode.emulator.server import Server
 from supernode.errors import EmulatorError, ProtocolError, SupernodeError
-
-PREFIX = struct.Struct("<4sIQ")
-CHIP = find_chip("hygon-bw1000")
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Server]:
-    with TemporaryDirectory(prefix="sn-") as path:
-        fabric = FabricConfig(rank=0, workers=1, devices_per_worker=2, chip=CHIP, timeout=0.2)
-        server = Server(ServerConfig(CHIP, 2, Path(path) / "e.sock", fabric, memory_bytes=1 << 20))
-        server.start()
+    with live_sidecar() as server:
         yield server
-        server.stop()
-        assert [device.memory.use().in_use for device in server.devices] == [0, 0]
-
-
-def still_serves(server: Server) -> None:
-    with connect(server.config.socket, environment={}) as emulator:
-        assert emulator.devices[1].full(3, 2.0).numpy().tolist() == [2, 2, 2]
-
-
-def say(server: Server, data: bytes, *, hello: bool = True) -> bytes:
-    """Send raw bytes, close our side, and take what comes until the sidecar closes."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
-        raw.settimeout(10)
-        raw.connect(str(server.config.socket))
-        if hello:
-            wire.send(raw, wire.encode({"hello": wire.VERSION}))
-            assert wire.receive(raw) is not None
-        came = b""
-        try:
-            raw.sendall(data)
-            raw.shutdown(socket.SHUT_WR)
-            while part := raw.recv(65536):
-                came += part
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return came
-
-
-def frame(header: Any, body: bytes = b"") -> bytes:
-    text = json.dumps(header).encode()
-    return PREFIX.pack(b"SNE1", len(text), len(body)) + text + body
 
 
 @pytest.mark.parametrize(
@@ -193,7 +148,7 @@ def test_each_refusal_has_its_words(live: Server) -> None:
     assert "ProtocolError: no such request" in refused(live, None, ["exec", "true"])
     assert "InvalidHandleError: there is no device 7" in refused(live, None, ["memory", 7])
     assert "ProtocolError" in refused(live, None, ["segment", 0, 1 << 60])
-    assert "KernelError: call 1" in refused(live, ["upload", 0, 1, "f32", [1 << 50], -1, 0])
+    assert "KernelValueError: call 1" in refused(live, ["upload", 0, 1, "f32", [1 << 50], -1, 0])
     assert "is not inside a body of 0 bytes" in refused(live, ["upload", 0, 1, "f32", [4], -1, 0])
     still_serves(live)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.wire.emulator.hostile import still_serves
 
 from supernode.emulator.client import Emulator, connect
 from supernode.emulator.client.connection import Connection
@@ -34,11 +35,6 @@ def server(sidecar: Callable[..., Server]) -> Server:
 def emulator(server: Server) -> Iterator[Emulator]:
     with connect(server.config.socket, environment={}) as connected:
         yield connected
-
-
-def still_serves(server: Server) -> None:
-    with connect(server.config.socket, environment={}) as other:
-        assert other.devices[0].full(2, 3.0).numpy().tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("dtype", ["bool", "u8", "bf16", "f32", "c128"])

@@ -194,6 +194,18 @@ class Array:
         text = np.array2string(self.numpy(), separator=", ", prefix="Array(")
         return f"Array({text}, dtype={self.dtype.name}, device={self.device.index})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self._handle.item(), spec) if spec and not self.ndim else format(repr(self), spec)
+
+    def __copy__(self) -> Array:
+        return launch("copy", self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Array:
+        return launch("copy", self)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an array on a device is not pickled; numpy() gives a copy on the host")
+
     __hash__ = None  # type: ignore[assignment]
 
     def _binary(self, name: str, other: Any) -> Array:

@@ -33,7 +33,7 @@ from supernode.emulator.array_api.types import (
     chosen,
     need_kind,
 )
-from supernode.emulator.dtypes import NARROW, dtype_name
+from supernode.emulator.dtypes import dtype_name
 from supernode.emulator.rounding import convert as rounded
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _leaves(leaves: list[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def _converted(data: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
-    """Host data in a dtype.
+    """Host data in a dtype, by the rules of `astype`.
 
     Raises:
         OverflowError: an integer does not fit.
@@ -123,9 +123,7 @@ def _converted(data: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]
         if int(data.min()) < limits.min or int(data.max()) > limits.max:
             raise OverflowError(f"numbers from {data.min()} to {data.max()} do not fit {dtype.name}")
     with np.errstate(all="ignore"):
-        if dtype.short in NARROW and data.dtype.kind != "c":
-            return rounded(data, dtype.numpy)
-        return data.astype(dtype.numpy)
+        return rounded(data, dtype.numpy)
 
 
 def astype(x: Array, dtype: DType, /, *, copy: bool = True, device: Device | None = None) -> Array:

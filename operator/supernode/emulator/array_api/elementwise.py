@@ -9,16 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from supernode.emulator.array_api.array import Array, convert, launch, make, need_array, scalar, together
-from supernode.emulator.array_api.types import (
-    BOOL,
-    COMPLEX,
-    REAL,
-    SIGNED,
-    UNSIGNED,
-    Scalar,
-    need_kind,
-    promote_scalar,
-)
+from supernode.emulator.array_api.types import BOOL, COMPLEX, REAL, SIGNED, UNSIGNED, Scalar, need_kind, promote_scalar
 
 _WHOLE: Final = (SIGNED, UNSIGNED)
 _REALS: Final = (*_WHOLE, REAL)

@@ -6,14 +6,7 @@ Flows in: the connection to the sidecar. Flows out: plain values. Not here: the 
 from __future__ import annotations
 
 from supernode.emulator.array_api import session
-from supernode.emulator.array_api.types import (
-    DEFAULT_COMPLEX,
-    DEFAULT_INTEGER,
-    DEFAULT_REAL,
-    STANDARD,
-    DType,
-    isdtype,
-)
+from supernode.emulator.array_api.types import DEFAULT_COMPLEX, DEFAULT_INTEGER, DEFAULT_REAL, STANDARD, DType, isdtype
 from supernode.emulator.client import Device
 from supernode.emulator.kernels.table import MAX_AXES
 
