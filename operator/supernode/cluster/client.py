@@ -1,8 +1,9 @@
 """The connection to one Kubernetes API server.
 
 Flows in: a kubeconfig (or a pod's service account). Flows out: raw JSON objects, and ClusterError for every refusal.
-The official client reads the configuration and authenticates (tokens, certificates, exec plug-ins); requests go as
-plain JSON through its aiohttp session, because thousands of pods through generated model classes cost too much.
+The official client reads the configuration and authenticates (tokens, certificates, exec plug-ins). Requests go over
+connections of our own (`connections`), because thousands of pods through model classes and a general HTTP client cost
+too much; watches, logs, and everything by way of a proxy go through the official client's aiohttp session.
 
 Not here: what the objects mean (`translate`), caching (`cache`).
 """
@@ -16,18 +17,19 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from yaml import YAMLError
 
+from supernode.cluster.connections import Answer, Connections
 from supernode.cluster.credentials import Credentials
 from supernode.cluster.kinds import Json, Kind
 from supernode.cluster.kubeconfig import kubeconfig_path
 from supernode.cluster.refusals import error_from
+from supernode.cluster.sessions import Sessions, connections_to, proxied
 from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
 from supernode.names import FIELD_MANAGER
 
@@ -40,19 +42,9 @@ REQUEST_TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
 # Longest wait between two attempts, seconds.
 LONGEST_PAUSE: Final = 5.0
-# Seconds for TLS connections to close.
-GOODBYE: Final = 0.1
+GOODBYE: Final = 0.1  # seconds for TLS connections to close
 # Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
 CONNECTIONS: Final = 96
-
-
-class _Sessions(RESTClientObject):  # type: ignore[misc]
-    """The official client's way of making a session (TLS, proxy, certificates), opened to us."""
-
-    def open(self) -> aiohttp.ClientSession:
-        session: aiohttp.ClientSession = self._create_pool_manager()
-        self.pool_manager = session
-        return session
 
 
 class Client:
@@ -76,6 +68,9 @@ class Client:
         self._on_request = on_request
         self._session: aiohttp.ClientSession | None = None
         self._host = str(configuration.host).rstrip("/")
+        self._root = urlsplit(self._host).path
+        self._proxied = proxied(configuration, self._host)
+        self._direct: Connections | None = None
         # Called before every request that writes: seconds in which it must be over, because another process may write
         # afterwards. Raises when this process may not write (lost leadership).
         self.guard: Callable[[], float] | None = None
@@ -112,12 +107,15 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         if self._session is not None:
             await self._session.close()
             self._session = None
-            if self._host.startswith("https:"):
-                # A TLS connection says good-bye before its socket closes; the session does not wait for that.
-                await asyncio.sleep(GOODBYE)
+        if self._host.startswith("https:"):
+            # A TLS connection says good-bye before its socket closes; nobody waits for that.
+            await asyncio.sleep(GOODBYE)
 
     async def credentials(self) -> Credentials:
         """The credentials of now; ask again when they have expired."""
@@ -275,23 +273,35 @@ class Client:
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
     ) -> bytes:
         headers = await self._headers(content_type if body is not None else None)
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         status = 0
         try:
-            async with self._open_session().request(
-                method, self._host + path, params=params, data=data, headers=headers, timeout=timeout, **self._extra()
-            ) as response:
-                status = response.status
-                answer = await response.read()
-                if status >= 400:
-                    raise error_from(method, path, status, answer, response.headers.get("Retry-After"))
-                return answer
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            if self._proxied:
+                answer = await self._through_proxy(method, path, params, data, headers)
+            else:
+                self._direct = self._direct or connections_to(self._configuration, self._host)
+                lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                target = f"{self._root}{path}?{urlencode(params)}" if params else self._root + path
+                async with asyncio.timeout(self._timeout):
+                    answer = await self._direct.request(method, target, lines.encode("latin-1"), data)
+            status = answer.status
+            if status >= 400:
+                raise error_from(method, path, status, answer.body, answer.retry_after)
+            return answer.body
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise UnavailableError(f"{method} {path}: no answer from {self._host}: {_describe(exc)}") from exc
         finally:
             if self._on_request is not None:
                 self._on_request(method, status)
+
+    async def _through_proxy(
+        self, method: str, path: str, params: Mapping[str, str] | None, data: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10)
+        async with self._open_session().request(
+            method, self._host + path, params=params, data=data, headers=headers, timeout=timeout, **self._extra()
+        ) as response:
+            return Answer(response.status, await response.read(), response.headers.get("Retry-After"))
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -342,7 +352,7 @@ class Client:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = _Sessions(self._configuration).open()
+            self._session = Sessions(self._configuration).open()
         return self._session
 
     def _extra(self) -> dict[str, Any]:
