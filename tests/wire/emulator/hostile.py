@@ -39,7 +39,7 @@ def live_sidecar() -> Iterator[Server]:
 def still_serves(server: Server) -> None:
     """A well-behaved client gets its numbers."""
     with connect(server.config.socket, environment={}) as emulator:
-        assert emulator.devices[1].full(3, 2.0).numpy().tolist() == [2, 2, 2]
+        assert emulator.devices[-1].full(3, 2.0).numpy().tolist() == [2, 2, 2]
 
 
 def say(server: Server, data: bytes, *, hello: bool = True) -> bytes:

@@ -16,8 +16,9 @@ import os
 import socket
 import sys
 import threading
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -66,7 +67,7 @@ class Connection:
         self._body: list[memoryview] = []
         self._body_bytes = 0
         self._number = 0
-        self._handles = itertools.count(1)
+        self._handles: Iterator[int] = itertools.count(1)
         self._closed = ""
         self._drained = 0  # counts answers: whatever was sent before one has been read
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,6 +88,23 @@ class Connection:
         except SupernodeError:
             self._socket.close()
             raise
+
+        _connected.add(self)
+
+    def forked(self) -> None:
+        """Be unusable: this is a copy of the process that is connected, and two would garble what one socket says."""
+        self._closed = "it is the connection of the process that this one was forked from; connect anew"
+        self._lock = threading.RLock()  # another thread may have held it
+        self._socket.close()
+        self._handles = iter(self._refuse, 0)
+
+    def usable(self) -> None:
+        """Raise EmulatorError if nothing can be sent any more."""
+        if self._closed:
+            self._refuse()
+
+    def _refuse(self) -> int:
+        raise EmulatorError(f"the emulator at {self.path} cannot be used: {self._closed}")
 
     def handle(self) -> int:
         """A new number for an array, stream or event."""
@@ -212,8 +230,7 @@ class Connection:
                 self._codes += (code, len(handles), *handles)
 
     def _send(self, request: list[Any] | None = None) -> None:
-        if self._closed:
-            raise EmulatorError(f"the emulator at {self.path} cannot be used: {self._closed}")
+        self.usable()
         codes = array.array("q", self._codes)
         if sys.byteorder == "big":
             codes.byteswap()
@@ -260,3 +277,14 @@ class Connection:
         self._closed = f"the sidecar is gone ({exc})"
         self._socket.close()
         return EmulatorError(f"the emulator at {self.path} is gone: {exc}; all its arrays are lost")
+
+
+_connected: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for connection in list(_connected):
+        connection.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -201,6 +201,8 @@ class Emulator:
 
     def read(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy from a device; see `Array.numpy`."""
+        # Before the lock: in a forked process it may be held by a thread that is not there.
+        self.connection.usable()
         dtype = DTYPES[array.dtype]
         with self._lock:
             if array.nbytes <= _INLINE or self._staging is None:
