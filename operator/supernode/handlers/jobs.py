@@ -22,7 +22,7 @@ from supernode.handlers.due import Due
 from supernode.handlers.facts import is_ours, job_facts, pod_facts, tolerations_of
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.life import Decision, Disruption, JobFacts, PodFacts, State
-from supernode.handlers.progress import Reports
+from supernode.handlers.progress import Reports, tells_only
 from supernode.handlers.reading import Reading, Readings
 from supernode.handlers.tell import tell_answer, tell_change, tell_stragglers
 from supernode.handlers.waiting import Waiting
@@ -57,7 +57,8 @@ class Jobs:
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         if new is None:
             self._forget(key, obj)
-        self.due.touch(key)
+        if old is None or new is None or not tells_only(old, new):
+            self.due.touch(key)
 
     # --- one job ---------------------------------------------------------------------------------------------------
     async def reconcile(self, key: Key) -> None:

@@ -12,8 +12,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import aiohttp
 
@@ -24,6 +24,7 @@ from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.cluster.observe import Observer
 from supernode.errors import InputError
+from supernode.handlers.asking import Target, gang_of, targets
 from supernode.handlers.context import Context
 from supernode.handlers.stragglers import Pace, likes_of, pace_of
 from supernode.names import PORT_EMULATOR_HTTP
@@ -31,23 +32,20 @@ from supernode.steptime.model import flops_per_step
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two questions to one job; more when there are many jobs, so that asking stays cheap.
+# Seconds between two questions to one job; more when many are asked, so that asking stays cheap.
 INTERVAL: Final = 2.0
-SECONDS_PER_JOB: Final = 0.02
+SECONDS_PER_QUESTION: Final = 0.02
 # Seconds that a sidecar may take to answer, and bytes that it may answer with.
 TIMEOUT: Final = 2.0
 LONGEST_ANSWER: Final = 16384
 # Questions in flight at a time.
 IN_FLIGHT: Final = 16
-# Ranks beside rank 0 that are asked at a time: of one job, and of all together.
-RANKS_AT_A_TIME: Final = 8
-RANKS_OF_ALL: Final = 128
 _LARGEST: Final = 2**53
 # Largest figure that a number of no fixed unit may be (a loss, say).
 _MOST: Final = 1e30
 _DIGEST: Final = re.compile(r"[0-9A-Za-z:+/=_.-]{1,128}", re.ASCII)
-# A sidecar that is asked: job, uid, attempt, rank, address.
-Target = tuple[Key, str, int, int, str]
+# Fields of a status that change from report to report.
+_TOLD: Final = ("progress", "mfu", "goodput")
 
 
 def read_report(text: str | bytes) -> Json | None:
@@ -210,37 +208,16 @@ class ProgressPoller:
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             slots = asyncio.Semaphore(IN_FLIGHT)
             while True:
-                targets = self._targets()
-                await asyncio.gather(*(self._ask(session, slots, target) for target in targets))
-                await asyncio.sleep(max(INTERVAL, len(targets) * SECONDS_PER_JOB))
+                asked = self._targets()
+                await asyncio.gather(*(self._ask(session, slots, target) for target in asked))
+                await asyncio.sleep(max(INTERVAL, len(asked) * SECONDS_PER_QUESTION))
 
     def _targets(self) -> list[Target]:
-        """(job, uid, attempt, rank, address) of rank 0 and some others of every running job with emulated devices."""
-        found: list[Target] = []
-        others: list[list[Target]] = []
-        observer = self._context.observer
+        """Rank 0 and some others of every running job with emulated devices."""
         self._turn += 1
-        for key, obj in self._context.stores.jobs.objects().items():
-            status: dict[str, Any] = obj.get("status") or {}
-            if status.get("state") != "Running":
-                continue
-            placement = status.get("placement") or {}
-            # Rank 0 tells; of a gang over several pools its own one counts.
-            first: dict[str, Any] = next((w for w in placement.get("workers") or [] if w.get("rank") == 0), {})
-            spec = observer.view.specs.get(first.get("pool") or placement.get("pool") or "")
-            if spec is None or not spec.emulated:
-                continue
-            uid, attempt = obj["metadata"]["uid"], placement.get("attempt", 0)
-            there: list[Target] = []
-            for pod in observer.pods_of(uid):
-                if pods.attempt_of(pod) == attempt and pods.address_of(pod):
-                    target = (key, uid, attempt, pods.rank_of(pod), pods.address_of(pod))
-                    (there if target[3] else found).append(target)
-            others.append(there)
-        some = [target for there in others for target in in_turn(there, self._turn, RANKS_AT_A_TIME)]
-        if len(some) > RANKS_OF_ALL:
-            some = in_turn([target for there in others for target in there], self._turn, RANKS_OF_ALL)
-        return found + some
+        stores, specs = self._context.stores, self._context.observer.view.specs
+        found = (gang_of(key, obj, specs) for key, obj in stores.jobs.objects().items())
+        return targets([gang for gang in found if gang is not None], stores.pods, self._turn)
 
     async def _ask(self, session: aiohttp.ClientSession, slots: asyncio.Semaphore, target: Target) -> None:
         key, uid, attempt, rank, address = target
@@ -261,12 +238,15 @@ class ProgressPoller:
             self._touch(key)
 
 
-def in_turn(targets: Sequence[Target], turn: int, most: int) -> list[Target]:
-    """At most so many of a list, others in the next turn, so that all have had their turn after a while."""
-    if len(targets) <= most:
-        return list(targets)
-    start = turn * most % len(targets)
-    return [targets[(start + index) % len(targets)] for index in range(most)]
+def tells_only(old: Json, new: Json) -> bool:
+    """Whether two versions of a job differ only in what is told of its progress, by which nothing is decided."""
+
+    def rest(obj: Json) -> tuple[Json, Json]:
+        metadata = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
+        status = {name: value for name, value in (obj.get("status") or {}).items() if name not in _TOLD}
+        return metadata, status
+
+    return old["metadata"].get("generation", 0) == new["metadata"].get("generation", 0) and rest(old) == rest(new)
 
 
 def _object_in(text: str | bytes) -> Json | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,11 @@ from supernode.api.read import job_from, pool_from
 from supernode.chips import find_chip
 from supernode.cluster import translate
 from supernode.cluster.cache import Store
+from supernode.cluster.kinds import Json
 from supernode.cluster.observe import Observer, Stores
-from supernode.handlers.progress import Reports, in_turn
+from supernode.handlers.asking import RANKS_OF_ALL, Gang, Target, gang_of, in_turn, targets
+from supernode.handlers.progress import Reports, tells_only
+from supernode.names import API_VERSION, LABEL_ATTEMPT, LABEL_JOB, LABEL_JOB_UID
 from supernode.steptime.model import ModelShape, flops_per_step
 
 
@@ -59,8 +64,81 @@ def test_the_time_left_goes_by_the_wall_clock_of_this_attempt() -> None:
 
 @given(st.integers(0, 50), st.integers(1, 10), st.integers(0, 30))
 def test_every_rank_has_its_turn(count: int, most: int, start: int) -> None:
-    targets = [(("n", "j"), "u", 0, rank, "a") for rank in range(count)]
     turns = -(-count // most) + 1
-    asked = [in_turn(targets, turn, most) for turn in range(start, start + turns)]
+    asked = [in_turn(range(count), turn, most) for turn in range(start, start + turns)]
     assert all(len(each) == min(count, most) and len(set(each)) == len(each) for each in asked)
-    assert {target for each in asked for target in each} == set(targets)
+    assert {rank for each in asked for rank in each} == set(range(count))
+
+
+def pods_of(gang: Gang, address: str = "10.0.0.1") -> list[Json]:
+    namespace, name = gang.job
+    owner = {"apiVersion": API_VERSION, "kind": "TrainingJob", "name": name, "uid": gang.uid, "controller": True}
+    return [
+        {
+            "metadata": {
+                "name": f"{name}-worker-{rank}",
+                "namespace": namespace,
+                "uid": f"{gang.uid}-{rank}",
+                "labels": {LABEL_JOB: name, LABEL_JOB_UID: gang.uid, LABEL_ATTEMPT: str(gang.attempt)},
+                "ownerReferences": [owner],
+            },
+            "status": {"podIP": address},
+        }
+        for rank in range(gang.workers)
+    ]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(0, 20))
+def test_rank_0_is_always_asked_and_of_the_others_no_more_than_is_cheap(sizes: list[int], start: int) -> None:
+    gangs = [Gang(("team", f"job{index}"), f"u{index}", 0, workers) for index, workers in enumerate(sizes)]
+    store = Store()
+    for gang in gangs:
+        for pod in pods_of(gang):
+            store.offer(pod)
+    turns = -(-sum(sizes) // RANKS_OF_ALL) + max(sizes)
+    seen: set[Target] = set()
+    for turn in range(start, start + turns):
+        asked = targets(gangs, store, turn)
+        assert len(set(asked)) == len(asked) <= len(gangs) + RANKS_OF_ALL
+        assert {target.uid for target in asked if target.rank == 0} == {gang.uid for gang in gangs}
+        seen |= set(asked)
+    assert {(target.uid, target.rank) for target in seen} == {
+        (gang.uid, rank) for gang in gangs for rank in range(gang.workers)
+    }
+
+
+def test_strangers_and_pods_of_other_attempts_are_not_asked() -> None:
+    gang, store = Gang(("team", "job"), "u", 1, 4), Store()
+    good, early, strange, silent = pods_of(gang)
+    early["metadata"]["labels"][LABEL_ATTEMPT] = "0"
+    strange["metadata"]["labels"][LABEL_JOB_UID] = "other"
+    silent["status"] = {}
+    for pod in (good, early, strange, silent):
+        store.offer(pod)
+    assert [target.rank for target in targets([gang], store, 0)] == [0]
+
+
+def test_only_jobs_that_run_on_emulated_devices_are_asked(observer: Observer) -> None:
+    placement = {"attempt": 2, "pool": "dcu", "workers": [{"rank": 0, "pool": "dcu"}, {"rank": 1, "pool": "dcu"}]}
+    obj = {"metadata": {"uid": "u"}, "status": {"state": "Running", "placement": placement}}
+    specs = {"dcu": replace(observer.view.specs["dcu"], emulated=True)}
+    assert gang_of(("n", "j"), obj, specs) == Gang(("n", "j"), "u", 2, 2)
+    assert gang_of(("n", "j"), {**obj, "status": {"state": "Starting", "placement": placement}}, specs) is None
+    assert gang_of(("n", "j"), {**obj, "status": {"state": "Running"}}, specs) is None
+    assert gang_of(("n", "j"), obj, {}) is None
+    assert gang_of(("n", "j"), obj, {"dcu": replace(specs["dcu"], emulated=False)}) is None
+
+
+def test_what_only_tells_of_progress_is_no_reason_to_look_again() -> None:
+    def version(number: str, generation: int = 1, **status: object) -> Json:
+        metadata = {"name": "j", "uid": "u", "resourceVersion": number, "generation": generation}
+        return {"metadata": metadata, "status": {"state": "Running", **status}}
+
+    old = version("1", progress={"step": 1})
+    assert tells_only(old, version("2", progress={"step": 2}, mfu=0.4, goodput={"share": 1}))
+    assert not tells_only(old, version("2", generation=2, progress={"step": 1}))
+    assert not tells_only(old, version("2", state="Restarting"))
+    assert not tells_only(old, version("2", checkpoint={"step": 2}))
+    gone = version("2")
+    gone["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
+    assert not tells_only(old, gone)
