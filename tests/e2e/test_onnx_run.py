@@ -107,6 +107,11 @@ def test_errors_say_what_is_wrong(path: Path, tmp_path: Path) -> None:
         ((tmp_path / "odd.onnx", "--dim", "batch=1"), r"node 'bend' \(Bend\): the operator own.Bend"),
         ((path,), r"--dim: batch is open .*give --dim batch=SIZE"),
         ((path, "--dim", "batch=-1"), r"not '-1'"),
+        ((path, "--dim", "batch=1", "--dim", "bach=2"), r"no size 'bach' is to be given; open are batch"),
+        (
+            (path, "--dim", "batch=100000000000"),
+            r"input x of 100000000000x256 numbers needs 186.3 TiB of the host, which",
+        ),
         ((path, "--input", "z=z.npy"), r"no input 'z'; it has x"),
         ((path, "--input", f"x={tmp_path / 'x.npy'}"), r"holds float32\[2, 3\], but input x is float32\[\?,256\]"),
         ((path, "--dim", "batch=1", "--chip", "abacus"), r"abacus"),

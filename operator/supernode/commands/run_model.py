@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,17 @@ def inputs_of(model: Any, wanted: Sequence[str], args: argparse.Namespace) -> di
     for name in files:
         if name not in wanted:
             raise InputError(f"the model has no input {name!r}; it has {', '.join(wanted) or 'none'}", field="--input")
+    open_sizes = {
+        dim.dim_param or f"{info.name}.{axis}"
+        for info in model.graph.input
+        if info.name in wanted
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim)
+        if not dim.HasField("dim_value")
+    }
+    for name in sizes:
+        if name not in open_sizes:
+            there = f"open are {', '.join(sorted(open_sizes))}" if open_sizes else "none is open"
+            raise InputError(f"no size {name!r} is to be given; {there}", field="--dim")
     rng = np.random.default_rng(args.seed)
     feeds = {}
     for info in model.graph.input:
@@ -170,6 +182,9 @@ def _random(info: Any, sizes: Mapping[str, str], rng: Any) -> Any:
     import numpy as np
     from onnx import helper
 
+    from supernode.emulator.runtime.host import available_bytes
+    from supernode.emulator.runtime.memory import human_bytes
+
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
         raise InputError(f"input {info.name} is no tensor of a known number of axes; give it with --input")
     shape = []
@@ -183,6 +198,10 @@ def _random(info: Any, sizes: Mapping[str, str], rng: Any) -> Any:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
     if dtype == np.dtype(object):
         raise InputError(f"input {info.name} is made of strings; give it with --input")
+    needed, room = 8 * math.prod(shape), available_bytes()  # drawn in 64 bits
+    if room is not None and needed > room:
+        asked = f"input {info.name} of {'x'.join(map(str, shape))} numbers needs {human_bytes(needed)} of the host"
+        raise InputError(f"{asked}, which has {human_bytes(room)}; choose smaller sizes", field="--dim")
     if dtype.kind in "iub":
         return rng.integers(0, 2, shape).astype(dtype)
     return rng.standard_normal(shape).astype(dtype)
