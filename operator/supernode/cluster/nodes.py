@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from supernode.api.conditions import seconds_of
 from supernode.cluster.kinds import Json
@@ -81,21 +81,31 @@ def troubles(node: Json) -> tuple[object, ...]:
     return is_ready(node), unhealthy_devices(node), repr(taints)
 
 
-def evicting_taint(node: Json, tolerations: Sequence[Mapping[str, Any]], now: float) -> str:
-    """The taint that drives a pod with these tolerations away now; empty if none does.
+class Eviction(NamedTuple):
+    """A taint that drives a pod away, and when (seconds since the epoch)."""
+
+    taint: str
+    at: float
+
+
+def eviction(node: Json, tolerations: Sequence[Mapping[str, Any]], now: float) -> Eviction | None:
+    """The first taint to drive a pod with these tolerations away, now or later; None if none ever does.
 
     As Kubernetes' taint eviction; the taints of a node that is not ready are left out.
     """
+    found: Eviction | None = None
     for taint in (node.get("spec") or {}).get("taints") or []:
         if taint.get("effect") != "NoExecute" or taint.get("key") in _NOT_READY:
             continue
         matching = [toleration for toleration in tolerations if _tolerates(toleration, taint)]
         limits = [t["tolerationSeconds"] for t in matching if isinstance(t.get("tolerationSeconds"), int)]
-        since = _seconds(taint.get("timeAdded")) or now
-        if not matching or (limits and now >= since + min(limits)):
+        if matching and not limits:
+            continue
+        at = (_seconds(taint.get("timeAdded")) or now) + min(limits) if matching else now
+        if found is None or at < found.at:
             value = f"={taint['value']}" if taint.get("value") else ""
-            return f"{taint.get('key')}{value}:NoExecute"
-    return ""
+            found = Eviction(f"{taint.get('key')}{value}:NoExecute", at)
+    return found
 
 
 def is_usable(node: Json) -> bool:

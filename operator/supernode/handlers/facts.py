@@ -174,6 +174,7 @@ def pod_facts(
                 node_lost=node.lost,
                 lost_at=node.lost_at,
                 evicted_by=node.evicted_by,
+                evicted_at=node.evicted_at,
                 sick=_sick(pod, node.unhealthy),
                 ends_at=pods.ends_at(pod) if deleting else None,
                 exit_code=code,
@@ -197,17 +198,19 @@ class _Node(NamedTuple):
     lost: bool = False
     lost_at: float = 0.0
     evicted_by: str = ""
+    evicted_at: float | None = None
     unhealthy: int = 0
 
 
 def _node(name: str, node: Json | None, tolerations: Sequence[Json], now: float) -> _Node:
     if node is None:
         return _Node(gone=bool(name))
-    lost = not nodes.is_ready(node)
+    lost, eviction = not nodes.is_ready(node), nodes.eviction(node, tolerations, now)
     return _Node(
         lost=lost,
         lost_at=nodes.not_ready_since(node) if lost else 0.0,
-        evicted_by=nodes.evicting_taint(node, tolerations, now),
+        evicted_by=eviction.taint if eviction is not None and eviction.at <= now else "",
+        evicted_at=eviction.at if eviction is not None else None,
         unhealthy=nodes.unhealthy_devices(node),
     )
 

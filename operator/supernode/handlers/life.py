@@ -87,7 +87,8 @@ class PodFacts:
     `winding_down`: all its containers have ended for good, and only sidecars are still being stopped.
     `node_gone`: its node is no longer in the cluster, so no kubelet will ever confirm its end.
     `node_lost`: its node is not ready: a kubelet may never confirm its end; `lost_at`: since when (0: not known).
-    `evicted_by`: a NoExecute taint of its node that it does not tolerate; `sick`: a device of it that is unhealthy.
+    `evicted_by`: a NoExecute taint of its node that it does not tolerate; `evicted_at`: when it does so no longer.
+    `sick`: a device of it that is unhealthy.
     `ends_at`: of one that is being deleted, when it should be gone (seconds since the epoch).
     `trouble`: why a container can't start, where the kubelet says so.
     `exits`: (container, exit code) of those that ended; `conditions`: (type, status) of the pod.
@@ -108,6 +109,7 @@ class PodFacts:
     node_lost: bool = False
     lost_at: float = 0.0
     evicted_by: str = ""
+    evicted_at: float | None = None
     sick: str = ""
     ends_at: float | None = None
     exit_code: int | None = None

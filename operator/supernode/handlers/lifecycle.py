@@ -61,6 +61,8 @@ def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
     """
     decision = _decide(job, pods, now)
     times = [pod.given_up_at for pod in pods if pod.given_up_at is not None and pod.given_up_at > now]
+    # What a pod bears for some time only is looked at when that is over, not when everything is.
+    times += [pod.evicted_at for pod in pods if pod.evicted_at is not None and pod.evicted_at > now and not pod.over]
     if decision.wake_at is not None:
         times.append(decision.wake_at)
     return replace(decision, wake_at=min(times, default=None))
