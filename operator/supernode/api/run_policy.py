@@ -104,6 +104,12 @@ class RunPolicy(Spec):
     backoff_limit: int = Field(
         default=3, ge=0, le=10_000, description="Restarts of the gang after failures before the job has failed."
     )
+    success_policy: Literal["AllWorkers", "RankZero"] | None = Field(
+        default=None,
+        description="When the job has succeeded: AllWorkers (all have ended well) or RankZero (rank 0 has; the others "
+        "are stopped as cleanPodPolicy says). Default: RankZero for framework MPI, where rank 0 is the launcher and "
+        "the others serve it; AllWorkers for all other frameworks.",
+    )
     pod_failure_policy: PodFailurePolicy = Field(
         default=PodFailurePolicy(), description="What a failure means, by exit code, reason or pod condition."
     )

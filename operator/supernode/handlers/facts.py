@@ -7,7 +7,7 @@ Flows in: JSON from the stores and the validated model (None when the job is not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
@@ -27,6 +27,9 @@ from supernode.handlers.life import (
     State,
 )
 from supernode.scheduling.demand import MOST_DEVICES
+
+# Frameworks whose rank 0 is a launcher that ends when the work is done, while the others only serve it.
+_SUCCESS: Final = {"MPI": "RankZero"}
 
 
 def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFacts:
@@ -117,6 +120,7 @@ def run_policy(obj: Json, model: TrainingJob | None) -> RunPolicy:
         node_loss=float(policy.repair.node_loss_seconds),
         hold=float(policy.repair.hold_seconds),
         single=model.spec.scheduling.disruption_mode == "Single",
+        by_rank_zero=(policy.success_policy or _SUCCESS.get(model.spec.framework, "AllWorkers")) == "RankZero",
     )
 
 

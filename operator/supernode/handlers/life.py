@@ -62,6 +62,7 @@ class RunPolicy:
 
     `by_exit_code`, `in_place`: by the template's restart policy; in place: the node itself restarts containers.
     `single`: a worker that is lost is replaced alone, and the others run on (`disruptionMode`).
+    `by_rank_zero`: the job has succeeded when rank 0 has, whatever the others do (`successPolicy`).
     """
 
     suspend: bool = False
@@ -77,6 +78,7 @@ class RunPolicy:
     node_loss: float = 60.0
     hold: float = 300.0
     single: bool = False
+    by_rank_zero: bool = False
 
 
 @dataclass(frozen=True, slots=True)

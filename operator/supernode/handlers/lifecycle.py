@@ -151,15 +151,10 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     """A gang with places: bring it up, watch over it, end it."""
     stale = [pod for pod in pods if pod.attempt != job.attempt]
     current = {pod.rank: pod for pod in pods if pod.attempt == job.attempt and pod.rank < job.workers}
-    if job.workers and sum(pod.phase == "Succeeded" for pod in current.values()) == job.workers:
-        return replace(
-            keep,
-            state=State.SUCCEEDED,
-            reason="AllWorkersSucceeded",
-            message=f"all {job.workers} workers succeeded",
-            completed=now,
-            disruption=None,
-        )
+    ended = _succeeded(job, current)
+    if ended is not None:
+        reason, message = ended
+        return replace(keep, state=State.SUCCEEDED, reason=reason, message=message, completed=now, disruption=None)
     if job.policy.suspend:
         return replace(
             keep,
@@ -201,6 +196,17 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
         plan = Disruption(DisruptionKind.RESIZE, now, now + job.policy.checkpoint_seconds, BY_SPEC, message, job.wanted)
         return _disrupted(replace(keep, disruption=plan), job, plan, current, now)
     return _brought_up(keep, job, stale, current, now)
+
+
+def _succeeded(job: JobFacts, current: dict[int, PodFacts]) -> tuple[str, str] | None:
+    """Reason and message of a success, by the job's success policy; None as long as there is none."""
+    count = sum(pod.phase == "Succeeded" for pod in current.values())
+    if job.workers and count == job.workers:
+        return "AllWorkersSucceeded", f"all {job.workers} workers succeeded"
+    first = current.get(0)
+    if job.policy.by_rank_zero and first is not None and first.phase == "Succeeded":
+        return "RankZeroSucceeded", f"rank 0 succeeded, and {count} of {job.workers} workers"
+    return None
 
 
 def _brought_up(
@@ -264,7 +270,7 @@ def _disrupted(keep: Decision, job: JobFacts, plan: Disruption, current: dict[in
             if extra:
                 return replace(keep, reason="Shrinking", message=plan.message, delete=_all_of(extra, now))
             return replace(keep, wants_again=True)
-        after = "a checkpoint was saved" if saved else "without a new checkpoint"
+        after = "a checkpoint was saved" if saved else "no checkpoint was saved"
         message = f"{plan.message}; {after}"
         return replace(keep, state=State.RESTARTING, reason=_WORDS[plan.kind], message=message)
     wake_at = min(at for at in (plan.deadline, keep.wake_at) if at is not None)

@@ -46,6 +46,16 @@ def test_all_running_is_running_and_all_succeeded_is_succeeded() -> None:
     assert (ended.state, ended.completed) == (State.SUCCEEDED, NOW)
 
 
+def test_rank_zero_alone_decides_where_the_policy_says_so() -> None:
+    job = replace(PLACED, policy=RunPolicy(by_rank_zero=True))
+    for other in ("Running", "Failed", "Pending"):
+        ended = decide(job, [a_pod(0, "Succeeded"), a_pod(1, other)], NOW)
+        assert (ended.state, ended.reason) == (State.SUCCEEDED, "RankZeroSucceeded")
+        assert ended.message == "rank 0 succeeded, and 1 of 2 workers"
+        assert decide(PLACED, [a_pod(0, "Succeeded"), a_pod(1, other)], NOW).state is not State.SUCCEEDED
+    assert decide(job, [a_pod(0), a_pod(1, "Succeeded")], NOW).state is State.RUNNING
+
+
 def test_what_keeps_a_container_from_starting_is_said() -> None:
     decision = decide(PLACED, [a_pod(0), a_pod(1, "Pending", trouble="ErrImagePull: no such image")], NOW)
     assert "worker 1 on node n: ErrImagePull: no such image" in decision.message

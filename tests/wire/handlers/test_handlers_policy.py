@@ -184,6 +184,33 @@ async def test_pods_of_a_job_that_has_ended(either_lab: Lab) -> None:
         assert await lab.job_pods(name) == []
 
 
+async def test_the_launcher_decides_about_an_mpi_job_and_all_workers_about_others(either_lab: Lab) -> None:
+    lab = either_lab
+    lab.operator()
+    given: list[tuple[str, Json]] = [
+        ("launcher", {"framework": "MPI"}),
+        ("torch", {"framework": "PyTorch"}),
+        ("strict", {"framework": "MPI", "runPolicy": {"successPolicy": "AllWorkers"}}),
+    ]
+    for name, spec in given:
+        await lab.add_job(name, devices=1, **spec)
+    for name, _ in given:
+        await running(lab, name, 0)
+        lab.kubelet.endings[f"{name}-worker-0"] = 0
+    ended = (await lab.until_state("launcher", "Succeeded"))["status"]
+    assert "rank 0 succeeded" in ended["message"]
+
+    async def cleaned() -> bool:
+        return [pod["metadata"]["name"] for pod in await lab.job_pods("launcher")] == ["launcher-worker-0"]
+
+    await lab.until("the others are stopped, as cleanPodPolicy Running says", cleaned)
+    for name in ("torch", "strict"):
+        await lab.until_status(name, "rank 0 is done", lambda s: s.get("workers", {}).get("succeeded") == 1)
+        assert (await lab.job(name))["status"]["state"] == "Running"
+        lab.kubelet.endings[f"{name}-worker-1"] = 0
+        await lab.until_state(name, "Succeeded")
+
+
 async def test_a_job_of_another_controller_is_left_alone(either_lab: Lab) -> None:
     lab = either_lab
     lab.operator()
