@@ -36,10 +36,15 @@ async def create(context: Context, plan: GangPlan, *, fresh: bool) -> str:
     Raises:
         ClusterError: the server refused one, or was away.
     """
+    # Of a gang on real devices single workers may have moved: whoever reads the wiring next must see where they are.
+    # Sidecars have read it at their start, and of them none comes alone.
+    moved = all(pool.chip is None for pool in plan.pools.values())
+    if not manifests.reads_fabric(plan):
+        return await _service(context, plan)
     taken = await asyncio.gather(
         _service(context, plan),
         _named(context, SECRETS, manifests.secret(plan, secrets.token_hex(32)), fresh=fresh),
-        _named(context, CONFIG_MAPS, manifests.config_map(plan), fresh=fresh),
+        _named(context, CONFIG_MAPS, manifests.config_map(plan), fresh=fresh or moved),
     )
     return next(filter(None, taken), "")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
-from supernode.cluster.kinds import Json
+from supernode.cluster.kinds import CONFIG_MAPS, Json
+from supernode.cluster.manifests import TOPOLOGY_KEY, fabric_name
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -15,6 +18,11 @@ async def uids(lab: Lab, name: str) -> dict[int, str]:
     """Rank -> uid of its pod."""
     pods = [pod for pod in await lab.job_pods(name) if "deletionTimestamp" not in pod["metadata"]]
     return {int(pod["metadata"]["labels"]["supernode.dev/rank"]): pod["metadata"]["uid"] for pod in pods}
+
+
+def supernodes(status: Json) -> list[int]:
+    """Which super-node each rank is in: two nodes each, by the nodes' numbers."""
+    return [int(worker["node"].rpartition("-")[2]) // 2 for worker in status["placement"]["workers"]]
 
 
 async def settled(lab: Lab, name: str, workers: int, restarts: int) -> Json:
@@ -44,14 +52,23 @@ async def test_a_worker_is_replaced_alone(hardware_lab: Lab) -> None:
     assert [rank for rank in range(3) if before[rank] != after[rank]] == [1]
     assert second["attempt"] == 0
     assert second["placement"]["workers"] == first["placement"]["workers"]
-    # Its node is lost for good: the rank goes elsewhere, the others don't notice.
-    lost = second["placement"]["workers"][2]["node"]
-    await lab.node_ready(lost, "Unknown")
+    # A node is lost for good: its rank goes elsewhere, here to the other super-node, and the others don't notice.
+    homes = supernodes(second)
+    moved = next(rank for rank in range(3) if homes.count(homes[rank]) == 2)
+    await lab.node_ready(second["placement"]["workers"][moved]["node"], "Unknown")
     third = await settled(lab, "train", 3, 2)
-    assert third["placement"]["workers"][:2] == second["placement"]["workers"][:2]
-    assert third["placement"]["workers"][2]["node"] not in {w["node"] for w in second["placement"]["workers"]}
+    stay = [rank for rank in range(3) if rank != moved]
+    old, new = second["placement"]["workers"], third["placement"]["workers"]
+    assert [new[rank] for rank in stay] == [old[rank] for rank in stay]
+    assert new[moved]["node"] not in {worker["node"] for worker in old}
     last = await uids(lab, "train")
-    assert [rank for rank in range(3) if after[rank] != last[rank]] == [2]
+    assert [rank for rank in range(3) if after[rank] != last[rank]] == [moved]
+    # The wiring that the pods may read is that of the new places.
+    name = fabric_name("train", (await lab.job("train"))["metadata"]["uid"])
+    wiring = json.loads((await lab.client.get(CONFIG_MAPS, name, lab.namespace))["data"][TOPOLOGY_KEY])
+    domains, places = wiring["domains"][1], supernodes(third)
+    assert places != homes
+    assert [[a == b for b in domains] for a in domains] == [[a == b for b in places] for a in places]
     lab.kubelet.endings["train-worker-0"] = 1
     assert "backoffLimit is 2" in (await lab.until_state("train", "Failed"))["status"]["message"]
 
