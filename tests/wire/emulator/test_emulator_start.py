@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -91,3 +93,25 @@ def test_a_models_sidecar_that_cannot_start_leaves_no_directory(
             onnx_sidecar.find_device(chip="hygon-bw1000", memory_bytes=1 << 22)
     assert list(tmp_path.iterdir()) == []
     assert threading.active_count() == before
+
+
+BARE = """
+import importlib.abc, sys
+
+class Only(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        top = name.partition(".")[0]
+        if top not in {"supernode", "numpy", "ml_dtypes", "prometheus_client", *sys.stdlib_module_names}:
+            raise ImportError(f"{name} is not in the sidecar's image")
+
+sys.meta_path.insert(0, Only())
+from supernode.cli import main
+program = "import supernode.emulator.array_api as xp; print(float(xp.sum(xp.ones(4))))"
+command = ["emulator", "exec", "--chip", "hygon-bw1000", "--devices", "2", "--", sys.executable, "-c", program]
+sys.exit(main(command))
+"""
+
+
+def test_the_sidecar_needs_three_packages() -> None:
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "4.0\n"), done.stderr
