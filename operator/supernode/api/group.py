@@ -8,7 +8,7 @@ from pydantic import Field
 
 from supernode.api.document import Metadata, Spec, Status
 from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel, LabelValue, Name, NodeSelector, QualifiedName
-from supernode.api.pool import Rate
+from supernode.api.pool import EffectiveModel, Rate
 from supernode.api.rules import Rule
 
 # The innermost level, which every group has without saying so.
@@ -86,6 +86,21 @@ class SuperNodeGroupSpec(Spec):
     )
 
 
+class GroupRoomModel(Status):
+    """Room of one pool on one level of the group."""
+
+    pool: str = Field(description="Name of the AcceleratorPool.")
+    level: str = Field(description="Level, or node.")
+    largest_gang: int = Field(default=0, description="Free accelerators in the domain that has most of them.")
+    domain: str = Field(default="", description="That domain, with those around it; empty where nothing is free.")
+    domain_size: int = Field(default=0, description="Accelerators of the largest domain.")
+    fragmentation: float = Field(
+        default=0.0,
+        description="Share of the gang that the free accelerators of all domains could make in one domain, were they "
+        "together, that has no room: 0 is none.",
+    )
+
+
 class SuperNodeGroupStatus(Status):
     """How the group stands; written by the operator."""
 
@@ -98,6 +113,19 @@ class SuperNodeGroupStatus(Status):
         default=0, description="Nodes that the selector finds but that lack a level's label; Ready names them."
     )
     domains: dict[str, int] = Field(default_factory=dict, description="Number of domains per level.")
+    capacity: int = Field(default=0, description="Accelerators of all its nodes, over all pools.")
+    allocated: int = Field(default=0, description="Accelerators that workers hold.")
+    free: int = Field(default=0, description="Accelerators that a worker could have now.")
+    unhealthy: int = Field(
+        default=0,
+        description="Accelerators on nodes that can't take a worker now, and those that are called unhealthy.",
+    )
+    room: list[GroupRoomModel] = Field(
+        default_factory=list,
+        max_length=128,
+        description="The largest gang of each pool that each level can take now, outermost first.",
+    )
+    effective: EffectiveModel | None = Field(default=None, description="What running jobs get out of the group.")
 
 
 class SuperNodeGroup(Spec):

@@ -288,7 +288,10 @@ class AcceleratorPoolStatus(Status):
     capacity: int = Field(default=0, description="Accelerators of all nodes.")
     allocated: int = Field(default=0, description="Accelerators that workers hold.")
     free: int = Field(default=0, description="Accelerators that a worker could have now.")
-    unhealthy: int = Field(default=0, description="Accelerators on nodes that can't take a worker now.")
+    unhealthy: int = Field(
+        default=0,
+        description="Accelerators on nodes that can't take a worker now, and those that are called unhealthy.",
+    )
     room: list[LevelRoomModel] = Field(
         default_factory=list,
         max_length=128,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Final
-
-import numpy as np
 
 from supernode.api.conditions import Condition, ConditionType, set_condition, timestamp
 from supernode.api.rules import Problem
@@ -22,44 +20,28 @@ from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import GROUPS, POOLS, Json, Kind
 from supernode.cluster.translate import unlabelled
 from supernode.errors import ClusterError, ConflictError, NotFoundError
+from supernode.handlers.census import Counts, Sick, census, count
 from supernode.handlers.context import Context
-from supernode.handlers.effective import Effective, effective_of_pools, measure_pools
+from supernode.handlers.effective import (
+    Effective,
+    Effectives,
+    Wired,
+    differ,
+    effective_compute,
+    effective_json,
+    measure_pools,
+)
+from supernode.handlers.groupstatus import LISTED, group_ready, group_status, many, named
 from supernode.handlers.quotas import measure_use, overpromised, quota_use, use_json
 from supernode.handlers.reading import Readings
 from supernode.names import FINALIZER
-from supernode.scheduling.room import rooms
+from supernode.scheduling.room import LevelRoom, rooms
 from supernode.scheduling.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-# Names that a condition's message lists.
-LISTED: Final = 10
 # Levels of all groups that a pool's status tells of.
 ROOMS: Final = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Accelerators of a pool. capacity = allocated + free + unhealthy."""
-
-    nodes: int
-    capacity: int
-    allocated: int
-    free: int
-    unhealthy: int
-
-
-def count(snapshot: Snapshot, name: str) -> Counts:
-    """Accelerators of a pool in a snapshot."""
-    pool = snapshot.pool(name)
-    if pool is None:
-        return Counts(0, 0, 0, 0, 0)
-    there, open_ = snapshot.device_all[pool.rows], snapshot.device_free[pool.rows]
-    usable = snapshot.usable[pool.rows]
-    capacity = int(np.bitwise_count(there).sum())
-    free = int(np.bitwise_count(open_[usable]).sum())
-    unhealthy = int(np.bitwise_count(open_[~usable]).sum())
-    return Counts(len(pool.rows), capacity, capacity - free - unhealthy, free, unhealthy)
 
 
 class Pools:
@@ -73,7 +55,11 @@ class Pools:
     def __init__(self, context: Context, readings: Readings) -> None:
         self._context = context
         self._readings = readings
-        self._effective: dict[str, Effective] = {}
+        self._effective = Effectives({}, {})
+        self._sick = Sick()
+        self._wired = Wired(context)
+        # (pool, group) -> its room there, in the snapshot that is being reported.
+        self._rooms: dict[tuple[str, str], tuple[LevelRoom, ...]] = {}
         # The snapshot's generation for which the devices are offered, and the one for which the status is written.
         self._offered_at: int | None = None
         self._reported_at: int | None = None
@@ -89,10 +75,12 @@ class Pools:
 
     def _again(self) -> None:
         """Nothing counts as done any more."""
+        self._wired.forget()
         self._offered_at = self._reported_at = None
 
     def _on_node(self, old: Json | None, new: Json | None) -> None:
         if old is None or new is None or not nodes.same(old, new):
+            self._sick.note(new, (new or old or {})["metadata"]["name"])
             self._on_change(old, new)
 
     async def offer(self) -> None:
@@ -111,9 +99,15 @@ class Pools:
             self._try_later()
 
     def measure(self) -> None:
-        """What running jobs get out of the pools."""
-        self._effective = effective_of_pools(self._context, self._readings)
-        measure_pools(self._context, self._effective)
+        """What running jobs get out of pools and groups; told in their status again where it is another now."""
+        found = self._effective = effective_compute(self._context, self._readings, self._wired)
+        measure_pools(self._context, found.pools)
+        stores = self._context.stores
+        for store, values in ((stores.pools, found.pools), (stores.groups, found.groups)):
+            for name, effective in values.items():
+                status = (store.get(("", name)) or {}).get("status") or {}
+                if differ(status.get("effective"), effective):
+                    self._reported_at = None
 
     async def report(self) -> None:
         """The status of pools and groups, after gangs were placed; nothing is done when nothing has changed."""
@@ -122,6 +116,7 @@ class Pools:
             return
         self._reported_at = snapshot.generation
         done = []
+        self._rooms.clear()
         for gauge in ("supernode_pool_fragmentation_ratio", "supernode_quota_devices", "supernode_quota_tflops"):
             self._context.metrics.clear(gauge)
         # One that came while we were writing is not in this cycle's view: its turn is in the next.
@@ -208,7 +203,7 @@ class Pools:
         name = obj["metadata"]["name"]
         view, metrics = self._context.observer.view, self._context.metrics
         problem = view.pool_problems.get(name)
-        counts = count(snapshot, name)
+        counts = count(snapshot, name, self._unhealthy(name))
         for state in ("capacity", "allocated", "free", "unhealthy"):
             metrics.gauge("supernode_pool_devices", getattr(counts, state), name, state)
         ready, reason, message = self._pool_ready(obj, name, counts)
@@ -228,18 +223,25 @@ class Pools:
             "room": self._room(snapshot, name),
             "quotas": self._quotas(snapshot, name),
         }
-        if (effective := self._effective.get(name)) is not None:
-            # Three digits: a status that says the same need not be written again.
-            status["effective"] = {
-                f"{kind}TFLOPS": float(f"{getattr(effective, kind):.3g}") for kind in ("peak", "predicted", "observed")
-            }
+        _tell_effective(status, self._effective.pools.get(name))
         self._conditions(POOLS, obj, status, problem, ready, reason, message)
         return await self._try(POOLS, self._context.stores.pools, obj, status)
+
+    def _unhealthy(self, pool: str = "", members: Collection[str] = ()) -> int:
+        """Unhealthy devices of a pool's nodes, or of some nodes."""
+        view = self._context.observer.view
+        found = 0
+        for node in self._sick.names():
+            owner = view.pool_of_node.get(node, "")
+            if owner and (owner == pool or node in members):
+                found += self._sick.devices(node, view.specs.get(owner))
+        return found
 
     def _room(self, snapshot: Snapshot, name: str) -> list[Json]:
         found: list[Json] = []
         for topology in snapshot.topologies:
-            for room in rooms(snapshot, name, topology):
+            self._rooms[name, topology.name] = rooms(snapshot, name, topology)
+            for room in self._rooms[name, topology.name]:
                 self._context.metrics.gauge(
                     "supernode_pool_fragmentation_ratio", room.fragmentation, name, room.group, room.level
                 )
@@ -269,49 +271,38 @@ class Pools:
         odd = {n: text for n, text in view.node_problems.items() if view.pool_of_node.get(n) == name}
         if taken:
             owners = ", ".join(sorted(set(taken.values())))
-            return False, "NodesTaken", f"older pool {owners} has {_names(taken)}, which this pool selects too"
+            return False, "NodesTaken", f"older pool {owners} has {named(taken)}, which this pool selects too"
         if odd:
             return False, "NodesRefused", "; ".join(sorted(odd.values())[:LISTED])
         if counts.nodes == 0:
             return False, "NoNodes", "spec.nodeSelector selects no node"
         if counts.capacity == 0:
-            return False, "NoDevices", f"{_many(counts.nodes, 'node')}, but no accelerator is offered there"
+            return False, "NoDevices", f"{many(counts.nodes, 'node')}, but no accelerator is offered there"
         if "deletionTimestamp" in obj["metadata"]:
             return False, "Deleting", "it goes when no gang holds a device of it any more"
-        found = f"{_many(counts.nodes, 'node')} with {_many(counts.capacity, 'accelerator')}, {counts.free} free"
+        found = f"{many(counts.nodes, 'node')} with {many(counts.capacity, 'accelerator')}, {counts.free} free"
         return True, "Ready", found
 
     async def _group(self, obj: Json, snapshot: Snapshot) -> bool:
         name = obj["metadata"]["name"]
         view = self._context.observer.view
         problem = view.group_problems.get(name)
-        topology = next((t for t in snapshot.topologies if t.name == name), None)
         group = view.groups.get(name)
-        without = unlabelled(group, self._context.stores.nodes.objects()) if group is not None else {}
-        domains: dict[str, int] = {}
-        wired = 0
+        unfit = unlabelled(group, self._context.stores.nodes.objects()) if group is not None else {}
+        topology = next((t for t in snapshot.topologies if t.name == name), None)
+        counts = Counts(0, 0, 0, 0, 0)
         if topology is not None:
-            domains = {
-                level.name: len(names) for level, names in zip(topology.levels, topology.domain_names, strict=True)
-            }
-            wired = int(topology.node_rows.size)
-        ready, reason = True, "Ready"
-        message = ", ".join([_many(wired, "node"), *(f"{number} {level}" for level, number in domains.items())])
-        if problem is not None:
-            ready, reason, message = False, "Misconfigured", str(problem)
-        elif without:
-            labels = ", ".join(sorted(set(without.values())))
-            ready, reason = False, "NodesUnlabelled"
-            message = f"{_names(without)} lack the label {labels} and are in no domain"
-        elif wired == 0:
-            ready, reason, message = False, "NoNodes", "spec.nodeSelector selects no node"
+            members = {snapshot.node_names[row] for row in topology.node_rows.tolist()}
+            counts = census(snapshot, topology.node_rows, self._unhealthy(members=members))
+        found = [(pool, room) for (pool, where), each in self._rooms.items() if where == name for room in each]
+        told = group_status(topology, counts, found, None, unfit)
+        ready, reason, message = group_ready(told, problem, unfit)
         status = {
             **(obj.get("status") or {}),
             "observedGeneration": obj["metadata"].get("generation", 0),
-            "nodes": wired,
-            "unlabelledNodes": len(without),
-            "domains": domains,
+            **told,
         }
+        _tell_effective(status, self._effective.groups.get(name))
         self._conditions(GROUPS, obj, status, problem, ready, reason, message)
         return await self._try(GROUPS, self._context.stores.groups, obj, status)
 
@@ -355,12 +346,7 @@ class Pools:
         return True
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _names(found: dict[str, str]) -> str:
-    """Some names, and how many more there are."""
-    names = sorted(found)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"node{'s' if len(names) > 1 else ''} {', '.join(names[:LISTED])}{more}"
+def _tell_effective(status: Json, effective: Effective | None) -> None:
+    """Put what running jobs get out of it into a status, where it says something else by now."""
+    if effective is not None and differ(status.get("effective"), effective):
+        status["effective"] = effective_json(effective)

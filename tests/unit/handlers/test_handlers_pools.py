@@ -10,8 +10,8 @@ from supernode.api.read import pool_from
 from supernode.api.rules import Problem
 from supernode.chips import find_chip
 from supernode.cluster.observe import View
+from supernode.handlers.census import Counts, count
 from supernode.handlers.facts import closed_pool
-from supernode.handlers.pools import Counts, count
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.state import NodeInfo, PoolSpec, State
 
