@@ -115,6 +115,11 @@ def label_value(name: str) -> str:
     return name if len(name) <= 63 else name[:63].rstrip("-.")
 
 
+def reads_fabric(plan: GangPlan) -> bool:
+    """Whether a pod of the gang reads its Secret or ConfigMap: a sidecar does, and MPI reads the lists of hosts."""
+    return plan.framework == "MPI" or any(pool.chip is not None for pool in plan.pools.values())
+
+
 def sidecar_request() -> dict[str, int]:
     """What the sidecar adds to a worker's requests, in canonical units."""
     return {"cpu": parse_cpu(SIDECAR_CPU), "memory": parse_bytes(SIDECAR_MEMORY)}

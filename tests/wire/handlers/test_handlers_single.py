@@ -37,7 +37,8 @@ async def test_a_worker_is_replaced_alone(hardware_lab: Lab) -> None:
     lab = hardware_lab
     process = lab.operator()
     repair = {"repair": {"nodeLossSeconds": 0, "holdSeconds": 3600}, "backoffLimit": 2}
-    await lab.add_job("train", workers=3, scheduling={"disruptionMode": "Single"}, runPolicy=repair)
+    single = {"disruptionMode": "Single"}
+    await lab.add_job("train", workers=3, framework="MPI", scheduling=single, runPolicy=repair)
     first = await settled(lab, "train", 3, 0)
     before = await uids(lab, "train")
     lab.kubelet.stuck = True
