@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from supernode import __version__
+from supernode.commands.examples import epilog
 from supernode.commands.terminal import clean
 from supernode.errors import SupernodeError
 
@@ -53,7 +54,19 @@ def build_parser(names: Sequence[str]) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in names:
             importlib.import_module(module).configure(sub)
+            _show_examples(sub, program, name)
     return parser
+
+
+def _show_examples(parser: argparse.ArgumentParser, program: str, command: str) -> None:
+    """Let the help of a command and of its own subcommands end with examples."""
+    parser.epilog = epilog(program, command)
+    if parser.epilog:
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                _show_examples(sub, program, f"{command} {name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

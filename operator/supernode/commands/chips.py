@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
 
 from supernode.chips import DTYPES, Chip, chip_to_mapping, find_chip, load_catalogue
+from supernode.commands.documents import FORMATS, document
 
 # Most telling first: what does not fit the terminal's width is left out from the right.
 _COLUMNS = ("NAME", "BF16", "F32", "MEM", "BW", "LINK", "JOINED", "OUT", "F16", "FP8", "RESOURCE")
@@ -22,14 +22,14 @@ OUT scale-out (both one way). JOINED: devices that the scale-up links join.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
     parser.add_argument("name", nargs="*", help="name or alias of a chip: tell all about it (default: a table of all)")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="table (default) or json")
+    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="form of the answer (default: table)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for; an unknown name is an InputError."""
     chips = [find_chip(name) for name in args.name] or list(load_catalogue().values())
-    if args.output == "json":
-        print(json.dumps([as_dict(chip) for chip in chips], indent=2))
+    if args.output != "table":
+        print(document([as_dict(chip) for chip in chips], args.output))
     elif args.name:
         print("\n\n".join(describe(chip) for chip in chips))
     else:

@@ -23,9 +23,10 @@ from supernode.cluster import pods
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import PODS, Json
 from supernode.commands import device_trace
+from supernode.commands.documents import document
 from supernode.commands.figures import step_time
 from supernode.commands.logs import newest, parse_ranks, pods_of
-from supernode.commands.reading import add_options, document, find_job, key_of, run_with
+from supernode.commands.reading import add_options, find_job, key_of, run_with
 from supernode.commands.terminal import Piece, Sheet, clean, emit, sheet_for
 from supernode.errors import ClusterError, ForbiddenError, InputError, NotFoundError
 

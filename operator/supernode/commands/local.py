@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import resource
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from supernode.commands.documents import FORMATS, document
 from supernode.errors import ClusterError, LocalError
 from supernode.local.agent.images import parse_entry
 from supernode.local.agent.sandbox import BackOff
@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_name(down)
     status = actions.add_parser("status", help="show clusters", description="Show the clusters of this machine.")
     _add_name(status, default=None)
-    status.add_argument("-o", "--output", choices=["table", "json"], default="table", help="default: %(default)s")
+    status.add_argument("-o", "--output", choices=FORMATS, default="table", help="default: %(default)s")
 
 
 def _add_name(parser: argparse.ArgumentParser, default: str | None = _DEFAULT_NAME) -> None:
@@ -282,8 +282,8 @@ def _status(name: str | None, output: str) -> int:
         record = state.read()
         if record is not None:
             found.append(asyncio.run(_describe(record, running=state.running())))
-    if output == "json":
-        print(json.dumps(found, indent=2))
+    if output != "table":
+        print(document(found, output))
     elif found:
         _print_table(found)
     else:

@@ -23,6 +23,7 @@ from supernode.api.read import group_from, job_from, pool_from
 from supernode.api.validate import validate_job
 from supernode.cluster import pods, translate
 from supernode.cluster.storage import stores_of
+from supernode.commands.documents import FORMATS, document
 from supernode.commands.place_answer import EMPTY, human, placed
 from supernode.commands.place_cut import cut_that_fits
 from supernode.errors import InputError
@@ -57,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
     parser.add_argument("--cluster", metavar="FILE", help="nodes, pools and groups, as Kubernetes YAML")
     parser.add_argument("--job", metavar="FILE", help="one TrainingJob, as YAML")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="table (default) or json")
+    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="form of the answer (default: table)")
     parser.add_argument("--json", action="store_true", help="the same as -o json: one JSON object instead of a table")
     parser.add_argument("--svg", metavar="FILE", help="also draw the wiring with the gang in it")
     parser.add_argument("--dump", metavar="FILE", help="also keep all inputs in one file")
@@ -71,20 +72,20 @@ def run(args: argparse.Namespace) -> int:
         InputError: a file that can't be read, or an object in the cluster file that is wrong.
     """
     inputs = _inputs(args)
-    machine = args.json or args.output == "json"
+    form = "json" if args.json else args.output
     if args.dump:
         _write(args.dump, json.dumps({"version": _DUMP_VERSION, **inputs}, indent=2) + "\n")
     cluster = Cluster(parse_cluster_file(inputs["cluster"], inputs["clusterFile"]), inputs["now"])
     try:
         answer = cluster.decide(_job(inputs["job"], inputs["jobFile"]))
     except InputError as exc:
-        if not machine:
+        if form == "table":
             raise
         answer = {"placed": False, "reason": str(Reason.MISCONFIGURED), "message": str(exc)}
     if args.svg:
         _write(args.svg, picture(*cluster.drawn))
     answer = {**EMPTY, **answer}
-    print(json.dumps(answer, indent=2) if machine else human(answer))
+    print(human(answer) if form == "table" else document(answer, form))
     return 0 if answer["placed"] else 1
 
 

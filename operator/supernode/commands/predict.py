@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from supernode.commands.chips import table
+from supernode.commands.documents import FORMATS, document
 from supernode.commands.predict_rows import Job, RowError, Unknown, jobs
 from supernode.errors import InputError
 from supernode.steptime.memory import Memory
@@ -32,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this subcommand."""
     parser.add_argument("--csv", required=True, metavar="FILE", help="one job a row; - reads standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="json: the same as --json")
+    parser.add_argument(
+        "-o", "--output", choices=FORMATS, default="table", help="json: the same as --json; yaml: one document a row"
+    )
     parser.add_argument(
         "--search", action="store_true", help="find the best parallelism of each row's model and devices"
     )
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: the file can't be read, or has no header.
     """
     bad = 0
-    as_json = args.json or args.output == "json"
+    form = "json" if args.json else args.output
     done: list[tuple[Job, StepTime]] = []
     for row in jobs(_read(args.csv), args.csv):
         try:
@@ -55,16 +58,16 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(row, RowError):
                 raise row
             if args.search:
-                _print_search(row, row.guard(_searched), as_json=as_json)
+                _print_search(row, row.guard(_searched), form)
             else:
                 step = row.guard(_predicted)
                 done.append((row, step))
-                if as_json:
-                    print(json.dumps(_object(row, step)))
+                if form != "table":
+                    _print_object(_object(row, step), form)
         except RowError as exc:
             bad += 1
             print(f"supernode predict: {exc}", file=sys.stderr)
-    if not args.search and not as_json:
+    if not args.search and form == "table":
         _print_table(done)
     return 1 if bad else 0
 
@@ -165,10 +168,15 @@ def _print_memory(done: Sequence[tuple[Job, StepTime]]) -> None:
     print(table(rows))
 
 
-def _print_search(job: Job, found: Sequence[Found], *, as_json: bool) -> None:
+def _print_object(found: object, form: str) -> None:
+    """One row: a line of JSON, or a document of YAML."""
+    print(json.dumps(found) if form == "json" else f"---\n{document(found, form)}")
+
+
+def _print_search(job: Job, found: Sequence[Found], form: str) -> None:
     """The top ten of one row, and why."""
-    if as_json:
-        print(json.dumps(_search_object(job, found)))
+    if form != "table":
+        _print_object(_search_object(job, found), form)
         return
     print(f"{job.name}: {job.devices} x {job.chip.name}, {job.batch} samples a step, {found[0].tried} cuts compared")
     header = (

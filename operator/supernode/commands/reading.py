@@ -10,22 +10,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import difflib
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-
-import yaml
+from typing import Final
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import JOBS, Json, Kind
 from supernode.cluster.kubeconfig import current_namespace
+from supernode.commands.documents import FORMATS, document
 from supernode.commands.terminal import Sheet, emit, sheet_for
 from supernode.errors import ClusterError, ForbiddenError, NotFoundError, UnavailableError
 from supernode.names import GROUP
 
-FORMATS: Final = ("table", "json", "yaml")
 # Objects of one page of a list.
 _PAGE: Final = 500
 
@@ -82,13 +79,6 @@ def answer(
         return 0
 
     return run_with(args, body)
-
-
-def document(facts: Any, form: str) -> str:
-    """Values as JSON or YAML, in ASCII: control characters are written out."""
-    if form == "yaml":
-        return str(yaml.safe_dump(facts, sort_keys=False, allow_unicode=False)).rstrip("\n")
-    return json.dumps(facts, indent=2).replace("\x7f", "\\u007f")
 
 
 def namespace_of(args: argparse.Namespace) -> str:
