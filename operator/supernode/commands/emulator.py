@@ -314,8 +314,13 @@ def _exec(args: argparse.Namespace, ours: Sequence[str] = ()) -> int:
 
 
 def _environment(args: argparse.Namespace, server: Server, ours: Sequence[str]) -> dict[str, str]:
-    """Variables of the command: the caller's, without those that were set for the sidecar's own arithmetic (`ours`)."""
+    """Variables of the command: the caller's, without those that were set for the sidecar's own arithmetic (`ours`).
+
+    Which devices the caller chose stays chosen, unless those are devices of another emulator that it runs beside.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    every = ",".join(str(number) for number in range(len(server.devices)))
+    chosen = every if names.ENV_SOCKET in inherited else inherited.get(names.ENV_VISIBLE_DEVICES, every)
     return {
         **inherited,
         names.ENV_SOCKET: str(server.config.socket),
@@ -323,7 +328,7 @@ def _environment(args: argparse.Namespace, server: Server, ours: Sequence[str]) 
         names.ENV_CHIP: str(args.chip),
         names.ENV_RANK: "0",
         names.ENV_WORKERS: "1",
-        names.ENV_VISIBLE_DEVICES: ",".join(str(number) for number in range(len(server.devices))),
+        names.ENV_VISIBLE_DEVICES: chosen,
     }
 
 
