@@ -16,8 +16,9 @@ thread. What flows out: the same bits in every rank's buffer, and the virtual ti
     memory       boards that pods on one host share; memory_link: a link through them
     order        the order of a sum over pods, as an expression
     choice       tree, ring or hierarchy, by size and wiring
+    opinions     whether all call the same, and data that goes along; agreement: what else has to be settled
     channel      one group's place in order: local meeting, agreement between pods, failure
-    algorithms/  ring, tree, halving, hierarchy, pairwise exchange between pods, and working together in shared memory
+    algorithms/  ring, tree, hierarchy and pairwise exchange between pods, and working together in shared memory
     collectives  each kind, from device buffers to algorithms and back
     fabric       the front: `Fabric.start`, `run`, `close`
 

@@ -1,7 +1,9 @@
-"""All pods of a group tell one of them what their devices call; it compares, sets the time, and tells all.
+"""All pods of a group compare what their devices call, and set the time.
 
-The lowest pod of the group coordinates. Its verdict is the same words for everyone, so either all ranks go on with
-the same finish time, or all raise the same mismatch with both sides' calls in it.
+First they find out whether all call the same and nothing else has to be known (`opinions`): then each sets the time for
+itself. Otherwise the lowest pod of the group coordinates: all tell it, and it tells all. Its verdict is the same words
+for everyone, so either all ranks go on with the same finish time, or all raise the same mismatch with both sides' calls
+in it.
 
 Where devices have issued other transfers before on other streams, the coordinator also asks how much of their links
 those leave (`contention`): only for transfers that every rank that takes part in both has issued before this one, so
@@ -12,14 +14,18 @@ timeout such a call goes on as if it had its links alone.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from supernode.emulator.fabric import opinions
+from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.call import CollectiveCall, say
 from supernode.emulator.fabric.collectives import Part
 from supernode.emulator.fabric.contention import Stretch, limit, schedule, slowest
 from supernode.emulator.fabric.link import Incoming, Interrupted, Outgoing, move
+from supernode.emulator.fabric.opinions import Opinion
 from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Pods
 from supernode.emulator.fabric.timing import LinkClock, role
@@ -30,32 +36,42 @@ SHOWN: Final = 4
 # Seconds between looks at whether the channel has failed, while an earlier transfer is waited for.
 _LOOK: Final = 0.2
 
-Verdict = tuple[float, tuple[Stretch, ...]]
+# Virtual finish time; when the transfer moves; all called the same at first sight, so what went along has come.
+Verdict = tuple[float, tuple[Stretch, ...], bool]
 
 
-def agree(parts: Sequence[Part], pods: Pods, clock: LinkClock, failed: Callable[[], bool]) -> Verdict:
-    """Agree with all pods; the virtual finish time, and when the transfer moves.
+def agree(
+    parts: Sequence[Part], pods: Pods, clock: LinkClock, failed: Callable[[], bool], going: TreeSum | None = None
+) -> Verdict:
+    """Agree with all pods.
 
     Args:
         parts: this pod's.
         pods: of the group.
         clock: says what calls take.
         failed: whether the channel has failed meanwhile.
+        going: a sum that goes along, see `opinions.exchange`.
 
     Raises:
         CollectiveMismatchError: ranks call different things; raised on every rank with the same text.
         LinkDown, Stalled, Interrupted: see `link.move`.
     """
     before = {ticket.name: ticket for part in parts for ticket in _before(part, clock)}
-    opinion: dict[str, Any] = {"calls": _grouped(parts), "ready": max(part.ready for part in parts)}
-    if parts[0].call.uneven:
+    call, ready, calls = parts[0].call, max(part.ready for part in parts), _grouped(parts)
+    comparable = len(calls) == 1 and not before and not call.uneven
+    line = json.dumps(calls[0][1], separators=(",", ":")) if comparable else ""
+    heard = opinions.exchange(pods, Opinion(line, ready), going if comparable else None)
+    if heard.call:
+        return *_undisturbed(call, heard.ready, clock), True
+    talk = _Talk(pods)
+    opinion: dict[str, Any] = {"calls": calls, "ready": ready}
+    if call.uneven:
         opinion["counts"] = {str(part.rank): [part.call.sends, part.call.receives] for part in parts}
     if before:
         opinion["before"] = _listed(parts, before)
-    talk = _Talk(pods)
-    opinions = talk.gather(opinion)
-    call, members = parts[0].call, parts[0].call.members(parts[0].rank)
-    verdict = talk.spread(_judge(opinions, call, members, clock) if opinions else {})
+    told = talk.gather(opinion)
+    members = call.members(parts[0].rank)
+    verdict = talk.spread(_judge(told, call, members, clock) if told else {})
     if "after" in verdict:
         limits = _limits(parts, before, {(str(key), int(at)) for key, at in verdict["after"]}, clock, talk, failed)
         answers = talk.gather({"limits": limits})
@@ -65,7 +81,16 @@ def agree(parts: Sequence[Part], pods: Pods, clock: LinkClock, failed: Callable[
     if "mismatch" in verdict:
         raise CollectiveMismatchError(str(verdict["mismatch"]))
     moving = tuple((float(begin), float(end), float(speed)) for begin, end, speed in verdict["moving"])
-    return float(verdict["finish"]), moving
+    return float(verdict["finish"]), moving, False
+
+
+def _undisturbed(
+    call: CollectiveCall, ready: float, clock: LinkClock, elements: int | None = None
+) -> tuple[float, tuple[Stretch, ...]]:
+    """Finish time and movement of a transfer that has its links alone."""
+    need = clock.need(call, elements)
+    finish = ready + clock.seconds(call, elements)
+    return finish, ((ready + need.latency, finish, 1.0),) if need.seconds else ()
 
 
 class _Talk:
@@ -145,10 +170,10 @@ def _enter(calls: list[list[Any]], ranks: Sequence[int], words: Mapping[str, Any
 
 
 def _judge(
-    opinions: Sequence[dict[str, Any]], call: CollectiveCall, members: Sequence[int], clock: LinkClock
+    told: Sequence[dict[str, Any]], call: CollectiveCall, members: Sequence[int], clock: LinkClock
 ) -> dict[str, Any]:
     merged: list[list[Any]] = []
-    for opinion in opinions:
+    for opinion in told:
         for ranks, words, where in opinion["calls"]:
             _enter(merged, ranks, words, where)
     if len(merged) > 1:
@@ -157,19 +182,18 @@ def _judge(
         return {"mismatch": f"ranks disagree on what they do together: {shown}{more}"}
     elements = None
     if call.uneven:
-        counts = {int(rank): said for opinion in opinions for rank, said in opinion["counts"].items()}
+        counts = {int(rank): said for opinion in told for rank, said in opinion["counts"].items()}
         wrong = _uneven(call, counts, merged[0][2])
         if wrong:
             return {"mismatch": wrong}
         elements = max(max(sum(sends), sum(receives)) for sends, receives in counts.values())
-    ready = max(float(opinion["ready"]) for opinion in opinions)
-    need = clock.need(call, elements)
-    begin = ready + need.latency
-    after = _common(opinions, members)
+    ready = max(float(opinion["ready"]) for opinion in told)
+    after = _common(told, members)
     if not after:
-        finish = ready + clock.seconds(call, elements)
-        return {"finish": finish, "moving": [(begin, finish, 1.0)] if need.seconds else []}
-    return {"after": after, "begin": begin, "seconds": need.seconds}
+        finish, moving = _undisturbed(call, ready, clock, elements)
+        return {"finish": finish, "moving": moving}
+    need = clock.need(call, elements)
+    return {"after": after, "begin": ready + need.latency, "seconds": need.seconds}
 
 
 def _told(ranks: Sequence[int], words: Mapping[str, Any], where: str) -> str:
@@ -218,11 +242,11 @@ def _listed(parts: Sequence[Part], before: Mapping[tuple[str, int], Ticket]) -> 
     return found
 
 
-def _common(opinions: Sequence[dict[str, Any]], members: Sequence[int]) -> list[list[Any]]:
+def _common(told: Sequence[dict[str, Any]], members: Sequence[int]) -> list[list[Any]]:
     """The transfers that came before this one on every rank that takes part in both."""
     ranks: dict[tuple[str, int], set[int]] = {}
     groups: dict[tuple[str, int], set[int]] = {}
-    for opinion in opinions:
+    for opinion in told:
         for key, position, theirs, issued in opinion.get("before", ()):
             ranks.setdefault((key, position), set()).update(issued)
             groups[key, position] = set(theirs)

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from supernode.emulator.fabric.agreement import agree, name_ranks
 from supernode.emulator.fabric.call import CollectiveCall, say
 from supernode.emulator.fabric.choice import Plan
-from supernode.emulator.fabric.collectives import Part, perform
+from supernode.emulator.fabric.collectives import Part, perform, prepare
 from supernode.emulator.fabric.contention import Stretch
 from supernode.emulator.fabric.link import Interrupted, Link, LinkDown, Stalled
 from supernode.emulator.fabric.pods import Pods, Scratch
@@ -153,9 +153,12 @@ class Channel:
         call = parts[0].call
         error: FabricError | None = None
         try:
-            verdict = agree(parts, self._pods, self._around.clock, lambda: self._failure is not None)
-            meeting.finish, meeting.moving = verdict
-            perform(parts, self._pods, self._around.plan)
+            pods, choose = self._pods, self._around.plan
+            prepared = prepare(parts, pods, choose)
+            going = None if prepared is None else prepared.going
+            verdict = agree(parts, pods, self._around.clock, lambda: self._failure is not None, going)
+            meeting.finish, meeting.moving, alike = verdict
+            perform(parts, pods, choose, prepared if alike else None)
         except CollectiveMismatchError as exc:
             error = exc
         except LinkDown as exc:

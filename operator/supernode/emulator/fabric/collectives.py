@@ -15,12 +15,14 @@ from typing import Any, Final
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
-from supernode.emulator.fabric.algorithms import halving, hierarchy, pairwise, ring, together, tree
+from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
+from supernode.emulator.fabric.algorithms.together import Sums
+from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.fabric.choice import Plan, even_sections
 from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Flat, Pods
-from supernode.emulator.fabric.reduction import finish, fold, put
+from supernode.emulator.fabric.reduction import finish, fold, put, same_place
 from supernode.errors import FabricError
 
 # Up to this many bytes a reduce or broadcast goes along a tree: there the number of steps costs more than the bytes.
@@ -42,13 +44,52 @@ class Part:
     ticket: Ticket | None = None
 
 
-def perform(parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan]) -> None:
-    """Do what all ranks have agreed on; `choose` says how an all-reduce goes between the pods."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What of an all-reduce may be under way before all have agreed on it.
+
+    Attributes:
+        total: the pod's own contribution, not to be written.
+        going: the sum that goes along with the agreement; None: `total` lies on the pod's board.
+    """
+
+    total: Flat
+    going: TreeSum | None
+
+
+def prepare(parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan]) -> Prepared | None:
+    """Begin what goes along with the agreement, if anything does; nobody's buffers change."""
+    call = parts[0].call
+    if call.kind != "all_reduce" or not call.count or pods.count == 1:
+        return None
+    if any(part.call.words() != call.words() for part in parts[1:]):
+        return None
+    plan = choose(call)
+    if pods.together:
+        total = _contribution(parts, pods, call)
+        together.show(pods, total, plan.sections(call.count, pods.count))
+        return Prepared(total, None)
+    if plan.way == "tree":
+        total = _contribution(parts, pods, call)
+        return Prepared(total, TreeSum(pods, total, call.reduce, _need(parts[0].recv), _finisher(call)))
+    return None
+
+
+def perform(
+    parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan], prepared: Prepared | None = None
+) -> None:
+    """Do what all ranks have agreed on.
+
+    Args:
+        parts, pods: of this pod; of the group.
+        choose: says how an all-reduce goes between the pods.
+        prepared: what all of them have of it already.
+    """
     call = parts[0].call
     if call.kind == "barrier" or not call.elements:
         return
     if call.kind == "all_reduce":
-        _all_reduce(parts, pods, call, choose(call))
+        _all_reduce(parts, pods, choose(call), prepared)
     else:
         _KINDS[call.kind](parts, pods, call)
 
@@ -72,38 +113,52 @@ def _sum_here(parts: Sequence[Part], total: Flat, op: str) -> None:
         fold(op, total, _need(part.send))
 
 
+def _contribution(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> Flat:
+    """The same, in memory that is not a result; not to be written."""
+    dtype, wide = _types(call)
+    if len(parts) == 1 and dtype == wide:
+        return _need(parts[0].send)
+    total = pods.scratch.take("total", call.count, wide)
+    _sum_here(parts, total, call.reduce)
+    return total
+
+
+def _finisher(call: CollectiveCall) -> Callable[[Flat, Flat], None]:
+    def done(values: Flat, out: Flat) -> None:
+        finish(call.reduce, values, len(call.group), out)
+
+    return done
+
+
 def _hand_out(parts: Sequence[Part], values: Flat) -> None:
     """The same result to every local device."""
     for part in parts:
         recv = _need(part.recv)
-        if recv.ctypes.data != values.ctypes.data:
+        if not same_place(recv, values):
             np.copyto(recv, values)
 
 
-def _all_reduce(parts: Sequence[Part], pods: Pods, call: CollectiveCall, plan: Plan) -> None:
+def _all_reduce(parts: Sequence[Part], pods: Pods, plan: Plan, prepared: Prepared | None) -> None:
+    call, count = parts[0].call, pods.count
     dtype, wide = _types(call)
-    result = _need(parts[0].recv)
-    # The first device's result doubles as the accumulator unless that is of a wider type.
-    total = result if dtype == wide else pods.scratch.take("total", call.count, wide)
-    _sum_here(parts, total, call.reduce)
-    count, op = pods.count, call.reduce
+    result, op = _need(parts[0].recv), call.reduce
 
-    def done(values: Flat, out: Flat) -> None:
-        finish(op, values, len(call.group), out)
-
-    large = total.nbytes > SMALL_BYTES
-    if plan.way == "tree" and large and not pods.together and halving.fits(count):
-        halving.all_reduce(pods, total, result, op, done)
-    elif count == 1 or (plan.way == "tree" and not (pods.together and large)):
-        if count > 1 and pods.together:
-            together.all_reduce_small(pods, total, op, plan.orders(count)[0])
-        else:
-            tree.all_reduce(pods, total, op)
-        done(total, result)
+    done = _finisher(call)
+    if prepared is not None and prepared.going is not None:
+        pass  # it went along, and the result is there
     elif pods.together:
-        together.reduce_scatter(pods, total, plan.sections(call.count, count), op, plan.orders(count), (result, done))
+        total = _contribution(parts, pods, call) if prepared is None else prepared.total
+        sums = Sums(op, plan.sections(call.count, count), plan.orders(count))
+        together.all_reduce(pods, total, sums, result, done, shown=prepared is not None)
     else:
-        hierarchy.all_reduce(pods, plan.inner, total, result, op, done)
+        # The first device's result doubles as the accumulator unless that is of a wider type.
+        total = result if dtype == wide else pods.scratch.take("total", call.count, wide)
+        _sum_here(parts, total, op)
+        if count == 1 or plan.way == "tree":
+            tree.all_reduce(pods, total, op)
+            done(total, result)
+        else:
+            hierarchy.all_reduce(pods, plan.inner, total, result, op, done)
     _hand_out(parts, result)
 
 
@@ -146,7 +201,7 @@ def _reduce_scatter(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> 
 def _reduce_scatter_pods(pods: Pods, total: Flat, sections: Sequence[slice], op: str) -> None:
     if pods.together:
         orders = Plan("ring", pods.count).orders(pods.count)
-        together.reduce_scatter(pods, total, sections, op, orders)
+        together.reduce_scatter(pods, total, Sums(op, sections, orders))
     else:
         ring.reduce_scatter(pods, total, sections, op)
 
@@ -185,7 +240,7 @@ def _broadcast(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> None:
     values = _need(parts[0].recv)
     if source is not None:
         send = _need(source.send)
-        if send.ctypes.data != values.ctypes.data:
+        if not same_place(send, values):
             np.copyto(values, send)
     if pods.together:
         together.broadcast(pods, values, root)

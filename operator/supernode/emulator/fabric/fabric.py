@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -52,7 +53,7 @@ class Fabric:
         self._lock = threading.Lock()
         self._channels: dict[str, Channel] = {}
         self._aborted: dict[str, FabricError] = {}
-        self._doing: dict[int, list[str]] = {rank: [] for rank in config.ranks_of(config.rank)}
+        self._doing: dict[int, list[CollectiveCall]] = {rank: [] for rank in config.ranks_of(config.rank)}
         self._epochs: Counter[tuple[tuple[int, ...], int, int, int]] = Counter()
         self._closed = False
         self._mesh: Mesh | None = None
@@ -142,12 +143,11 @@ class Fabric:
             raise FabricError(f"{call.kind}: rank {rank} is not in the group {list(call.group)}")
         flat_send, flat_recv = call.buffers(rank, send, recv)
         channel = self._channel(call, rank, 0 if ticket is None else ticket.epoch)
-        text = say(call.words()) + (f" at {call.where}" if call.where else "")
-        self._doing[rank].append(text)
+        self._doing[rank].append(call)
         try:
             return channel.run(Part(rank, call, flat_send, flat_recv, float(ready), ticket))
         finally:
-            self._doing[rank].remove(text)
+            self._doing[rank].remove(call)
 
     def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
         """Say that a local device cannot take part in a call that the others are coming to.
@@ -243,7 +243,7 @@ class Fabric:
     def absent(self, channel: Channel, position: int) -> tuple[list[int], str]:
         """Ranks of a channel that have not come to a position, and what is known about them."""
         came = set(channel.came(position))
-        doing = {rank: list(texts) for rank, texts in self._doing.items()}
+        doing = self._told()
         remarks = []
         if self._mesh is not None and channel.others:
             answers = self._mesh.ask(channel.key, position, channel.others)
@@ -274,7 +274,7 @@ class Fabric:
         with self._lock:
             channel = self._channels.get(key)
             if channel is None:
-                self._aborted[key] = error
+                self._aborted.setdefault(key, error)  # the first is why; a program that failed then ends
         if channel is not None:
             channel.fail(error, tell=False)
             if self._mesh is not None:
@@ -285,7 +285,7 @@ class Fabric:
         with self._lock:
             channel = self._channels.get(key)
             if channel is None:
-                self._aborted[key] = error
+                self._aborted.setdefault(key, error)
         if channel is not None:
             channel.end_at(position, error)
             if self._mesh is not None:
@@ -302,7 +302,14 @@ class Fabric:
             channel = self._channels.get(key)
         return {
             "came": channel.came(position) if channel else [],
-            "doing": {str(rank): texts[:2] for rank, texts in self._doing.items()},
+            "doing": {str(rank): texts[:2] for rank, texts in self._told().items()},
+        }
+
+    def _told(self) -> dict[int, list[str]]:
+        """What this pod's devices are in, as people read it."""
+        return {
+            rank: [say(call.words()) + (f" at {call.where}" if call.where else "") for call in list(calls)]
+            for rank, calls in self._doing.items()
         }
 
     def _channel(self, call: CollectiveCall, rank: int, epoch: int) -> Channel:
@@ -332,9 +339,16 @@ class Fabric:
 def _place(call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:
     """The channel that a call belongs to: its key, and the ranks that meet there."""
     members = call.members(rank)
-    words = f"{call.channel}|{call.generation}|{epoch}|{','.join(map(str, call.group))}"
-    if call.kind in PEER_TO_PEER:
-        if call.root_or_peer == rank:
-            raise FabricError(f"{call.kind}: rank {rank} cannot exchange with itself")
-        words += f"|{members[0]}>{members[1]}"
-    return hashlib.sha256(words.encode()).hexdigest()[:32], members
+    if call.kind not in PEER_TO_PEER:
+        return _key(call.group, (call.channel, call.generation, epoch), ()), members
+    if call.root_or_peer == rank:
+        raise FabricError(f"{call.kind}: rank {rank} cannot exchange with itself")
+    return _key(call.group, (call.channel, call.generation, epoch), members), members
+
+
+@lru_cache(maxsize=4096)
+def _key(group: tuple[int, ...], numbers: tuple[int, int, int], pair: tuple[int, ...]) -> str:
+    words = f"{'|'.join(map(str, numbers))}|{','.join(map(str, group))}"
+    if pair:
+        words += f"|{pair[0]}>{pair[1]}"
+    return hashlib.sha256(words.encode()).hexdigest()[:32]

@@ -129,9 +129,9 @@ class Outgoing:
         self._parts = [memoryview(frame)] if body is None else [memoryview(frame), body]
 
     @classmethod
-    def message(cls, link: Link, words: dict[str, Any]) -> Outgoing:
-        """A JSON object."""
-        return cls(link, link.outward.message(words))
+    def message(cls, link: Link, words: dict[str, Any], values: np.ndarray[Any, Any] | None = None) -> Outgoing:
+        """A JSON object, and the bytes that it announces, a flat contiguous array, right after it."""
+        return cls(link, link.outward.message(words), None if values is None else values.view(np.uint8).data)
 
     @classmethod
     def tensor(cls, link: Link, values: np.ndarray[Any, Any]) -> Outgoing:
@@ -178,6 +178,16 @@ class Incoming:
         self._head = memoryview(bytearray(HEADER_BYTES))
         self._got = 0
         self._opened = False
+
+    @property
+    def due(self) -> int:
+        """Bytes of the tensor."""
+        return self._size
+
+    def announced(self) -> Incoming:
+        """No header is due: a message has said what comes."""
+        self._opened = True
+        return self
 
     def watch(self) -> list[tuple[int, int]]:
         """Bytes that have come."""

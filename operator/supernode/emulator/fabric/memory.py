@@ -34,6 +34,8 @@ SMALLEST_BLOCK: Final = 1 << 20
 #: Bytes of one slot, and slots, through which a pod sends to one other.
 SLOT: Final = 512 << 10
 SLOTS: Final = 2
+#: Bytes in which a pod says what it calls; there are two such areas, used in turn.
+OPINION: Final = 16 << 10
 # Linux's F_SEAL_FUTURE_WRITE: only mappings that exist may write. Python has no name for it.
 _SEAL_FUTURE_WRITE: Final = 0x10
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -61,12 +63,12 @@ def door_name(secret: bytes, host: str, port: int) -> bytes:
 
 def board_bytes(workers: int) -> int:
     """Bytes of a board in a job of so many workers: both halves, and slots for each; untouched pages cost nothing."""
-    return 2 * BLOCK + workers * SLOTS * SLOT
+    return 2 * BLOCK + 2 * OPINION + workers * SLOTS * SLOT
 
 
 def slot(board: Bytes, reader: int, number: int) -> Bytes:
     """The memory through which a board's owner sends its piece `number` to worker `reader`."""
-    start = 2 * BLOCK + (reader * SLOTS + number % SLOTS) * SLOT
+    start = 2 * BLOCK + 2 * OPINION + (reader * SLOTS + number % SLOTS) * SLOT
     return board[start : start + SLOT]
 
 
@@ -74,6 +76,12 @@ def half(board: Bytes, number: int) -> Bytes:
     """The half of a board that round `number` of a collective uses."""
     start = number % 2 * BLOCK
     return board[start : start + BLOCK]
+
+
+def opinion_area(board: Bytes, number: int) -> Bytes:
+    """Where a board's owner says what it calls at meeting `number`: written again two later, when all have read it."""
+    start = 2 * BLOCK + number % 2 * OPINION
+    return board[start : start + OPINION]
 
 
 def block_bytes(nbytes: int) -> int:

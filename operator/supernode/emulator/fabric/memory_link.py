@@ -64,6 +64,7 @@ class MemoryLink(Link):
         self._rings = 0
         self._me = me
         self._closed = False
+        self._poll: select.poll | None = None
         self._came = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._free = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._descriptors = [self._came, self._free]
@@ -102,11 +103,12 @@ class MemoryLink(Link):
     def wait_ring(self, waker: int, patience: float) -> None:
         """Wait until the other pod has rung once more than was waited for; raises as `link.move` does."""
         while not self.rung():
-            poll = select.poll()
-            poll.register(waker, select.POLLIN)
-            poll.register(self._came, select.POLLIN)
-            poll.register(self.sock, _HANGUP)
-            ready = {fd for fd, _ in poll.poll(patience * 1000)}
+            if self._poll is None:
+                self._poll = select.poll()
+                self._poll.register(waker, select.POLLIN)  # a link is one channel's, so it is always the same
+                self._poll.register(self._came, select.POLLIN)
+                self._poll.register(self.sock, _HANGUP)
+            ready = {fd for fd, _ in self._poll.poll(patience * 1000)}
             if waker in ready:
                 raise Interrupted
             if not ready:

@@ -47,6 +47,7 @@ class Pods:
         me: index of this pod in `numbers`.
         connect: gives the link to a pod by its number, made at first use.
         together: all of them share memory.
+        meetings, rounds: on boards so far, the same on all pods; they say which of two areas is used next.
     """
 
     numbers: tuple[int, ...]
@@ -57,6 +58,8 @@ class Pods:
     patience: float
     scratch: Scratch
     together: bool = False
+    meetings: int = 0
+    rounds: int = 0
 
     @property
     def count(self) -> int:

@@ -56,7 +56,7 @@ def finish(op: str, total: np.ndarray[Any, Any], ranks: int, out: np.ndarray[Any
             else:
                 np.divide(total, total.dtype.type(ranks), out=total)
         if out.dtype == total.dtype:
-            if out.ctypes.data != total.ctypes.data:
+            if not same_place(out, total):
                 np.copyto(out, total)
             return
         for start in range(0, total.size, BLOCK):
@@ -67,10 +67,16 @@ def finish(op: str, total: np.ndarray[Any, Any], ranks: int, out: np.ndarray[Any
 def put(total: Flat, part: Flat) -> None:
     """The first contribution: `part`, widened where that is due, into `total`."""
     if total.dtype == part.dtype:
-        if total.ctypes.data != part.ctypes.data:
+        if not same_place(total, part):
             np.copyto(total, part)
     else:
         widen_into(part, total)
+
+
+def same_place(left: Flat, right: Flat) -> bool:
+    """Whether two arrays begin at the same byte."""
+    place: bool = left.__array_interface__["data"] == right.__array_interface__["data"]
+    return place
 
 
 def _widened(part: Flat, wide: np.dtype[Any]) -> Flat:
