@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from supernode.api.job import TrainingJob
 from supernode.cluster import nodes
+from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
+from supernode.cluster.observe import View
 from supernode.cluster.translate import model_shape
 from supernode.errors import InputError
 from supernode.handlers.context import Context
@@ -37,6 +39,10 @@ class Effective:
     observed: float = 0.0
 
 
+# Parts of a job's compute, by ("pool" or "group", name).
+Parts = dict[tuple[str, str], Effective]
+
+
 class Wired:
     """The groups that a node is in, found once per node until nodes or groups change.
 
@@ -47,10 +53,15 @@ class Wired:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._found: dict[str, tuple[str, ...]] = {}
+        # What each job was counted with, in the version that it had, and in which view of pools and groups: of
+        # thousands of workers only those of jobs that have changed are counted again.
+        self.counted: dict[Key, tuple[Json, Parts]] = {}
+        self.view: View | None = None
 
     def forget(self) -> None:
         """Nodes or groups have changed."""
         self._found.clear()
+        self.counted = {}
 
     def groups_of(self, node: str) -> tuple[str, ...]:
         """Names of the groups that a node is wired into."""
@@ -93,39 +104,52 @@ def effective_compute(context: Context, readings: Readings, wired: Wired) -> Eff
     """A gang over several pools, or groups, counts in each by its devices' share of the peak."""
     view = context.observer.view
     found = Effectives({name: Effective() for name in view.specs}, {name: Effective() for name in view.groups})
+    known = wired.counted if wired.view is view else {}
+    wired.view, wired.counted = view, {}
     for key, obj in context.stores.jobs.objects().items():
-        status = obj.get("status") or {}
-        placement = status.get("placement") or {}
-        if state_of(status) is not State.RUNNING or not placement:
-            continue
-        model = readings.read(key, obj).model
-        if model is not None:
-            _add(context, found, wired, model, status, placement)
+        before = known.get(key)
+        parts = before[1] if before is not None and before[0] is obj else _of_job(context, readings, wired, key)
+        wired.counted[key] = (obj, parts)
+        for (kind, name), part in parts.items():
+            its = (found.pools if kind == "pool" else found.groups).setdefault(name, Effective())
+            its.peak += part.peak
+            its.predicted += part.predicted
+            its.observed += part.observed
     return found
 
 
-def _add(context: Context, found: Effectives, wired: Wired, model: TrainingJob, status: Json, placement: Json) -> None:
+def _of_job(context: Context, readings: Readings, wired: Wired, key: Key) -> Parts:
+    obj = context.stores.jobs.get(key) or {}
+    status = obj.get("status") or {}
+    placement = status.get("placement") or {}
+    if state_of(status) is not State.RUNNING or not placement:
+        return {}
+    model = readings.read(key, obj).model
+    return {} if model is None else _parts(context, wired, model, status, placement)
+
+
+def _parts(context: Context, wired: Wired, model: TrainingJob, status: Json, placement: Json) -> Parts:
     shape = model_shape(model.spec)
     peaks: dict[tuple[str, str], float] = {}
     for worker in placement.get("workers") or []:
         name = worker.get("pool") or placement.get("pool") or ""
         spec = context.observer.view.specs.get(name)
         if spec is None or shape is None:
-            return
+            return {}
         try:
             peak = spec.chip.peak_flops(shape.dtype) * len(worker.get("devices") or [])
         except InputError:
-            return
+            return {}
         peaks["pool", name] = peaks.get(("pool", name), 0.0) + peak
         for group in wired.groups_of(str(worker.get("node"))):
             peaks["group", group] = peaks.get(("group", group), 0.0) + peak
     seconds = placement.get("predictedStepSeconds")
     predicted = utilisation(model, seconds, context.observer, placement) if seconds else None
-    for (kind, name), peak in peaks.items():
-        its = (found.pools if kind == "pool" else found.groups).setdefault(name, Effective())
-        its.peak += peak / TERA
-        its.predicted += (predicted or 0.0) * peak / TERA
-        its.observed += (status.get("mfu") or 0.0) * peak / TERA
+    observed = status.get("mfu") or 0.0
+    return {
+        place: Effective(peak / TERA, (predicted or 0.0) * peak / TERA, observed * peak / TERA)
+        for place, peak in peaks.items()
+    }
 
 
 def measure_pools(context: Context, found: dict[str, Effective]) -> None:
