@@ -2,8 +2,7 @@
 
 Flows in: requests as bytes. Flows out: answers as bytes, whatever their status. A gang of a thousand workers is a
 thousand requests in a second, beside an API server on the same cores: a general HTTP client costs three times as much.
-By RFC 9112: answers with a length, in chunks, or up to the connection's end; nothing is ever compressed, because
-nothing asks for it.
+httptools reads the answers (RFC 9112); nothing is ever compressed, because nothing asks for it.
 
 Not here: proxies (aiohttp does those), streams without an end (watches, logs), what an answer means.
 """
@@ -16,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
+
+import httptools
 
 # Bytes that the head of an answer may have.
 LONGEST_HEAD: Final = 1 << 16
@@ -151,27 +152,26 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time, and its answer as it comes."""
+    """One request at a time, and its answer as it comes; httptools reads it."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Answer] | None = None
-        self._buffer = bytearray()
-        self._lost = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._last = False
         self._reset()
 
     def _reset(self) -> None:
-        self._status = 0
+        self._reading_body = False
+        self._head_bytes = 0
+        self._framed = False
         self._retry_after: str | None = None
-        self._length: int | None = None
-        self._chunked = False
-        self._last = False
-        self._chunks: list[bytes] = []
+        self._body: list[bytes] = []
 
     @property
     def reusable(self) -> bool:
         """Whether another request can be sent on it."""
-        return not (self._lost or self._last or self._transport is None or self._transport.is_closing())
+        return not (self._last or self._transport is None or self._transport.is_closing())
 
     def exchange(self, message: bytes) -> asyncio.Future[Answer]:
         """Send a request; the future is its answer."""
@@ -195,110 +195,56 @@ class _Connection(asyncio.Protocol):
             self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        if not self._reading_body:
+            self._head_bytes += len(data)
         try:
-            if self._waiter is None:
-                raise ValueError("an answer that nobody asked for")
-            while not self._status:
-                if not self._read_head():
-                    return
-            if self._read_body():
-                self._finish()
-        except ValueError as exc:
-            self._fail(exc)
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            # What a callback of ours raised stands behind it.
+            self._fail(ValueError(f"not an HTTP answer: {exc.__context__ or exc}"))
+            return
+        if not self._reading_body and self._head_bytes > LONGEST_HEAD:
+            self._fail(ValueError(f"the head of the answer has more than {LONGEST_HEAD} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        if self._waiter is not None and self._status and self._length is None and not self._chunked and exc is None:
-            self._chunks = [bytes(self._buffer)]
+        if self._waiter is not None and self._reading_body and not self._framed and exc is None:
             self._finish()  # without a length the end of the connection is the end of the answer
+        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection"))
+
+    # --- httptools' calls --------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._waiter is None:
+            self._last = True  # nobody asked for this answer: who asks next must not get it
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"retry-after":
+            self._retry_after = value.decode("latin-1")
+        elif name == b"content-length":
+            self._framed = True
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise ValueError(f"transfer encoding {value[:80]!r} was not asked for")
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._reading_body = True
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if 100 <= self._parser.get_status_code() < 200:
+            self._reset()  # an interim answer: the real one follows
         else:
-            self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection"))
+            self._finish()
 
-    # --- reading -----------------------------------------------------------------------------------------------------
-    def _read_head(self) -> bool:
-        """Read the head, once all of it is there; an interim answer (1xx) is passed over."""
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > LONGEST_HEAD:
-                raise ValueError(f"the head of the answer has more than {LONGEST_HEAD} bytes")
-            return False
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        del self._buffer[: end + 4]
-        version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdecimal():
-            raise ValueError(f"not an HTTP answer: {first[:80]!r}")
-        status = int(rest[:3])
-        if 100 <= status < 200:
-            return True
-        self._status, self._last = status, version != "HTTP/1.1"
-        for line in lines:
-            name, _, value = line.partition(":")
-            name, value = name.lower(), value.strip()
-            if name == "content-length":
-                if not value.isdecimal():
-                    raise ValueError(f"a content length of {value[:80]!r}")
-                self._length = int(value)
-            elif name == "transfer-encoding":
-                self._chunked = value.lower() == "chunked"
-                if not self._chunked:
-                    raise ValueError(f"transfer encoding {value[:80]!r} was not asked for")
-            elif name == "connection" and value.lower() == "close":
-                self._last = True
-            elif name == "retry-after":
-                self._retry_after = value
-        if status in (204, 304):
-            self._length, self._chunked = 0, False
-        return True
-
-    def _read_body(self) -> bool:
-        """Take what is there of the body; True when it is whole."""
-        if self._chunked:
-            return self._read_chunks()
-        if self._length is None:
-            self._last = True
-            return False
-        if len(self._buffer) < self._length:
-            return False
-        self._chunks.append(bytes(self._buffer[: self._length]))
-        del self._buffer[: self._length]
-        return True
-
-    def _read_chunks(self) -> bool:
-        buffer, at = self._buffer, 0
-        try:
-            while True:
-                line = buffer.find(b"\r\n", at)
-                if line < 0:
-                    if len(buffer) - at > LONGEST_HEAD:
-                        raise ValueError("a chunk without a size")
-                    return False
-                size = int(bytes(buffer[at:line]).partition(b";")[0], 16)
-                if size < 0:
-                    raise ValueError(f"a chunk of {size} bytes")
-                if size == 0:
-                    # Trailers may follow, each a line; an empty line ends it all.
-                    end = line + 2 if buffer[line + 2 : line + 4] == b"\r\n" else buffer.find(b"\r\n\r\n", line + 2) + 2
-                    if end < line + 2:
-                        return False
-                    at = end + 2
-                    return True
-                begin = line + 2
-                if len(buffer) < begin + size + 2:
-                    return False
-                if buffer[begin + size : begin + size + 2] != b"\r\n":
-                    raise ValueError("a chunk longer than it says")
-                self._chunks.append(bytes(buffer[begin : begin + size]))
-                at = begin + size + 2
-        finally:
-            del buffer[:at]
-
+    # --- the end -----------------------------------------------------------------------------------------------------
     def _finish(self) -> None:
-        waiter, answer = self._waiter, Answer(self._status, b"".join(self._chunks), self._retry_after)
-        last = self._last or bool(self._buffer)
-        self._waiter = None
+        waiter, self._waiter = self._waiter, None
+        answer = Answer(self._parser.get_status_code(), b"".join(self._body), self._retry_after)
+        self._last = self._last or not self._parser.should_keep_alive()
         self._reset()
-        self._last = last
         if waiter is not None and not waiter.done():
             waiter.set_result(answer)
 

@@ -170,6 +170,15 @@ async def test_what_is_no_whole_answer_is_an_error(pieces: list[bytes | None], e
     assert [line[:1] for line in seen] == [b"1", b"2"]
 
 
+async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
+    async with server(lambda index, _: [sized(b"one") + sized(b"more")] if index == 0 else [sized(b"two")]) as (url, seen):
+        connections = Connections(url)
+        assert (await ask(connections)).body == b"one"
+        assert (await ask(connections)).body == b"two"
+        connections.close()
+    assert [line[:1] for line in seen] == [b"1", b"2"]
+
+
 async def test_an_answer_that_nobody_waits_for_any_more_is_nobody_elses() -> None:
     held = asyncio.Event()
 
