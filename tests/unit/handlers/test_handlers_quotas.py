@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 from tests.builders.manifests import a_pool
 from tests.unit.scheduling.clusters import BW1000, MODEL, a_gang, a_state, held
@@ -106,3 +108,14 @@ def test_a_gang_with_a_model_counts_with_what_its_place_promises() -> None:
     snapshot = a_cluster(Quota("c", 0, None, PEAK))
     assert "guaranteed" in quota_words(snapshot, a_gang("c/new", 1, 2, model=MODEL), "InsufficientAccelerators", [])
     assert quota_words(snapshot, a_gang("c/new", 1, 2), "InsufficientAccelerators", []) == "", "the peak is more"
+
+
+def test_the_example_of_the_page_means_what_it_says() -> None:
+    page = (Path(__file__).parents[3] / "docs/operator.md").read_text(encoding="utf-8")
+    block = page.split("### Quotas")[1].split("```yaml\n")[1].split("```")[0]
+    pool = pool_from(a_pool("dcu", **yaml.safe_load(block)))
+    assert translate.pool_spec(pool).quotas == (
+        Quota("team-a", 64, 128),
+        Quota("team-b", 0, None, 9000 * PER_TFLOPS, 20000 * PER_TFLOPS),
+        Quota("team-c", 16, None, 4000 * PER_TFLOPS),
+    )

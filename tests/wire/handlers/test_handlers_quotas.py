@@ -106,3 +106,67 @@ async def test_who_waits_for_his_quota_reads_who_borrows_and_whose_turn_it_is(ei
     assert f"{mine} borrows 4, {other} borrows 2 in pool {lab.pool}" in said["message"]
     assert "it is the next, place 1 of 1 in the queue" in said["message"]
     await lab.client.delete(JOBS, "theirs", other)
+
+
+async def test_guaranteed_tflops_are_lent_told_and_taken_back(either_lab: Lab) -> None:
+    lab = either_lab
+    mine, other = lab.namespace, f"other-{lab.suffix}"
+    await lab.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
+    await quota(lab, guaranteedTFLOPS=4 * PEAK, limitTFLOPS=6 * PEAK)
+
+    async def use(namespace: str) -> Json:
+        rows = (await lab.client.get(POOLS, lab.pool)).get("status", {}).get("quotas") or []
+        return next((row for row in rows if row["namespace"] == namespace), {})
+
+    lab.operator()
+    lab.namespace = other
+    await lab.add_job("big", workers=4, runPolicy={"checkpointSeconds": 1})
+    await lab.until_state("big", "Running")
+
+    async def lent() -> bool:
+        return (await use("*")).get("borrowed") == 8 and (await use(mine)).get("used") == 0
+
+    await lab.until("all is lent", lent)
+    assert (await use(mine))["guaranteedTFLOPS"] == 4 * PEAK
+    # One whose place promises more than is guaranteed takes nothing back, whatever it is told.
+    lab.namespace = mine
+    await lab.add_job("huge", workers=3)
+    await lab.until_state("huge", "Waiting")
+    assert (await lab.condition("huge", "Scheduled"))["reason"] == "InsufficientAccelerators"
+    await lab.add_job("train", workers=2)
+    await lab.until_state("train", "Running", seconds=60)
+    lab.namespace = other
+    await lab.until_status("big", "waits again", lambda s: "placement" not in s and s["state"] == "Waiting")
+    lab.namespace = mine
+
+    async def taken_back() -> bool:
+        row = await use(mine)
+        return (row.get("used"), row.get("usedTFLOPS"), row.get("borrowedTFLOPS")) == (4, 4 * PEAK, 0)
+
+    await lab.until("what is guaranteed is in use", taken_back)
+    await lab.client.delete(JOBS, "big", other)
+
+
+MODEL = {"layers": 8, "hiddenSize": 1024, "attentionHeads": 16, "vocabularySize": 32000, "sequenceLength": 512}
+
+
+async def test_a_gang_with_a_model_counts_with_what_its_place_promises(either_lab: Lab) -> None:
+    lab = either_lab
+    lab.operator()
+    await lab.add_job("probe", workers=1, model=MODEL)
+    promised = (await lab.until_state("probe", "Running"))["status"]["placement"]["promised"]
+    assert [each["pool"] for each in promised] == [lab.pool]
+    tflops = promised[0]["tflops"]
+    assert 0 < tflops < 2 * PEAK
+    # Room for one and a half of them: the second one waits, a third that says nothing can never start.
+    await quota(lab, limitTFLOPS=1.5 * tflops)
+    await lab.add_job("second", workers=1, model=MODEL)
+    await lab.until_state("second", "Waiting")
+    said = await lab.condition("second", "Scheduled")
+    assert said["reason"] == "WaitingForQuota"
+    assert f"promises {tflops:.4g} TFLOPS" in said["message"]
+    await lab.add_job("silent", workers=1)
+    await lab.until_state("silent", "Waiting")
+    assert (await lab.condition("silent", "Scheduled"))["reason"] == "ExceedsMaxQuota"
+    lab.kubelet.endings["probe-worker-0"] = 0
+    await lab.until_state("second", "Running")
