@@ -17,7 +17,7 @@ import numpy as np
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
 from supernode.emulator.wire import VIEW
-from supernode.errors import InvalidHandleError, KernelValueError
+from supernode.errors import InvalidHandleError, KernelTypeError, KernelValueError
 
 if TYPE_CHECKING:
     from supernode.emulator.client.devices import Device
@@ -129,9 +129,17 @@ class Array:
         return Array(self.device, Spec(self.dtype, tuple(sizes)), handle)
 
     def to(self, device: Device) -> Array:
-        """A copy on another device of the pod (the array itself if it is there)."""
+        """A copy on another device of the pod (the array itself if it is there).
+
+        Raises:
+            KernelTypeError: that is no device of this connection.
+        """
         if device is self.device:
             return self
+        if device not in self.device.emulator.devices:
+            raise KernelTypeError(
+                f"{device!r} is none of {list(self.device.emulator.devices)}; numpy() copies to the host"
+            )
         connection = self.device.emulator.connection
         handle = connection.handle()
         connection.record(["move", device.ordinal, self.handle, handle])

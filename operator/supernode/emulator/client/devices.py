@@ -176,7 +176,7 @@ class Device:
                 ready = None
             if ready is not None:
                 return self._again(ready, arrays, _getframe(1))  # type: ignore[arg-type]
-        if arrays and not isinstance(arrays[-1], Array):
+        if arrays and isinstance(arrays[-1], bool | int | float | complex | np.generic):
             attributes["value"] = arrays[-1]
             arrays = arrays[:-1]
         if attributes:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, SupportsFloat
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from supernode.emulator.client.groups import Group
 from supernode.emulator.client.staging import LARGE, LARGEST, Files, Staging
 from supernode.emulator.dtypes import DTYPES
 from supernode.emulator.kernels import Spec
+from supernode.emulator.progress import checked
 from supernode.emulator.rounding import convert
 from supernode.emulator.wire import MAX_SIGNATURES
-from supernode.errors import EmulatorError, InputError
+from supernode.errors import EmulatorError, InputError, ProtocolError
 from supernode.names import EMULATOR_SOCKET, ENV_SOCKET, ENV_VISIBLE_DEVICES
 
 #: Copies up to this many bytes travel in the frame; a copy of their own through shared memory costs more.
@@ -124,7 +125,7 @@ class Emulator:
         self,
         step: int,
         *,
-        loss: float | None = None,
+        loss: SupportsFloat | None = None,
         tokens: int | None = None,
         digest: str | None = None,
         steps: int | None = None,
@@ -143,10 +144,19 @@ class Emulator:
             steps: that the training has in all, so that the time left can be told.
             checkpoint: steps done when the last checkpoint was saved; it counts as saved now when the number is new.
             extra: other figures to publish.
+
+        Raises:
+            InputError: a figure of the wrong type.
         """
+        if isinstance(loss, SupportsFloat) and not isinstance(loss, bool | int | float | np.generic):
+            loss = float(loss)  # an array without axes: waits for it
         fields: dict[str, Any] = {"step": step, "loss": loss, "tokens": tokens, "digest": digest}
         fields |= {"steps": steps, "checkpoint": checkpoint, **extra}
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in fields.items()}
+        try:
+            checked(plain)
+        except (ProtocolError, TypeError) as exc:
+            raise InputError(str(exc)) from None
         self.connection.record(["report", plain])
         self.connection.flush()
 
