@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.fabric.pods import a_job, at_once
+from tests.unit.fabric.pods import a_job, at_once, outcomes
 
 from supernode.emulator.fabric import CollectiveCall, agreement
 from supernode.emulator.fabric.contention import limit, schedule, slowest
 from supernode.emulator.fabric.timing import LinkClock
 from supernode.emulator.fabric.topology import read_topology
+from supernode.errors import CollectiveTimeoutError
 
 WIRING = json.dumps(
     {
@@ -192,7 +193,7 @@ def test_orders_that_differ_between_ranks_hold_nobody_up(monkeypatch):
         assert len(set(ends)) == 1
 
 
-def test_a_circle_of_orders_ends_after_the_timeout_without_an_error():
+def test_a_circle_of_orders_is_an_error_after_the_timeout_and_never_a_time_that_chance_decides():
     """a before b on rank 0, b before c on rank 1, c before a on rank 2."""
     with a_job(3, 1, topology=WIRING, timeouts=[1.0] * 3) as fabrics:
         calls = {"a": reduce_of((0, 2)), "b": reduce_of((0, 1)), "c": reduce_of((1, 2))}
@@ -204,8 +205,10 @@ def test_a_circle_of_orders_ends_after_the_timeout_without_an_error():
                 ticket = program.issue(calls[name], 0, object())
                 data = np.zeros(COUNT, np.float32)
                 work.append(lambda p=program, t=ticket, d=data: p.run(t, d, d, 0.0))
-        ends = at_once(work)
-        assert all(end > 0 for end in ends)
+        errors = [result for result in outcomes(work) if isinstance(result, CollectiveTimeoutError)]
+        assert errors
+        assert all("waited 1 s for all_reduce" in str(error) for error in errors)
+        assert all("let all ranks issue them in one order" in str(error) for error in errors)
 
 
 # --- programs that end or begin again ---------------------------------------------------------------------------------

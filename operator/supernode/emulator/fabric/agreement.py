@@ -9,7 +9,7 @@ Where devices have issued other transfers before on other streams, the coordinat
 those leave (`contention`): only for transfers that every rank that takes part in both has issued before this one, so
 that all see the same order whatever the threads do. What is waited for is never a later call. Programs whose ranks
 issue in orders that no single order of all calls explains could wait for each other in a circle; after the fabric's
-timeout such a call goes on as if it had its links alone.
+timeout that is an error: any time for such a call would depend on which thread was first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from supernode.emulator.fabric.opinions import Opinion
 from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Pods
 from supernode.emulator.fabric.timing import LinkClock, role
-from supernode.errors import CollectiveMismatchError
+from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError
 
 # Calls that differ are listed up to here.
 SHOWN: Final = 4
@@ -54,6 +54,7 @@ def agree(
 
     Raises:
         CollectiveMismatchError: ranks call different things; raised on every rank with the same text.
+        CollectiveTimeoutError: an earlier transfer does not end, such as one that waits for this one.
         LinkDown, Stalled, Interrupted: see `link.move`.
     """
     before = {ticket.name: ticket for part in parts for ticket in _before(part, clock)}
@@ -270,7 +271,12 @@ def _limits(
             if failed():
                 raise Interrupted
             if time.monotonic() >= deadline:
-                break
+                earlier = before[name]
+                raise CollectiveTimeoutError(
+                    f"{say(parts[0].call.words())} waited {patience:g} s for {say(earlier.call.words())} of "
+                    f"{name_ranks(earlier.members)}, which was issued before it and has not ended; where calls wait "
+                    "for each other in a circle, let all ranks issue them in one order"
+                )
             if time.monotonic() - told > patience / 4:
                 told = time.monotonic()
                 talk.still()
