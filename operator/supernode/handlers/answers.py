@@ -12,6 +12,7 @@ from typing import Final
 
 from supernode.api.conditions import seconds_of
 from supernode.errors import InputError
+from supernode.handlers.bounds import too_many_workers
 from supernode.handlers.context import Context
 from supernode.handlers.goingon import largest
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
@@ -76,6 +77,11 @@ class Answers:
             if blocking:
                 sentence = f"pod {blocking} of an earlier job is still there; this job starts when it is gone"
                 answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
+                continue
+            asked = candidate.demand
+            unwritable = too_many_workers(asked.workers, asked.devices, asked.pools, snapshot.node_names)
+            if unwritable:
+                answers.append((candidate, Wait(str(Reason.MISCONFIGURED), unwritable)))
                 continue
             try:
                 obj = self._context.stores.jobs.get(candidate.key) or {}

@@ -1,0 +1,56 @@
+"""What is said to fit into a job's status does fit, whatever the names."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supernode.api.job import MAX_WORKERS
+from supernode.cluster import translate
+from supernode.handlers.bounds import ALWAYS_FITS, LARGEST_PLACEMENT, too_many_workers
+from supernode.scheduling.placement import Placement, WorkerPlacement
+
+
+def size(workers: int, devices: int, pool: str, node: str) -> int:
+    """Bytes of the largest placement with such names: every worker on a node with the longest name."""
+    numbers = tuple(range(64 - devices, 64))
+    places = [WorkerPlacement(0, node, pool, numbers), WorkerPlacement(1, f"{node[1:]}m", pool, numbers)]
+    one, two = (
+        len(json.dumps(translate.placement_status(Placement.of("team/job", places[:n]), 0), separators=(",", ":")))
+        for n in (1, 2)
+    )
+    return one + (workers - 1) * (two - one + len(str(workers)) - 1)
+
+
+names = st.integers(1, 253).map(lambda length: "n" * length)
+pools = st.integers(1, 63).map(lambda length: "p" * length)
+
+
+@given(st.integers(1, MAX_WORKERS), st.integers(1, 64), pools, names)
+def test_what_fits_fits(workers: int, devices: int, pool: str, node: str) -> None:
+    if not too_many_workers(workers, devices, [pool], [node]):
+        assert size(workers, devices, pool, node) <= LARGEST_PLACEMENT
+
+
+@given(st.integers(1, 64), pools, names)
+def test_the_number_that_is_told_is_the_largest(devices: int, pool: str, node: str) -> None:
+    said = too_many_workers(MAX_WORKERS, devices, [pool], [node])
+    most = int(said.split("places of ")[1].split(";")[0].replace(",", ""))
+    assert not too_many_workers(most, devices, [pool], [node])
+    # Not far from what would really fit.
+    assert size(most, devices, pool, node) > 0.85 * LARGEST_PLACEMENT
+
+
+def test_a_thousand_workers_always_fit() -> None:
+    assert size(ALWAYS_FITS, 64, "p" * 63, "n" * 253) < LARGEST_PLACEMENT // 1.5
+    assert too_many_workers(ALWAYS_FITS, 64, ["p" * 63], ["n" * 253]) == ""
+
+
+def test_it_says_how_many_there_may_be() -> None:
+    said = too_many_workers(100_000, 8, ["dcu"], ["node-00001"])
+    assert said == (
+        "100,000 workers are too many for one job: with node names of up to 10 characters its status has room for the "
+        "places of 11,299; fewer workers with more accelerators each would do"
+    )
