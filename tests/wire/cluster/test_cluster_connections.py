@@ -38,7 +38,8 @@ async def server(script: Script) -> AsyncIterator[tuple[str, list[bytes]]]:
                 seen.append(b"%d " % number + head.split(b"\r\n")[0] + b" " + body)
                 for piece in script(len(seen) - 1, body):
                     if piece is None:
-                        return await _closed(writer)
+                        await _closed(writer)
+                        return
                     writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(0)
@@ -171,7 +172,7 @@ async def test_what_is_no_whole_answer_is_an_error(pieces: list[bytes | None], e
 
 
 async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
-    async with server(lambda index, _: [sized(b"one") + sized(b"more")] if index == 0 else [sized(b"two")]) as (url, seen):
+    async with server(lambda i, _: [sized(b"one") + sized(b"more")] if i == 0 else [sized(b"two")]) as (url, seen):
         connections = Connections(url)
         assert (await ask(connections)).body == b"one"
         assert (await ask(connections)).body == b"two"
