@@ -26,8 +26,10 @@ from yaml import YAMLError
 
 from supernode.cluster.connections import Answer, Connections
 from supernode.cluster.credentials import Credentials
+from supernode.cluster.frames import events_in
 from supernode.cluster.kinds import Json, Kind
 from supernode.cluster.kubeconfig import kubeconfig_path
+from supernode.cluster.protobuf import PROTOBUF
 from supernode.cluster.refusals import error_from
 from supernode.cluster.sessions import Sessions, connections_to, proxied
 from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
@@ -35,6 +37,7 @@ from supernode.names import FIELD_MANAGER
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
 
 # Seconds for one ordinary request, connection and answer.
 REQUEST_TIMEOUT: Final = 30.0
@@ -43,8 +46,8 @@ ATTEMPTS: Final = 5
 # Longest wait between two attempts, seconds.
 LONGEST_PAUSE: Final = 5.0
 GOODBYE: Final = 0.1  # seconds for TLS connections to close
-# Concurrent connections. 64 requests in flight saturate an API server from one loop; the rest is for watches.
-CONNECTIONS: Final = 96
+# Concurrent connections. Two dozen requests in flight saturate an API server from one loop.
+CONNECTIONS: Final = 48
 
 
 class Client:
@@ -239,9 +242,9 @@ class Client:
             raise UnavailableError(f"{method} {path}: {self._host} did not answer in JSON") from exc
         return parsed
 
-    async def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
+    async def text(self, path: str, params: Mapping[str, str] | None = None, *, accept: str = "") -> str:
         """What a GET answers as plain text, such as a container's log; errors as `request`."""
-        return (await self._tried("GET", path, params, None, "", attempts=ATTEMPTS)).decode(errors="replace")
+        return (await self._tried("GET", path, params, None, accept, attempts=ATTEMPTS)).decode(errors="replace")
 
     async def _tried(
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str, *, attempts: int
@@ -273,6 +276,9 @@ class Client:
         self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
     ) -> bytes:
         headers = await self._headers(content_type if body is not None else None)
+        if content_type == PROTOBUF:
+            # What is asked for, where nothing is sent; else what was sent is known here, and its metadata are enough.
+            headers["Accept"] = PROTOBUF if body is None else METADATA_ONLY
         data = body if body is None or isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         status = 0
         try:
@@ -322,7 +328,7 @@ class Client:
         path = kind.path(namespace)
         # A server sends a bookmark about once a minute: a stream silent for longer is dead.
         async with self._stream("WATCH", path, params, seconds + 15) as response:
-            yield _lines(response, path)
+            yield events_in(response.content.iter_any(), path)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -376,24 +382,6 @@ class Client:
         if authorization:
             headers["Authorization"] = authorization
         return headers
-
-
-async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[Json]:
-    """Events of a watch: one JSON object a line, however the bytes are cut."""
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                event: Json = json.loads(line)
-            except ValueError as exc:
-                raise UnavailableError(f"WATCH {path}: a line that is not JSON") from exc
-            if event.get("type") == "ERROR":
-                status = event.get("object") or {}
-                raise error_from("WATCH", path, int(status.get("code") or 500), json.dumps(status).encode(), None)
-            yield event
 
 
 def _describe(exc: BaseException) -> str:

@@ -16,15 +16,17 @@ from supernode.cluster.events import Events
 from supernode.cluster.observe import Observer, Stores
 from supernode.telemetry.metrics import OperatorMetrics
 
-# Requests of one kind (pod creates, deletes) in flight at a time: more does not make an API server faster.
-IN_FLIGHT: Final = 64
+# Requests of one kind (pod creates, deletes) in flight at a time. More does not make an API server faster, and each
+# needs a connection, whose TLS handshake costs both sides as much as creating a pod.
+IN_FLIGHT: Final = 24
 
 
 @dataclass(slots=True)
 class Context:
     """Shared by all handlers.
 
-    `image`: of the emulator sidecar. `now`: seconds since the epoch. `wake`: asks for a cycle.
+    `image`: of the emulator sidecar. `now`: seconds since the epoch. `wake`: asks for a cycle. `protobuf`: whether the
+    server reads that form.
     """
 
     client: Client
@@ -34,5 +36,6 @@ class Context:
     metrics: OperatorMetrics
     image: str
     now: Callable[[], float] = time.time
+    protobuf: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))

@@ -14,8 +14,10 @@ from supernode.api.conditions import timestamp
 from supernode.api.job import TrainingJob
 from supernode.cluster import manifests, pods, translate
 from supernode.cluster.cache import Key
+from supernode.cluster.creation import create_pod
 from supernode.cluster.kinds import PODS, Json
 from supernode.cluster.manifests import GangPlan, WorkerPlan
+from supernode.cluster.protobuf import PodEncoder
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
 from supernode.handlers import shared
 from supernode.handlers.context import Context
@@ -75,12 +77,15 @@ async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refu
     Raises:
         ClusterError: the server was away for too long; the next decision goes on where this stopped.
     """
-    refusal = await _create_shared(context, plan, fresh=len(ranks) == len(plan.workers))
-    if refusal is not None:
-        return refusal
-    results = await asyncio.gather(
-        *(_create_pod(context, plan, plan.workers[rank]) for rank in ranks), return_exceptions=True
-    )
+    encoder = PodEncoder() if context.protobuf else None
+    work = [_create_shared(context, plan, fresh=len(ranks) == len(plan.workers))]
+    if manifests.reads_fabric(plan):
+        # What a container can't start without is there before its pod.
+        refusal = await work.pop()
+        if refusal is not None:
+            return refusal
+    work += [_create_pod(context, plan, plan.workers[rank], encoder) for rank in ranks]
+    results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
         if isinstance(result, Refusal):
             return result
@@ -145,12 +150,13 @@ async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Re
     return Refusal(taken, permanent=False) if taken else None
 
 
-async def _create_pod(context: Context, plan: GangPlan, worker: WorkerPlan) -> Refusal | None:
-    pod = manifests.pod(plan, worker)
-    name = pod["metadata"]["name"]
+async def _create_pod(
+    context: Context, plan: GangPlan, worker: WorkerPlan, encoder: PodEncoder | None
+) -> Refusal | None:
+    name = manifests.pod_name(plan.job, worker.rank)
     async with context.slots:
         try:
-            made = await context.client.create(PODS, pod, plan.namespace)
+            made = await create_pod(context.client, manifests.pod(plan, worker), encoder)
             context.metrics.count("supernode_pods_created")
         except ConflictError:
             existing = context.stores.pods.get((plan.namespace, name))

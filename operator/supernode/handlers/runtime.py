@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Cache, Store
 from supernode.cluster.client import Client
+from supernode.cluster.creation import speaks_protobuf
 from supernode.cluster.events import Events
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, PRIORITY_CLASSES, Kind
 from supernode.cluster.lease import Lease, LeaseSettings
@@ -168,6 +169,7 @@ class Operator:
                     "relist": self._relist(listers),
                 }
                 tasks |= {asyncio.create_task(part, name=name) for name, part in parts.items()}
+                context.protobuf = await speaks_protobuf(client)
                 context.wake.set()
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return self._verdict(ended)

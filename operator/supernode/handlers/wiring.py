@@ -30,7 +30,22 @@ def settings() -> kopf.OperatorSettings:
     result.watching.reconnect_backoff = 0.2
     result.networking.request_timeout = 30
     result.queueing.idle_timeout = 1.0
+    # No handler asks what has changed: without this, every event is copied twice to find out.
+    result.persistence.diffbase_storage = _NoDifferences()
     return result
+
+
+class _NoDifferences(kopf.DiffBaseStorage):  # type: ignore[misc]
+    """Remembers nothing of an object, and finds nothing in it that could differ."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> None:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        """Nothing is kept."""
 
 
 def wire(stores: Stores, credentials: Callable[[], Awaitable[Credentials]]) -> kopf.OperatorRegistry:
