@@ -94,7 +94,7 @@ class Jobs:
         problem = self._readings.problem(obj, reading)
         facts, pods, decision = self._decide(obj, reading, problem)
         tell_change(self._context, obj, facts, decision, problem)
-        if not decision.wants_placement and not decision.wants_again:
+        if not decision.wants_placement and not decision.wants_again and not _is_told(facts, decision):
             # One that wants a place gets its answer, and with it its status, in this same cycle.
             known = self._known(obj, reading, problem)
             tell_stragglers(self._context, obj, known, decision)
@@ -346,3 +346,13 @@ class Jobs:
         self._reports.forget(obj["metadata"]["uid"])
         self.due.forget(key)
         self.waiting.forget(key)
+
+
+def _is_told(facts: JobFacts, decision: Decision) -> bool:
+    """Whether a gang that has a place and no pod yet is told well enough: all of it is made first, then counted.
+
+    A write for every gang before its pods would cost an API server as much as a dozen of them.
+    """
+    same = (decision.state, decision.attempt, decision.restarts, decision.started, decision.disruption)
+    now = (facts.state, facts.attempt, facts.restarts, facts.started, facts.disruption)
+    return same == now and decision.requeues == facts.requeues and len(decision.create) == facts.workers > 0
