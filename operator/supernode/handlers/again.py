@@ -121,6 +121,13 @@ class Again:
         if isinstance(result, Placement):
             self._held.pop(candidate.uid, None)
             status = placement_json(result, candidate.attempt, self._context.now())
+            before = candidate.status["placement"]
+            if (
+                not _moves(held, result)
+                and len(held.node_of) == len(result.node_of)
+                and "predictedStepSeconds" in before
+            ):
+                status.setdefault("predictedStepSeconds", before["predictedStepSeconds"])
             return await self._jobs.take_place(key, Placed(status, _sentence(held, result)))
         if not await self._hold(key, snapshot, candidate, demand_at(target), result, lost):
             return False

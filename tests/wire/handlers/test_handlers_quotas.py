@@ -21,6 +21,12 @@ async def quota(lab: Lab, **figures: float) -> None:
     await lab.client.patch(POOLS, lab.pool, {"spec": {"quotas": quotas}})
 
 
+async def use(lab: Lab, namespace: str) -> Json:
+    """What the pool's status says that a namespace has of it."""
+    rows: list[Json] = (await lab.client.get(POOLS, lab.pool)).get("status", {}).get("quotas") or []
+    return next((row for row in rows if row["namespace"] == namespace), {})
+
+
 async def held(lab: Lab) -> int:
     """Devices that the namespace's gangs hold by the API."""
     jobs: list[Json] = (await lab.client.list_page(JOBS, lab.namespace))["items"]
@@ -113,21 +119,16 @@ async def test_guaranteed_tflops_are_lent_told_and_taken_back(either_lab: Lab) -
     mine, other = lab.namespace, f"other-{lab.suffix}"
     await lab.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
     await quota(lab, guaranteedTFLOPS=4 * PEAK, limitTFLOPS=6 * PEAK)
-
-    async def use(namespace: str) -> Json:
-        rows = (await lab.client.get(POOLS, lab.pool)).get("status", {}).get("quotas") or []
-        return next((row for row in rows if row["namespace"] == namespace), {})
-
     lab.operator()
     lab.namespace = other
     await lab.add_job("big", workers=4, runPolicy={"checkpointSeconds": 1})
     await lab.until_state("big", "Running")
 
     async def lent() -> bool:
-        return (await use("*")).get("borrowed") == 8 and (await use(mine)).get("used") == 0
+        return (await use(lab, "*")).get("borrowed") == 8 and (await use(lab, mine)).get("used") == 0
 
     await lab.until("all is lent", lent)
-    assert (await use(mine))["guaranteedTFLOPS"] == 4 * PEAK
+    assert (await use(lab, mine))["guaranteedTFLOPS"] == 4 * PEAK
     # One whose place promises more than is guaranteed takes nothing back, whatever it is told.
     lab.namespace = mine
     await lab.add_job("huge", workers=3)
@@ -140,7 +141,7 @@ async def test_guaranteed_tflops_are_lent_told_and_taken_back(either_lab: Lab) -
     lab.namespace = mine
 
     async def taken_back() -> bool:
-        row = await use(mine)
+        row = await use(lab, mine)
         return (row.get("used"), row.get("usedTFLOPS"), row.get("borrowedTFLOPS")) == (4, 4 * PEAK, 0)
 
     await lab.until("what is guaranteed is in use", taken_back)
@@ -154,12 +155,25 @@ async def test_a_gang_with_a_model_counts_with_what_its_place_promises(either_la
     lab = either_lab
     lab.operator()
     await lab.add_job("probe", workers=1, model=MODEL)
-    promised = (await lab.until_state("probe", "Running"))["status"]["placement"]["promised"]
+    first = (await lab.until_state("probe", "Running"))["status"]["placement"]
+    promised = first["promised"]
     assert [each["pool"] for each in promised] == [lab.pool]
     tflops = promised[0]["tflops"]
     assert 0 < tflops < 2 * PEAK
+    # It goes on where it was, and counts as before.
+    lab.kubelet.endings["probe-worker-0"] = 1
+    again = await lab.until_status(
+        "probe", "runs again", lambda s: s.get("state") == "Running" and s.get("attempt") == 1
+    )
+    for name in ("promised", "predictedStepSeconds", "workers"):
+        assert again["placement"][name] == first[name]
     # Room for one and a half of them: the second one waits, a third that says nothing can never start.
     await quota(lab, limitTFLOPS=1.5 * tflops)
+
+    async def known() -> bool:
+        return "limitTFLOPS" in await use(lab, lab.namespace)
+
+    await lab.until("the operator knows the quota", known)
     await lab.add_job("second", workers=1, model=MODEL)
     await lab.until_state("second", "Waiting")
     said = await lab.condition("second", "Scheduled")
