@@ -17,7 +17,7 @@ from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
 NAMESPACE = "idle"
 DEVICES = 2  # of 8 a node: half of the cluster is taken
-# A node of every pod, and a job that comes while no operator runs.
+# A job that comes while no operator runs.
 FIRST = "first"
 # Seconds in which an operator that has come again must leave everything as it is: several looks at everything that
 # follows the start.
@@ -66,8 +66,9 @@ async def idle(bench: Bench) -> AsyncIterator[Case]:
     bench.stop()
     earlier, noted = await _picture(bench), len(_writes(bench))
     process = await bench.operator()
-    took = time.monotonic() - process.began
+    took, spent = time.monotonic() - process.began, process.cpu_seconds()
     yield Case(f"from the process's start until it has read everything: {name}", round(took, 2), "s", None, "lower")
+    yield Case(f"its processor time until then: {name}", round(spent, 2), "s", None, "lower")
     await asyncio.sleep(QUIET)
     later = await _picture(bench)
     touched = sum(later.get(key) != version for key, version in earlier.items())
