@@ -93,12 +93,13 @@ class Jobs:
         reading = self._readings.read(key, obj)
         problem = self._readings.problem(obj, reading)
         facts, pods, decision = self._decide(obj, reading, problem)
-        tell_change(self._context, obj, facts, decision, problem)
         if not decision.wants_placement and not decision.wants_again and not _is_told(facts, decision):
             # One that wants a place gets its answer, and with it its status, in this same cycle.
-            known = self._known(obj, reading, problem)
-            tell_stragglers(self._context, obj, known, decision)
+            known, before = self._known(obj, reading, problem), obj
             obj = await self._write(obj, facts, decision, pods, known)
+            # Told only now that it is so: a write that was refused is decided on, and told, again.
+            tell_change(self._context, before, obj, facts, decision, problem)
+            tell_stragglers(self._context, before, known, decision)
         if decision.release:
             # It may want a place again: asked now, so that it is not passed over by those that come after it.
             self._context.observer.snapshot()
@@ -227,8 +228,10 @@ class Jobs:
                 return False
             self.due.touch(key)
             changed = replace(change(decision), wants_again=False)
-            tell_change(self._context, obj, facts, changed, None)
-            return await self._try_write(key, obj, facts, changed, pods, Known())
+            if not await self._try_write(key, obj, facts, changed, pods, Known()):
+                return False
+            tell_change(self._context, obj, obj, facts, changed, None)
+            return True
 
     async def disrupt(self, obj: Json, plan: Disruption | None) -> bool:
         """Write what is to be done to a gang that has a place (None: nothing after all); True when it is written."""
@@ -288,8 +291,10 @@ class Jobs:
             elif plan is not None:
                 decision = replace(decision, reason="WaitingForRepair", disruption=plan, wake_at=plan.deadline)
                 self.due.wake_at(key, plan.deadline)
+            if not await self._try_write(key, obj, facts, decision, pods, known):
+                return False
             tell_answer(self._context, obj, known)
-            return await self._try_write(key, obj, facts, decision, pods, known)
+            return True
 
     async def _try_write(
         self, key: Key, obj: Json, facts: JobFacts, decision: Decision, pods: list[PodFacts], known: Known

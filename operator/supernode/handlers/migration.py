@@ -43,6 +43,7 @@ from supernode.scheduling.placement import Placement
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
+from supernode.telemetry.logs import bound
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +260,8 @@ class Migrations:
                 leave = tuple(sorted(here - set(move.nodes)))[:1024]
                 kind = DisruptionKind.MIGRATION
                 found.append((obj, Disruption(kind, now, now + seconds, nomination.told(move.key), message, 0, leave)))
-                logger.info("%s moves to make room for %s", move.key, nomination.key)
+                with bound(job=move.key):
+                    logger.info("moves to make room for %s", nomination.key)
         return found
 
     def in_vain(self, nominations: Mapping[str, Nomination]) -> list[Json]:

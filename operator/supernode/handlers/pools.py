@@ -166,7 +166,8 @@ class Pools:
             logger.warning("node %s could not be made to offer %s: %s", name, wanted, exc)
             return False
         if new is not None:
-            logger.info("node %s offers %s", name, wanted or "nothing of ours any more")
+            amounts = ", ".join(f"{amount} {resource}" for resource, amount in wanted.items())
+            logger.info("node %s offers %s", name, amounts or "nothing of ours any more")
             self._context.stores.nodes.offer(new)
         return True
 

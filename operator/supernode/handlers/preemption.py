@@ -35,6 +35,7 @@ from supernode.scheduling.quota import NO_QUOTA, Amount
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Reason, Unplaceable
 from supernode.scheduling.work import Work
+from supernode.telemetry.logs import bound
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ class Preemptions:
                 message = f"{why}{ends}; it has {seconds:g} s to save a checkpoint"
                 kind = DisruptionKind.PREEMPTION
                 found.append((obj, Disruption(kind, now, now + seconds, nomination.told(key), message, workers)))
-                logger.info("%s gives way to %s", key, nomination.key)
+                with bound(job=key):
+                    logger.info("gives way to %s", nomination.key)
         return found
 
     def kept_for_others(self, candidate: Candidate, nominations: dict[str, Nomination]) -> frozenset[str]:

@@ -241,10 +241,12 @@ class ProgressPoller:
 def tells_only(old: Json, new: Json) -> bool:
     """Whether two versions of a job differ only in what is told of its progress, by which nothing is decided."""
 
-    def rest(obj: Json) -> tuple[Json, Json]:
+    def rest(obj: Json) -> tuple[Json, Json, str | None]:
         metadata = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
-        status = {name: value for name, value in (obj.get("status") or {}).items() if name not in _TOLD}
-        return metadata, status
+        status = obj.get("status") or {}
+        # A checkpoint ends the wait of a gang that is to stop.
+        saved = (status.get("progress") or {}).get("checkpointAt")
+        return metadata, {name: value for name, value in status.items() if name not in _TOLD}, saved
 
     return old["metadata"].get("generation", 0) == new["metadata"].get("generation", 0) and rest(old) == rest(new)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from supernode.api.conditions import timestamp
+from supernode.api.conditions import seconds_of, timestamp
 from supernode.api.rules import Problem
 from supernode.cluster import status as statuses
 from supernode.cluster.kinds import JOBS, Json
@@ -16,38 +16,112 @@ from supernode.handlers.stragglers import sentence_of, stragglers_json
 logger = logging.getLogger(__name__)
 
 
-def tell_change(context: Context, obj: Json, facts: JobFacts, decision: Decision, problem: Problem | None) -> None:
-    """Tell of a decision that is about to be written: events for what is new, and the log."""
-    events, said = context.events, (obj.get("status") or {}).get("message")
+def tell_change(
+    context: Context, before: Json, after: Json, facts: JobFacts, decision: Decision, problem: Problem | None
+) -> None:
+    """Tell of a decision that has been written: events for what is new, and the log.
+
+    Args:
+        context: where to.
+        before: the job as it was decided on.
+        after: the job as it was written.
+        facts: what was known of it.
+        decision: what was decided.
+        problem: why the job is not accepted.
+    """
+    events, said = context.events, (before.get("status") or {}).get("message")
     if problem is not None:
-        accepted = statuses.condition(obj, "Accepted") or {}
+        accepted = statuses.condition(before, "Accepted") or {}
         if accepted.get("message") != str(problem):
-            events.warning(JOBS, obj, "Misconfigured", str(problem))
+            logger.info("not accepted: %s", problem)
+            events.warning(JOBS, before, "Misconfigured", str(problem))
     if decision.reason in ("WorkerStuck", "CheckpointRequested") and said != decision.message:
-        events.warning(JOBS, obj, decision.reason, decision.message)
+        logger.info("%s: %s", decision.reason, decision.message)
+        events.warning(JOBS, before, decision.reason, decision.message)
     if decision.reason == "ReplacingWorkers" and decision.restarts != facts.restarts:
-        events.warning(JOBS, obj, decision.reason, decision.message)
+        logger.info("%s: %s", decision.reason, decision.message)
+        events.warning(JOBS, before, decision.reason, decision.message)
         context.metrics.count("supernode_restarts")
     if decision.release and decision.message:
-        events.warning(JOBS, obj, decision.reason, decision.message)
+        gave_way = decision.reason == "Preempted"
+        message = f"{decision.message}; it is queued again{_from_step(after)}" if gave_way else decision.message
+        events.warning(JOBS, before, "Requeued" if gave_way else decision.reason, message)
+    if not facts.deleting:
+        _tell_progress(context, before, after, decision)
     if decision.state is facts.state or facts.deleting:
         return
     logger.info("%s -> %s: %s", facts.state, decision.state, decision.message or decision.reason)
-    tell = events.warning if decision.state in (State.FAILED, State.RESTARTING) else events.normal
-    if decision.state not in (State.PENDING, State.WAITING, State.STARTING):
-        tell(JOBS, obj, str(decision.state), decision.message)
+    if decision.state in (State.FAILED, State.RESTARTING):
+        failed = decision.state is State.FAILED and decision.reason == "WorkerFailed"
+        events.warning(JOBS, before, "Failed" if failed else decision.reason, decision.message)
+    elif decision.state in (State.RUNNING, State.SUCCEEDED, State.SUSPENDED):
+        message = decision.message + _figures(after, facts, decision)
+        events.normal(JOBS, before, str(decision.state), message)
     if decision.state is State.RESTARTING and decision.reason == "WorkerFailed":
         context.metrics.count("supernode_restarts")
 
 
 def tell_answer(context: Context, obj: Json, known: Known) -> None:
-    """Tell of the cycle's answer to a gang: its place, or why it waits when that is new."""
+    """Tell of the cycle's answer to a gang, now that it is written: its place, or why it waits when that is new."""
+    if (obj.get("status") or {}).get("state") == State.SUSPENDED:
+        context.events.normal(JOBS, obj, "Resumed", "spec.runPolicy.suspend is false: it is queued again")
     if known.placed is not None:
-        context.events.normal(JOBS, obj, "Placed", known.placed.sentence)
+        attempt = int(known.placed.status.get("attempt") or 0)
+        sentence = f"attempt {attempt}: {known.placed.sentence}" if attempt else known.placed.sentence
+        logger.info("placed: %s", sentence)
+        context.events.normal(JOBS, obj, "Placed", sentence)
     elif known.wait is not None:
         said = statuses.condition(obj, "Scheduled") or {}
         if said.get("message") != known.wait.sentence or said.get("reason") != known.wait.code:
+            logger.info("waits (%s): %s", known.wait.code, known.wait.sentence)
             context.events.warning(JOBS, obj, known.wait.code, known.wait.sentence)
+
+
+def _tell_progress(context: Context, before: Json, after: Json, decision: Decision) -> None:
+    """Tell of the first step that an attempt reports."""
+    progress = (after.get("status") or {}).get("progress") or {}
+    first = not ((before.get("status") or {}).get("progress") or {}).get("step")
+    if decision.state is not State.RUNNING or not progress.get("step") or not first:
+        return
+    status, placement = after["status"], after["status"].get("placement") or {}
+    parts = [f"step {progress['step']}" + (f" of {progress['steps']}" if progress.get("steps") else "")]
+    parts += [f"loss {progress['loss']:.4g}"] if progress.get("loss") is not None else []
+    if progress.get("stepSeconds"):
+        predicted = placement.get("predictedStepSeconds")
+        promised = f" ({predicted * 1000:.3g} ms predicted)" if predicted else ""
+        parts.append(f"{progress['stepSeconds'] * 1000:.3g} ms a step{promised}")
+    parts += [f"MFU {status['mfu']:.1%}"] if status.get("mfu") else []
+    message = f"{_attempt(decision)}the workers report progress: {', '.join(parts)}"
+    logger.info("%s", message)
+    context.events.normal(JOBS, before, "Training", message)
+
+
+def _figures(after: Json, facts: JobFacts, decision: Decision) -> str:
+    """What else the event of a new state tells, in numbers."""
+    status = after.get("status") or {}
+    if decision.state is State.SUSPENDED:
+        return ": its workers stop, and its place is given back"
+    if decision.state is State.RUNNING:
+        running = (statuses.condition(after, "Running") or {}).get("lastTransitionTime")
+        words = f" as attempt {decision.attempt}" if decision.attempt else ""
+        if running and facts.placed_at is not None:
+            words += f", {max(seconds_of(running) - facts.placed_at, 0):.0f} s after the gang got its place"
+        return words
+    progress, goodput = status.get("progress") or {}, status.get("goodput") or {}
+    parts = [f"{progress['step']} steps"] if progress.get("step") else []
+    parts += [f"loss {progress['loss']:.4g}"] if progress.get("loss") is not None and parts else []
+    parts += [f"goodput {goodput['share']:.0%}"] if parts and goodput.get("share") is not None else []
+    parts += [f"restarts {decision.restarts}"] if decision.restarts else []
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _from_step(after: Json) -> str:
+    step = ((after.get("status") or {}).get("checkpoint") or {}).get("step")
+    return "" if step is None else f", and goes on from the checkpoint of step {step}"
+
+
+def _attempt(decision: Decision) -> str:
+    return f"attempt {decision.attempt}: " if decision.attempt else ""
 
 
 def tell_stragglers(context: Context, obj: Json, known: Known, decision: Decision) -> None:

@@ -138,6 +138,8 @@ def test_what_only_tells_of_progress_is_no_reason_to_look_again() -> None:
     assert tells_only(old, version("2", progress={"step": 2}, mfu=0.4, goodput={"share": 1}))
     assert not tells_only(old, version("2", generation=2, progress={"step": 1}))
     assert not tells_only(old, version("2", state="Restarting"))
+    saved = {"step": 1, "checkpointAt": "2026-01-01T00:00:00Z"}
+    assert not tells_only(old, version("2", progress=saved)), "it ends the wait of a gang that is to stop"
     assert not tells_only(old, version("2", checkpoint={"step": 2}))
     gone = version("2")
     gone["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
