@@ -112,8 +112,8 @@ def test_images() -> None:
 
 # What the operator may do, held a second time: (group, resource) -> verbs.
 CLUSTER_RIGHTS = {
-    ("supernode.dev", "acceleratorpools"): {"get", "list", "watch", "patch"},
-    ("supernode.dev", "supernodegroups"): {"get", "list", "watch", "patch"},
+    ("supernode.dev", "acceleratorpools"): {"list", "watch", "patch"},
+    ("supernode.dev", "supernodegroups"): {"list", "watch"},
     ("supernode.dev", "acceleratorpools/status"): {"patch"},
     ("supernode.dev", "supernodegroups/status"): {"patch"},
     ("", "nodes"): {"list", "watch"},
@@ -124,10 +124,10 @@ JOB_RIGHTS = {
     ("supernode.dev", "trainingjobs"): {"get", "list", "watch", "patch", "delete"},
     ("supernode.dev", "trainingjobs/status"): {"patch"},
     ("supernode.dev", "trainingjobs/finalizers"): {"update"},
-    ("", "pods"): {"get", "list", "watch", "create", "patch", "delete"},
-    ("", "services"): {"create", "deletecollection"},
-    ("", "secrets"): {"create", "deletecollection"},
-    ("", "configmaps"): {"create", "deletecollection"},
+    ("", "pods"): {"list", "watch", "create", "patch", "delete"},
+    ("", "services"): {"create", "get", "delete"},
+    ("", "secrets"): {"create", "delete"},
+    ("", "configmaps"): {"create", "delete"},
     ("", "events"): {"create", "patch"},
 }
 

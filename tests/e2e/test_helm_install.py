@@ -107,11 +107,12 @@ def test_the_pods_pass_the_restricted_profile(cluster: Cluster) -> None:
 ALLOWED = [
     ("list", "nodes"), ("watch", "nodes"), ("patch", "nodes/status"), ("create", "pods"), ("delete", "pods"),
     ("patch", "trainingjobs.supernode.dev"), ("patch", "trainingjobs.supernode.dev/status"),
-    ("create", "secrets"), ("patch", "events"), ("deletecollection", "configmaps"),
+    ("create", "secrets"), ("patch", "events"), ("delete", "configmaps"),
 ]  # fmt: skip
 REFUSED = [
     ("get", "secrets"),
     ("list", "secrets"),
+    ("deletecollection", "secrets"),
     ("watch", "configmaps"),
     ("patch", "nodes"),
     ("delete", "nodes"),
