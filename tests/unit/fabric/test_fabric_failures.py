@@ -226,3 +226,22 @@ def test_pods_with_ipv6_addresses_find_each_other():
     finally:
         for fabric in fabrics:
             fabric.close()
+
+
+def test_who_leaves_passes_on_why_to_those_who_have_not_heard_it():
+    """Rank 2 was told of an error by a pod that was held up before it could tell rank 1, and ends."""
+    fabrics = listening(3, 1, timeouts=[3000.0] * 3)
+    at_once([fabric.start for fabric in fabrics])
+
+    def end_rank_2() -> None:
+        while not all(fabric._channels for fabric in fabrics[1:]):
+            time.sleep(0.01)
+        key = next(iter(fabrics[2]._channels))
+        fabrics[2]._on_abort(key, {"error": "CollectiveTimeoutError", "text": "waited 1 s for rank 0"})
+        fabrics[2].close()
+
+    results = outcomes([*(part(fabrics, rank, summing((0, 1, 2))) for rank in (1, 2)), end_rank_2])
+    assert [type(result) for result in results[:2]] == [CollectiveTimeoutError] * 2
+    assert [str(result) for result in results[:2]] == ["waited 1 s for rank 0"] * 2
+    for fabric in fabrics:
+        fabric.close()

@@ -94,7 +94,7 @@ def test_a_pod_that_is_stopped_is_named_after_the_timeout(transport):
         os.kill(pods[1].process.pid, signal.SIGSTOP)
         for pod in (pods[0], pods[2], pods[3]):
             for line in pod.results():
-                assert line["error"] == "CollectiveTimeoutError"
+                assert line["error"] == "CollectiveTimeoutError", line
                 assert "ranks 2-3" in line["text"]
                 assert "worker 1 at 127.0.0" in line["text"]
                 assert "does not answer" in line["text"]

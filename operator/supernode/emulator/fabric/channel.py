@@ -281,7 +281,8 @@ class Channel:
         with self._changed:
             # The pod at the other end may have aborted for a reason that is on its way to us.
             self._changed.wait_for(lambda: self._failure is not None, timeout=GRACE_SECONDS)
-        error = self._loss(loss.pod, loss.reason)
+        # Those who have heard of a loss leave, too: what counts is the first.
+        error = self._first_loss or self._loss(loss.pod, loss.reason)
         return self.fail(PeerLostError(f"{say(call.words())}: {error}"))
 
     def _after_stall(self, call: CollectiveCall, position: int, stall: Stalled) -> FabricError:

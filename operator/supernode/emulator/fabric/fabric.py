@@ -89,6 +89,9 @@ class Fabric:
             self._closed = True
             channels = list(self._channels.values())
         for channel in channels:
+            if channel.failure is not None and self._mesh is not None:
+                # Who told us may not have come to all others yet: they would take our leaving for the reason.
+                self._mesh.abort(channel.key, channel.others, channel.failure)
             channel.fail(FabricError("the fabric of this pod was closed"), tell=False)
         if self._mesh is not None:
             self._mesh.close()
