@@ -74,12 +74,13 @@ class Cycle:
     async def run(self) -> None:
         """Cycle whenever something changes, until cancelled."""
         wake = self._context.wake
-        looked_at_all = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        looked_at_all = clock()
         while True:
             await self._wait()
             wake.clear()
-            if time.monotonic() - looked_at_all > RESYNC:
-                looked_at_all = time.monotonic()
+            if clock() - looked_at_all > RESYNC:
+                looked_at_all = clock()
                 self._answered = None
                 self._jobs.due.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
