@@ -9,6 +9,7 @@ from typing import Any
 from supernode.chips import Chip, find_chip
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec, State
 from supernode.scheduling.topology import Level
 from supernode.steptime.model import ModelShape, Parallelism
@@ -96,23 +97,45 @@ def a_random_state(dice: random.Random, most_nodes: int = 6) -> State:
     for index in range(dice.randint(1, most_nodes)):
         domains = [f"{level.name}-{dice.randint(0, 1)}" for level in levels]
         capacity = {"cpu": dice.choice([2000, 64_000]), "memory": 2**39, "pods": dice.choice([2, 110])}
-        labelled = dice.random() < 0.9
-        nodes.append(
-            a_node(
-                f"n{index}",
-                *(domains if labelled else []),
-                capacity=capacity,
-                usable=dice.random() < 0.95,
-                unhealthy=dice.choice([0, 0, 0, 1]),
-            )
-        )
+        nodes.append(a_worn_node(dice, f"n{index}", domains, capacity, labelled=0.9))
     state = a_state(nodes, [pool], [a_group(levels=levels)])
+    hold_some(dice, state, nodes, pool, share=0.5)
+    return state
+
+
+def a_worn_node(
+    dice: random.Random, name: str, domains: list[str], capacity: dict[str, int], *, labelled: float
+) -> NodeInfo:
+    """A node that may lack its labels (`labelled`: how likely it has them), be unready or have a broken device."""
+    return a_node(
+        name,
+        *(domains if dice.random() < labelled else []),
+        capacity=capacity,
+        usable=dice.random() < 0.95,
+        unhealthy=dice.choice([0, 0, 0, 1]),
+    )
+
+
+def hold_some(dice: random.Random, state: State, nodes: list[NodeInfo], pool: PoolSpec, *, share: float) -> None:
+    """Others hold some of the devices of about that share of the nodes."""
     for index, node in enumerate(nodes):
         count = dice.randint(0, pool.devices_per_node)
-        if count and dice.random() < 0.5:
+        if count and dice.random() < share:
             devices = tuple(sorted(dice.sample(range(pool.devices_per_node), count)))
             state.claim(f"other/job-{index}", held(f"other/job-{index}", (node.name, devices)), {"cpu": 500})
-    return state
+
+
+def plain_rooms(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> dict[int, int]:
+    """Workers that fit on each node of a pool, in plain Python: for oracles."""
+    result = {}
+    for row in pool.rows.tolist():
+        free = bin(int(snapshot.device_free[row])).count("1") // demand.devices
+        for name, amount in demand.request.items():
+            if amount:
+                free = min(free, max(int(snapshot.free[row, snapshot.resources.index(name)]), 0) // amount)
+        if snapshot.usable[row] and free:
+            result[row] = free
+    return result
 
 
 def a_random_gang(dice: random.Random, levels: tuple[Level, ...]) -> GangDemand:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.unit.scheduling.clusters import a_random_mix
+from tests.unit.scheduling.clusters import a_random_mix, plain_rooms
 
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place
@@ -30,19 +30,6 @@ WORST = 1.1
 
 # (pool, ((row, workers), ...) in rank order), first to last along the pipeline
 Runs = tuple[tuple[PoolInfo, tuple[tuple[int, int], ...]], ...]
-
-
-def rooms(snapshot: Snapshot, pool: PoolInfo, demand: GangDemand) -> dict[int, int]:
-    """Workers that fit on each node of a pool, in plain Python."""
-    result = {}
-    for row in pool.rows.tolist():
-        free = bin(int(snapshot.device_free[row])).count("1") // demand.devices
-        for name, amount in demand.request.items():
-            if amount:
-                free = min(free, max(int(snapshot.free[row, snapshot.resources.index(name)]), 0) // amount)
-        if snapshot.usable[row] and free:
-            result[row] = free
-    return result
 
 
 def path_of(snapshot: Snapshot, row: int) -> tuple[int, ...] | None:
@@ -156,7 +143,11 @@ def runs_of(snapshot: Snapshot, demand: GangDemand) -> Iterator[Runs]:
                 borders = [0, *at, cut.pipeline]
                 workers = [(end - start) * each // demand.devices for start, end in itertools.pairwise(borders)]
                 ways = [
-                    [order for fill in fills(rooms(snapshot, pool, demand), number) for order in orders(snapshot, fill)]
+                    [
+                        order
+                        for fill in fills(plain_rooms(snapshot, pool, demand), number)
+                        for order in orders(snapshot, fill)
+                    ]
                     for pool, number in zip(chosen, workers, strict=True)
                 ]
                 for combination in itertools.product(*ways):
@@ -173,7 +164,7 @@ def plain_of(snapshot: Snapshot, demand: GangDemand) -> Iterator[float]:
         pool = snapshot.pool(name)
         if pool is None:
             continue
-        for fill in fills(rooms(snapshot, pool, demand), demand.workers):
+        for fill in fills(plain_rooms(snapshot, pool, demand), demand.workers):
             for order in orders(snapshot, fill):
                 if allowed(snapshot, demand, ((pool, order),)):
                     rows = [row for row, take in order for _ in range(take)]

@@ -28,7 +28,9 @@ from tests.unit.scheduling.clusters import (
     a_pool,
     a_random_gang,
     a_state,
-    held,
+    a_worn_node,
+    hold_some,
+    plain_rooms,
 )
 
 from supernode.scheduling.demand import GangDemand
@@ -51,20 +53,6 @@ WORST = 1.1
 Shape = int | tuple["Shape", ...]
 # What tells children apart: the room of a node, or what is in a domain (sorted).
 Kind = int | tuple["Kind", ...]
-
-
-def rooms(snapshot: Snapshot, demand: GangDemand) -> dict[int, int]:
-    """Workers that fit on each node, in plain Python."""
-    (pool,) = snapshot.pools
-    result = {}
-    for row in pool.rows.tolist():
-        free = bin(int(snapshot.device_free[row])).count("1") // demand.devices
-        for name, amount in demand.request.items():
-            if amount:
-                free = min(free, max(int(snapshot.free[row, snapshot.resources.index(name)]), 0) // amount)
-        if snapshot.usable[row] and free:
-            result[row] = free
-    return result
 
 
 @dataclass(frozen=True)
@@ -97,7 +85,7 @@ class Oracle:
     def trees(self) -> list[tuple[int, Kind]]:
         """(level, kind) of every domain and node of the group, the whole group first with level -1."""
         (topology,) = self.snapshot.topologies
-        room = rooms(self.snapshot, self.demand)
+        room = plain_rooms(self.snapshot, self.snapshot.pools[0], self.demand)
         found: list[tuple[int, Kind]] = []
 
         def build(level: int, nodes: list[int]) -> Kind:
@@ -121,7 +109,11 @@ class Oracle:
     def loose(self) -> list[int]:
         """Room of the nodes outside the group."""
         inside = set(self.snapshot.topologies[0].node_rows.tolist())
-        return [count for row, count in rooms(self.snapshot, self.demand).items() if row not in inside]
+        return [
+            count
+            for row, count in plain_rooms(self.snapshot, self.snapshot.pools[0], self.demand).items()
+            if row not in inside
+        ]
 
     # --- arrangements ------------------------------------------------------------------------------------------------
     def shapes(self, level: int, kind: Kind, workers: int) -> frozenset[Shape]:
@@ -273,21 +265,9 @@ def a_scene(seed: int) -> tuple[Snapshot, GangDemand]:
     for index in range(dice.randint(1, 12)):
         domains = [f"{level.name}-{dice.randrange(count)}" for level, count in zip(levels, wide, strict=True)]
         capacity = {"cpu": dice.choice([2000, 64_000, 64_000]), "memory": 2**39, "pods": dice.choice([2, 110])}
-        nodes.append(
-            a_node(
-                f"n{index:02d}",
-                *(domains if dice.random() < 0.93 else []),
-                capacity=capacity,
-                usable=dice.random() < 0.95,
-                unhealthy=dice.choice([0, 0, 0, 1]),
-            )
-        )
+        nodes.append(a_worn_node(dice, f"n{index:02d}", domains, capacity, labelled=0.93))
     state = a_state(nodes, [pool], [a_group(levels=levels)])
-    for index, node in enumerate(nodes):
-        count = dice.randint(0, pool.devices_per_node)
-        if count and dice.random() < 0.6:
-            devices = tuple(sorted(dice.sample(range(pool.devices_per_node), count)))
-            state.claim(f"other/job-{index}", held(f"other/job-{index}", (node.name, devices)), {"cpu": 500})
+    hold_some(dice, state, nodes, pool, share=0.6)
     snapshot = state.snapshot()
     demand = a_random_gang(dice, snapshot.topologies[0].levels)
     if dice.random() < 0.25:  # larger, and cut in other ways
