@@ -119,12 +119,19 @@ def sentence_of(stragglers: Collection[Json]) -> str:
     if not stragglers:
         return "no worker is slower than its like"
     named = [
-        f"worker {entry.get('rank')} on node {entry.get('node')} ({entry.get('ownSeconds', 0):.3g} s of its own work "
-        f"in a step, its like {entry.get('usualSeconds', 0):.3g} s)"
+        f"worker {entry.get('rank')} on node {entry.get('node')} ({_spell(entry.get('ownSeconds', 0))} of its own work "
+        f"in a step, its like {_spell(entry.get('usualSeconds', 0))})"
         for entry in list(stragglers)[:3]
     ]
     more = f" and {len(stragglers) - 3} more" if len(stragglers) > 3 else ""
     return f"slower than its like: {', '.join(named)}{more}; all others wait in every step"
+
+
+def _spell(seconds: float) -> str:
+    """Seconds with three figures, in the unit that people would take."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def _inside(own: Mapping[int, float], found: Collection[Straggler], step: float | None) -> Inside:
