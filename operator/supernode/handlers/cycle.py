@@ -23,7 +23,7 @@ from supernode.handlers.growth import Growth
 from supernode.handlers.jobs import Jobs
 from supernode.handlers.jobstatus import Placed, Wait
 from supernode.handlers.masks import Masks
-from supernode.handlers.measure import measure_jobs
+from supernode.handlers.measure import JobGauges
 from supernode.handlers.migration import Migrations
 from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Preemptions
@@ -61,6 +61,7 @@ class Cycle:
         self._jobs = jobs
         self._pools = pools
         self._readings = readings
+        self._gauges = JobGauges(context)
         self._again = Again(context, jobs, readings)
         self._preemptions = Preemptions(context, readings)
         self._migrations = Migrations(context, readings)
@@ -113,7 +114,7 @@ class Cycle:
             due = self._jobs.due.take(self._context.now())
             await self._each(due)
             if due:
-                measure_jobs(self._context)
+                self._gauges.tell()
                 self._pools.measure()
             await self._pools.offer()
             await self._safely("who goes on", self._go_on)

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from supernode.cluster.cache import Key
+from supernode.cluster.kinds import Json
 from supernode.handlers.context import Context
 from supernode.handlers.facts import state_of
 from supernode.handlers.goodput import CAUSES
 from supernode.handlers.life import State
 
-_PER_JOB: Final = (
-    "supernode_job_mfu_ratio",
-    "supernode_job_step_seconds",
-    "supernode_job_goodput_ratio",
-    "supernode_job_lost_seconds",
-    "supernode_job_remaining_seconds",
-)
+# Values of gauges, by (metric, its labels).
+Values = Mapping[tuple[str, ...], float]
 
 
-def measure_jobs(context: Context) -> None:
-    """Count jobs by state, and tell how fast the running ones are."""
-    metrics = context.metrics
-    counts = dict.fromkeys(map(str, State), 0)
-    for name in _PER_JOB:
-        metrics.clear(name)
-    for (namespace, name), obj in context.stores.jobs.objects().items():
-        status = obj.get("status") or {}
-        state = state_of(status)
-        counts[str(state)] += 1
-        if state is State.RUNNING:
-            seconds = (status.get("progress") or {}).get("stepSeconds")
-            if seconds is not None:
-                metrics.gauge("supernode_job_step_seconds", seconds, namespace, name)
-            if status.get("mfu") is not None:
-                metrics.gauge("supernode_job_mfu_ratio", status["mfu"], namespace, name)
-            left = (status.get("progress") or {}).get("remainingSeconds")
-            if left is not None:
-                metrics.gauge("supernode_job_remaining_seconds", left, namespace, name)
-            counted = status.get("goodput") or {}
-            if counted.get("share") is not None:
-                metrics.gauge("supernode_job_goodput_ratio", counted["share"], namespace, name)
-                for cause, field in CAUSES.items():
-                    metrics.gauge("supernode_job_lost_seconds", counted.get(field, 0), namespace, name, cause)
-    for state_name, number in counts.items():
-        metrics.gauge("supernode_jobs", number, state_name)
+class _Told(NamedTuple):
+    """What was told of a job, in the version that it had."""
+
+    obj: Json
+    state: str
+    values: Values
+
+
+class JobGauges:
+    """Counts jobs by state and tells how fast the running ones are; only a job that has changed is told of anew.
+
+    Args:
+        context: what handlers share.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._told: dict[Key, _Told] = {}
+
+    def tell(self) -> None:
+        """Make the gauges equal to what the stores hold."""
+        metrics, jobs = self._context.metrics, self._context.stores.jobs.objects()
+        for key in self._told.keys() - jobs.keys():
+            self._replace(self._told.pop(key).values, {})
+        counts = dict.fromkeys(map(str, State), 0)
+        for key, obj in jobs.items():
+            told = self._told.get(key)
+            if told is None or told.obj is not obj:
+                state = state_of(obj.get("status") or {})
+                values = values_of(key, obj) if state is State.RUNNING else {}
+                self._replace(told.values if told is not None else {}, values)
+                told = self._told[key] = _Told(obj, str(state), values)
+            counts[told.state] += 1
+        for state_name, number in counts.items():
+            metrics.gauge("supernode_jobs", number, state_name)
+
+    def _replace(self, before: Values, after: Values) -> None:
+        metrics = self._context.metrics
+        for name, *labels in before.keys() - after.keys():
+            metrics.forget(name, *labels)
+        for (name, *labels), value in after.items():
+            metrics.gauge(name, value, *labels)
+
+
+def values_of(key: Key, obj: Json) -> dict[tuple[str, ...], float]:
+    """The gauges of a running job."""
+    status = obj.get("status") or {}
+    progress, counted = status.get("progress") or {}, status.get("goodput") or {}
+    found: dict[tuple[str, ...], float | None] = {
+        ("supernode_job_step_seconds", *key): progress.get("stepSeconds"),
+        ("supernode_job_mfu_ratio", *key): status.get("mfu"),
+        ("supernode_job_remaining_seconds", *key): progress.get("remainingSeconds"),
+        ("supernode_job_goodput_ratio", *key): counted.get("share"),
+    }
+    if counted.get("share") is not None:
+        found |= {("supernode_job_lost_seconds", *key, cause): counted.get(field, 0) for cause, field in CAUSES.items()}
+    return {place: value for place, value in found.items() if value is not None}
