@@ -245,3 +245,16 @@ def test_who_leaves_passes_on_why_to_those_who_have_not_heard_it():
     assert [str(result) for result in results[:2]] == ["waited 1 s for rank 0"] * 2
     for fabric in fabrics:
         fabric.close()
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_a_pod_that_is_frozen_before_it_answers_a_data_connection_is_late_not_lost(transport, monkeypatch):
+    with a_job(2, 1, timeouts=[3000.0, 1.0], transport=transport) as fabrics:
+        mesh = fabrics[0]._mesh
+        assert mesh is not None
+        melted = threading.Event()
+        for reception in mesh._receptions:
+            monkeypatch.setattr(reception, "_answer", lambda sock: melted.wait(60) and sock.close())
+        with pytest.raises(CollectiveTimeoutError, match=r"waited 1 s for rank 0"):
+            part(fabrics, 1, summing((0, 1)))()
+        melted.set()

@@ -93,6 +93,10 @@ def _seals(secret: bytes, caller_hello: bytes, listener_hello: bytes, *, caller:
     return (outward, inward) if caller else (inward, outward)
 
 
+class Silent(PeerLostError):  # noqa: N818  (stays inside the fabric)
+    """The other side is there and says nothing: it may be frozen, or very busy."""
+
+
 def write(sock: socket.socket, data: bytes, deadline: float) -> None:
     """Send all of `data`; PeerLostError when it cannot be sent before the deadline (on the monotonic clock)."""
     sock.settimeout(max(0.001, deadline - time.monotonic()))
@@ -108,12 +112,12 @@ def read(sock: socket.socket, size: int, deadline: float) -> bytes:
     while len(data) < size:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise PeerLostError(f"no answer in time ({len(data)} of {size} bytes came)")
+            raise Silent(f"no answer in time ({len(data)} of {size} bytes came)")
         sock.settimeout(left)
         try:
             part = sock.recv(size - len(data))
         except TimeoutError as exc:
-            raise PeerLostError(f"no answer in time ({len(data)} of {size} bytes came)") from exc
+            raise Silent(f"no answer in time ({len(data)} of {size} bytes came)") from exc
         except OSError as exc:
             raise PeerLostError(f"connection lost during the handshake: {exc}") from exc
         if not part:

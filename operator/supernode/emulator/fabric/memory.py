@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from supernode.emulator.fabric.handshake import Silent
 from supernode.errors import PeerLostError, ProtocolError
 
 #: Bytes of one of the two halves in which collectives of all pods work. Ranks wait for each other twice a block, which
@@ -143,6 +144,8 @@ def receive_descriptors(sock: socket.socket, count: int, deadline: float) -> lis
     sock.settimeout(max(0.001, deadline - time.monotonic()))
     try:
         data, descriptors, flags, _ = socket.recv_fds(sock, 1, count)
+    except TimeoutError as exc:
+        raise Silent("no memory was handed over in time") from exc
     except OSError as exc:
         raise PeerLostError(f"connection lost while memory was handed over: {exc}") from exc
     if data != b"!" or len(descriptors) != count or flags & socket.MSG_CTRUNC:

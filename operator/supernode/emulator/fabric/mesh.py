@@ -19,6 +19,7 @@ from supernode.emulator.fabric import bootstrap
 from supernode.emulator.fabric.bootstrap import Address
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.control import Control
+from supernode.emulator.fabric.handshake import Silent
 from supernode.emulator.fabric.link import Link, LinkDown, Stalled
 from supernode.emulator.fabric.memory import Board, board_bytes, door_name, place_token
 from supernode.emulator.fabric.memory_link import MemoryLink
@@ -132,16 +133,13 @@ class Mesh:
             give_up: called now and then while waiting; raises to stop.
 
         Raises:
-            LinkDown: the pod is gone. Stalled: it did not dial within the timeout.
+            LinkDown: the pod is gone. Stalled: it did not dial, or did not answer, within the timeout.
         """
         deadline = time.monotonic() + self._config.timeout
         if pod in self.lost:
             raise LinkDown(pod, self.lost[pod])
         if pod < self._config.rank:
-            try:
-                return self._dialled(key, pod, deadline)
-            except EmulatorError as exc:
-                raise LinkDown(pod, str(exc)) from exc
+            return self._dial_again(key, pod, deadline, give_up)
         with self._changed:
             while (key, pod) not in self._arrived:
                 give_up()
@@ -156,6 +154,20 @@ class Mesh:
     def together(self, pods: Iterable[int]) -> bool:
         """Whether this pod and all of `pods` share memory with each other; the same answer on each of them."""
         return bool(self.address.place) and all(self._table[pod].place == self.address.place for pod in pods)
+
+    def _dial_again(self, key: str, pod: int, deadline: float, give_up: Callable[[], None]) -> Link:
+        """Dial until somebody answers: a pod that is frozen or very busy is not lost."""
+        while True:
+            give_up()
+            if pod in self.lost:
+                raise LinkDown(pod, self.lost[pod])
+            try:
+                return self._dialled(key, pod, deadline)
+            except Silent as exc:
+                if time.monotonic() >= deadline:
+                    raise Stalled({pod}) from exc
+            except EmulatorError as exc:
+                raise LinkDown(pod, str(exc)) from exc
 
     def _dialled(self, key: str, pod: int, deadline: float) -> Link:
         if not self.together([pod]):
@@ -230,6 +242,8 @@ class Mesh:
         near = door_name(self._config.key, address.host, address.port) if purpose == "memory" else None
         try:
             return dial(near or (address.host, address.port), self._config.key, said, deadline)[0]
+        except TimeoutError as exc:
+            raise Silent(f"{self.describe(pod)} cannot be reached: {exc}") from exc
         except OSError as exc:
             raise PeerLostError(f"{self.describe(pod)} cannot be reached: {exc}") from exc
         except Refused as exc:
