@@ -6,6 +6,7 @@ No kubelet and no controller manager run: pods are made and stay, which is all t
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -124,6 +125,8 @@ class Bench:
         self.audit = directory / "audit.log"
         self.sizes = sizes
         self._started = 0
+        self._etcd = aiohttp.ClientSession(trust_env=False)
+        self._etcd_url = (directory / "etcd-url").read_text()
         self.process: Process | None = None
 
     async def furnish(self) -> None:
@@ -163,6 +166,10 @@ class Bench:
         await self.process.synchronised()
         return self.process
 
+    async def close(self) -> None:
+        self.stop()
+        await self._etcd.close()
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -180,9 +187,13 @@ class Bench:
         await self.client.create(JOBS, body, namespace)
 
     async def count(self, namespace: str) -> int:
-        """Pods of a namespace, without reading them."""
-        page = await self.client.list_page(PODS, namespace, limit=1)
-        return len(page["items"]) + int(page["metadata"].get("remainingItemCount") or 0)
+        """Pods of a namespace, counted in etcd: asking the API server fifty times a second would cost it as much as
+        a tenth of what is measured, which the bare loop does not pay."""
+        first, behind = (f"/registry/pods/{namespace}{end}".encode() for end in "/0")
+        span = {"key": base64.b64encode(first).decode(), "range_end": base64.b64encode(behind).decode()}
+        async with self._etcd.post(f"{self._etcd_url}/v3/kv/range", json={**span, "count_only": True}) as answer:
+            answer.raise_for_status()
+            return int((await answer.json()).get("count", 0))
 
     async def until_pods(self, namespace: str, count: int, seconds: float = 900.0) -> None:
         deadline = time.monotonic() + seconds
@@ -279,5 +290,5 @@ async def cluster(directory: Path, sizes: Sizes, audit: Json) -> AsyncIterator[B
             await bench.furnish()
             yield bench
         finally:
-            bench.stop()
+            await bench.close()
             await client.close()

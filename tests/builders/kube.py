@@ -75,12 +75,14 @@ def api_server(directory: Path, tokens: Mapping[str, str], flags: Sequence[str] 
     """etcd and kube-apiserver without a controller manager; gives the URL.
 
     Args:
-        directory: for data, keys and logs; the server's own certificate is `certs/apiserver.crt` below it.
+        directory: for data, keys and logs; the server's own certificate is `certs/apiserver.crt` below it, and the
+            file `etcd-url` says where etcd listens.
         tokens: bearer token -> what follows it in the token file: `user,uid` or `user,uid,"groups"`.
         flags: further ones of kube-apiserver.
     """
     assets = Path(ASSETS)
     client, peer, secure = free_ports(3)
+    (directory / "etcd-url").write_text(f"http://127.0.0.1:{client}")
     key, token_file = directory / "sa.key", directory / "tokens.csv"
     key.write_text(new_service_account_key())
     token_file.write_text("".join(f"{token},{rest}\n" for token, rest in tokens.items()))
