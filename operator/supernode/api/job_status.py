@@ -126,7 +126,11 @@ class DisruptionStatus(Status):
         description="Preemption: it gives way. Resize: it starts again with another number of workers. Migration: it "
         "moves. Repair: it waits for places instead of those that it lost."
     )
-    by: str = Field(default="", max_length=512, description="On whose behalf, such as the job that it gives way to.")
+    by: str = Field(
+        default="",
+        max_length=512,
+        description="On whose behalf, such as the job that it gives way to; of one in another namespace only the uid.",
+    )
     message: str = Field(default="", max_length=1024, description="Why, in one sentence.")
     requested_at: str | None = Field(default=None, description="Since when.", json_schema_extra=_TIME)
     deadline: str | None = Field(
@@ -151,7 +155,7 @@ class DisruptionStatus(Status):
 class NominationVictim(Status):
     """A gang that is to give way."""
 
-    key: str = Field(max_length=512, description="Namespace and name of the job.")
+    key: str = Field(max_length=512, description="Namespace and name of the job; empty for a job of another namespace.")
     uid: str = Field(max_length=64, description="UID of the job.")
     attempt: int = Field(default=0, description="Attempt that is meant.")
     workers: int = Field(default=0, description="Workers that it keeps; 0: it stops.")
@@ -160,7 +164,7 @@ class NominationVictim(Status):
 class NominationMove(Status):
     """A gang that is to move."""
 
-    key: str = Field(max_length=512, description="Namespace and name of the job.")
+    key: str = Field(max_length=512, description="Namespace and name of the job; empty for a job of another namespace.")
     uid: str = Field(max_length=64, description="UID of the job.")
     attempt: int = Field(default=0, description="Attempt that is meant.")
     nodes: list[str] = Field(
