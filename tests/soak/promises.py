@@ -10,19 +10,31 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.soak.world import USER, WRITER, World
+from tests.soak.witness import watch_job
+from tests.soak.words import (
+    FINISHED,
+    JOBS,
+    LEASES,
+    PODS,
+    SHARED,
+    devices_of,
+    job_words,
+    label,
+    lives,
+    other_words,
+    pod_words,
+    workers_of,
+)
+from tests.soak.world import GIVEN_UP, USER, WRITER, World
 
 from supernode.cluster.kinds import Json
 from supernode.local.server.store import Change, ResourceKey
 
-PODS: ResourceKey = ("", "pods")
-JOBS: ResourceKey = ("supernode.dev", "trainingjobs")
-LEASES: ResourceKey = ("coordination.k8s.io", "leases")
-SHARED: tuple[ResourceKey, ...] = (("", "services"), ("", "secrets"), ("", "configmaps"))
-FINISHED = ("Succeeded", "Failed")
 # Seconds that a part of a gang may run, over all that the schedules' policies allow: loss of a node (10), patience
 # with its pods (30 and their grace), repair (20), start (60), and a new leader twice.
 HALF = 240.0
+# Seconds in which a pod of no job has to go, and a job that is deleted and has no pods any more.
+GONE = 240.0
 
 
 @dataclass
@@ -31,17 +43,22 @@ class Promises:
 
     Args:
         world: what is watched.
-        limits: namespace -> most devices that its jobs may hold.
+        limits: (pool, namespace) -> most devices that the namespace's jobs may hold.
     """
 
     world: World
-    limits: dict[str, int]
+    limits: dict[tuple[str, str], int]
     deleted: set[str] = field(default_factory=set)  # uids of jobs that a user deleted
     dead: set[str] = field(default_factory=set)  # identities that were killed: their last words may still come
     broken: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
-    _half: dict[str, float] = field(default_factory=dict)
+    _since: dict[tuple[str, str], float] = field(default_factory=dict)  # (what, uid) -> since when it is so
     _last: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    _ended: set[tuple[str, str, str]] = field(default_factory=set)  # (job, attempt, rank) that succeeded
+    # Pods that were made by a request which nobody waited for any more: swept, as nothing else can stop them.
+    _strays: set[str] = field(default_factory=set)
+    _names: set[tuple[str, str]] = field(default_factory=set)
+    _holder: str = ""
 
     def start(self) -> None:
         self.world.store.listeners.append(self.see)
@@ -57,52 +74,62 @@ class Promises:
     def see(self, resource: ResourceKey, change: Change) -> None:
         obj, writer = change.now.obj, WRITER.get()
         if resource == PODS:
-            self.log(f"{writer} {change.kind} pod {_pod_words(obj)}")
+            self.log(f"{writer} {change.kind} pod {pod_words(obj)}")
             self._pod(change, obj, writer)
         elif resource == JOBS:
-            self.log(f"{writer} {change.kind} job {_job_words(obj)}")
+            self.log(f"{writer} {change.kind} job {job_words(obj)}")
             self._job(change, obj)
         elif resource in (LEASES, ("", "nodes")):
-            self.log(f"{writer} {change.kind} {resource[1]} {change.key[1]} {_lease_words(obj)}")
+            self.log(f"{writer} {change.kind} {resource[1]} {change.key[1]} {other_words(obj)}")
+            if resource == LEASES:
+                self._lease(str(obj["spec"].get("holderIdentity") or ""))
+
+    def _lease(self, holder: str) -> None:
+        if holder and self._holder not in ("", holder):
+            self.world.ledger.note("lease changed hands")
+        self._holder = holder or self._holder
 
     def _pod(self, change: Change, obj: Json, writer: str) -> None:
-        uid = _label(obj, "job-uid")
-        if not uid or change.kind == "DELETED":
+        uid = label(obj, "job-uid")
+        if uid and change.kind != "DELETED" and obj["status"].get("phase") == "Succeeded":
+            self._ended.add((uid, label(obj, "attempt"), label(obj, "rank")))
+        if change.kind == "DELETED" and obj["metadata"]["uid"] in self._strays:
+            self.world.ledger.note("stray pod swept")
+        if not uid or change.kind != "ADDED":
             return
-        if change.kind == "ADDED":
-            self._devices()
-            others = {_label(pod, "attempt") for pod in self._live(uid)} - {_label(obj, "attempt")}
-            if others:
-                self.fail(f"job run twice: {_pod_words(obj)} while pods of attempt {sorted(others)} live")
-            self._made(obj, uid, writer)
+        if GIVEN_UP.get():
+            self._strays.add(obj["metadata"]["uid"])
+            self.world.ledger.note("stray pod arrives")
+            return
+        self._devices()
+        others = {label(pod, "attempt") for pod in self._live(uid)} - {label(obj, "attempt")}
+        if others:
+            self.fail(f"job run twice: {pod_words(obj)} while pods of attempt {sorted(others)} live")
+        if writer not in self.dead:
+            self._made(obj, uid)
 
-    def _made(self, pod: Json, uid: str, writer: str) -> None:
-        """A pod is made for a job that claims just this place, unless its maker is dead meanwhile."""
-        if writer in self.dead:
-            return
+    def _made(self, pod: Json, uid: str) -> None:
+        """A pod is made for a job that claims just this place."""
         job = next((job for job in self.world.objects(JOBS) if job["metadata"]["uid"] == uid), None)
         if job is None:
-            self.fail(f"a pod of no job is made: {_pod_words(pod)}")
+            self.fail(f"a pod of no job is made: {pod_words(pod)}")
             return
         status = job.get("status") or {}
-        placement = status.get("placement") or {}
-        worker = next((w for w in placement.get("workers") or [] if str(w["rank"]) == _label(pod, "rank")), None)
-        devices = pod["metadata"]["annotations"].get("supernode.dev/devices")
-        claimed = None if worker is None else (worker["node"], ",".join(map(str, worker["devices"])))
-        if claimed != (pod["spec"]["nodeName"], devices) or str(placement.get("attempt")) != _label(pod, "attempt"):
-            self.fail(f"a pod is made without a claim: {_pod_words(pod)}; {_job_words(job)} claims {claimed}")
+        worker = next((w for w in workers_of(job) if str(w["rank"]) == label(pod, "rank")), None)
+        claimed = None if worker is None else (worker["node"], list(map(str, worker["devices"])))
+        attempt = str((status.get("placement") or {}).get("attempt"))
+        if claimed != (pod["spec"]["nodeName"], devices_of(pod)) or attempt != label(pod, "attempt"):
+            self.fail(f"a pod is made without a claim: {pod_words(pod)}; {job_words(job)} claims {claimed}")
         if status.get("state") in FINISHED:
-            self.fail(f"job run twice: it has ended, and {_pod_words(pod)} is made")
+            self.fail(f"job run twice: it has ended, and {pod_words(pod)} is made")
 
     def _devices(self) -> None:
         held: dict[tuple[str, str], str] = {}
-        for pod in self.world.objects(PODS):
-            if not _live(pod):
-                continue
-            for device in filter(None, pod["metadata"]["annotations"].get("supernode.dev/devices", "").split(",")):
-                other = held.setdefault((pod["spec"]["nodeName"], device), _pod_words(pod))
-                if other != _pod_words(pod):
-                    self.fail(f"a device in two hands: {device} of {other} and of {_pod_words(pod)}")
+        for pod in self._all_live():
+            for device in devices_of(pod):
+                other = held.setdefault((pod["spec"]["nodeName"], device), pod_words(pod))
+                if other != pod_words(pod):
+                    self.fail(f"a device in two hands: {device} of {other} and of {pod_words(pod)}")
 
     def _job(self, change: Change, obj: Json) -> None:
         metadata, status = obj["metadata"], obj.get("status") or {}
@@ -110,53 +137,78 @@ class Promises:
         if change.kind == "DELETED":
             self._job_gone(obj, uid)
             return
+        was = change.was.obj if change.was else None
+        if was is None and change.key in self._names:
+            self.world.ledger.note("job comes under an old name")
+        self._names.add(change.key)
+        watch_job(self.world.ledger, was, obj)
         now = (str(status.get("state")), int(status.get("attempt") or 0), int(status.get("restarts") or 0))
         before = self._last.get(uid)
+        self._last[uid] = now
         if before is not None:
             if before[0] in FINISHED and now[0] != before[0]:
-                self.fail(f"job run twice: {before[0]} became {now[0]}: {_job_words(obj)}")
-            if now[1] < before[1]:
-                self.fail(f"an attempt is forgotten: {before} -> {now}: {_job_words(obj)}")
-        self._last[uid] = now
-        limit = obj["spec"]["runPolicy"].get("backoffLimit", 0)
-        if now[0] == "Failed" and (before is None or before[0] != "Failed") and now[2] < limit:
-            self.fail(f"job lost: failed after {now[2]} of {limit} restarts: {_job_words(obj)}")
-        if status.get("placement") != ((change.was.obj.get("status") or {}).get("placement") if change.was else None):
+                self.fail(f"job run twice: {before[0]} became {now[0]}: {job_words(obj)}")
+            if now[1] < before[1] or now[2] < before[2]:
+                self.fail(f"an attempt is forgotten: {before} -> {now}: {job_words(obj)}")
+        if now[0] in FINISHED and (before is None or before[0] != now[0]):
+            self._job_ended(obj, now)
+        if ((was or {}).get("status") or {}).get("checkpoint") and not status.get("checkpoint"):
+            self.fail(f"a checkpoint is forgotten: {job_words(obj)}")
+        if status.get("placement") != ((was or {}).get("status") or {}).get("placement"):
+            self._claimed(was or {}, obj)
             self._claims()
 
+    def _job_ended(self, obj: Json, now: tuple[str, int, int]) -> None:
+        limit, uid = obj["spec"]["runPolicy"].get("backoffLimit", 0), obj["metadata"]["uid"]
+        if now[0] == "Failed" and now[2] < limit:
+            self.fail(f"job lost: failed after {now[2]} of {limit} restarts: {job_words(obj)}")
+        ended = {rank for job, attempt, rank in self._ended if (job, attempt) == (uid, str(now[1]))}
+        missing = [each["rank"] for each in workers_of(obj) if str(each["rank"]) not in ended]
+        if now[0] == "Succeeded" and (missing or not workers_of(obj)):
+            self.fail(f"job lost: it has succeeded, but its workers {missing} have not: {job_words(obj)}")
+
     def _job_gone(self, obj: Json, uid: str) -> None:
-        if uid not in self.deleted and obj["spec"]["runPolicy"].get("ttlSecondsAfterFinished") is None:
-            self.fail(f"job lost: nobody has deleted {_job_words(obj)}")
-        left = [_pod_words(pod) for pod in self._live(uid)]
+        by_itself = obj["spec"]["runPolicy"].get("ttlSecondsAfterFinished") is not None
+        if uid not in self.deleted:
+            if not by_itself or (obj.get("status") or {}).get("state") not in FINISHED:
+                self.fail(f"job lost: nobody has deleted {job_words(obj)}")
+            self.world.ledger.note("gone by ttl", by_itself)
+        left = [pod_words(pod) for pod in self._live(uid)]
         if left:
-            self.fail(f"orphan pods: job {_job_words(obj)} is gone before {left}")
+            self.fail(f"orphan pods: job {job_words(obj)} is gone before {left}")
+
+    def _claimed(self, was: Json, job: Json) -> None:
+        """Never half a gang: each attempt starts with as many workers as its policy wants at that moment."""
+        spec, count, now = job["spec"], len(workers_of(job)), job["status"].get("placement") or {}
+        before = (was.get("status") or {}).get("placement") or {}
+        fewest = spec["scheduling"].get("policy", {}).get("gang", {}).get("minCount") or spec["workers"]
+        if 0 < count < fewest and before.get("attempt") != now.get("attempt"):
+            self.fail(f"half a gang: {count} workers are placed, {fewest} are the fewest: {job_words(job)}")
 
     def _claims(self) -> None:
         """No device is claimed by two, nor while somebody else's pod lives on it; quotas hold."""
         held: dict[tuple[str, int], str] = {}
-        used: dict[str, int] = {}
+        used: dict[tuple[str, str], int] = {}
         for job in self.world.objects(JOBS):
             uid, status = job["metadata"]["uid"], job.get("status") or {}
             if status.get("state") in FINISHED and not self._live(uid):
                 continue
-            for worker in (status.get("placement") or {}).get("workers") or []:
+            for worker in workers_of(job):
+                of = (worker.get("pool") or status["placement"]["pool"], job["metadata"]["namespace"])
+                used[of] = used.get(of, 0) + len(worker["devices"])
                 for device in worker["devices"]:
                     other = held.setdefault((worker["node"], device), uid)
                     if other != uid:
                         self.fail(f"a device in two hands: {worker['node']} {device} is claimed by {other} and {uid}")
-                    namespace = job["metadata"]["namespace"]
-                    used[namespace] = used.get(namespace, 0) + 1
-        for pod in self.world.objects(PODS):
-            uid = _label(pod, "job-uid")
-            if not uid or not _live(pod):
-                continue
-            for device in filter(None, pod["metadata"]["annotations"].get("supernode.dev/devices", "").split(",")):
+        for pod in self._all_live():
+            uid = label(pod, "job-uid")
+            for device in devices_of(pod):
                 owner = held.get((pod["spec"]["nodeName"], int(device)), uid)
                 if owner != uid:
-                    self.fail(f"a device in two hands: claimed by {owner}, and {_pod_words(pod)} lives on it")
-        for namespace, limit in self.limits.items():
-            if used.get(namespace, 0) > limit:
-                self.fail(f"quota exceeded: {namespace} holds {used[namespace]} of {limit} devices")
+                    self.fail(f"a device in two hands: claimed by {owner}, and {pod_words(pod)} lives on it")
+        for of, limit in self.limits.items():
+            if used.get(of, 0) > limit:
+                self.fail(f"quota exceeded: {of[1]} holds {used[of]} of {limit} devices of {of[0]}")
 
     # --- requests and time --------------------------------------------------------------------------------------
     def sent(self, agent: str, method: str, path: str) -> None:
@@ -168,32 +220,46 @@ class Promises:
             self.fail(f"{agent} writes ({method} {path}) while {leases[0]} leads")
 
     def tick(self) -> None:
-        """Part of a gang may run for so long only."""
-        now = self.world.loop.time()
+        """What may be so for a while only: part of a gang runs, a pod has no job, a deleted job has no pods."""
+        uids = {job["metadata"]["uid"] for job in self.world.objects(JOBS)}
         for job in self.world.objects(JOBS):
-            uid, status = job["metadata"]["uid"], job.get("status") or {}
-            count = len((status.get("placement") or {}).get("workers") or [])
-            pods = [pod for pod in self.world.objects(PODS) if _label(pod, "job-uid") == uid]
-            there = sum(
-                "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") != "Failed" for pod in pods
-            )
-            if not 0 < there < count or status.get("state") in FINISHED:
-                self._half.pop(uid, None)
-            elif now - self._half.setdefault(uid, now) > HALF:
-                self.fail(f"half a gang: {there} of {count} pods for {HALF:.0f} s: {_job_words(job)}")
-                self._half[uid] = now
+            uid, status, count = job["metadata"]["uid"], job.get("status") or {}, len(workers_of(job))
+            pods = [pod for pod in self.world.objects(PODS) if label(pod, "job-uid") == uid]
+            there = sum("deletionTimestamp" not in p["metadata"] and p["status"].get("phase") != "Failed" for p in pods)
+            half = 0 < there < count and status.get("state") not in FINISHED
+            if self._too_long(f"half {status.get('attempt')}", uid, half, HALF):
+                self.fail(f"half a gang: {there} of {count} pods for {HALF:.0f} s: {job_words(job)}")
+            stuck = "deletionTimestamp" in job["metadata"] and not pods
+            if self._too_long("stuck", uid, stuck, GONE):
+                self.fail(f"a finalizer is stuck for {GONE:.0f} s: {job_words(job)}")
+        for pod in self.world.objects(PODS):
+            orphan = bool(label(pod, "job-uid")) and label(pod, "job-uid") not in uids
+            if self._too_long("orphan", pod["metadata"]["uid"], orphan, GONE):
+                self.fail(f"orphan: pod {pod_words(pod)} has had no job for {GONE:.0f} s")
+
+    def _too_long(self, what: str, uid: str, so: bool, most: float) -> bool:
+        now = self.world.loop.time()
+        if not so:
+            self._since.pop((what, uid), None)
+            return False
+        return now - self._since.setdefault((what, uid), now) > most
 
     def at_the_end(self, stuck: Iterable[Json]) -> None:
         """All jobs have been deleted, and time enough has gone by."""
         for job in stuck:
-            self.fail(f"a finalizer is stuck: {_job_words(job)} {job['metadata'].get('finalizers')}")
+            self.fail(f"a finalizer is stuck: {job_words(job)} {job['metadata'].get('finalizers')}")
         for resource in (PODS, *SHARED):
             for obj in self.world.objects(resource):
-                if _label(obj, "job-uid"):
+                if label(obj, "job-uid"):
                     self.fail(f"orphan: {resource[1]} {obj['metadata']['name']}")
 
+    def _all_live(self) -> list[Json]:
+        """Pods that live, but for strays."""
+        pods = self.world.objects(PODS)
+        return [p for p in pods if label(p, "job-uid") and lives(p) and p["metadata"]["uid"] not in self._strays]
+
     def _live(self, uid: str) -> list[Json]:
-        return [pod for pod in self.world.objects(PODS) if _label(pod, "job-uid") == uid and _live(pod)]
+        return [pod for pod in self._all_live() if label(pod, "job-uid") == uid]
 
 
 class Ears(logging.Handler):
@@ -208,39 +274,3 @@ class Ears(logging.Handler):
         if "lost the lease" not in sentence:
             text = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
             self._promises.fail(f"the operator's log has an error: {sentence} {text}")
-
-
-def _label(obj: Json, name: str) -> str:
-    return str((obj["metadata"].get("labels") or {}).get(f"supernode.dev/{name}", ""))
-
-
-def _live(pod: Json) -> bool:
-    return pod["status"].get("phase") not in FINISHED
-
-
-def _pod_words(pod: Json) -> str:
-    metadata = pod["metadata"]
-    devices = (metadata.get("annotations") or {}).get("supernode.dev/devices")
-    end = " ending" if "deletionTimestamp" in metadata else ""
-    attempt = _label(pod, "attempt")
-    return (
-        f"{metadata['namespace']}/{metadata['name']}#{attempt} on {pod['spec'].get('nodeName')} [{devices}]"
-        f" {pod['status'].get('phase')}{end}"
-    )
-
-
-def _job_words(job: Json) -> str:
-    metadata, status = job["metadata"], job.get("status") or {}
-    placement = status.get("placement") or {}
-    places = [f"{w['node']}{w['devices']}" for w in placement.get("workers") or []]
-    end = " deleting" if "deletionTimestamp" in metadata else ""
-    return (
-        f"{metadata['namespace']}/{metadata['name']} {status.get('state')} attempt {status.get('attempt')}"
-        f" restarts {status.get('restarts')} at {places}{end}"
-    )
-
-
-def _lease_words(obj: Json) -> str:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    ready = [c["status"] for c in status.get("conditions") or [] if c["type"] == "Ready"]
-    return f"{spec.get('holderIdentity', '')} {ready} {spec.get('taints', '')} {spec.get('unschedulable', '')}"

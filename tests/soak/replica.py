@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from tests.soak.world import DirectClient, World
+from tests.soak.connection import DirectClient
+from tests.soak.world import World
 
 from supernode.cluster import nodes, pods
 from supernode.cluster.cache import Cache, Store
@@ -45,6 +46,8 @@ class Replica:
         self.clients: list[DirectClient] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self.main: asyncio.Task[None] | None = None
+        self._lease: Lease | None = None
+        self._stopping = False
 
     @property
     def identity(self) -> str:
@@ -57,7 +60,7 @@ class Replica:
         self.lives += 1
         # The lease's own requests are never guarded.
         self.clients = [DirectClient(self.world, self.identity), DirectClient(self.world, self.identity)]
-        self._tasks = []
+        self._tasks, self._lease, self._stopping = [], None, False
         self.main = self.world.loop.create_task(self._run(*self.clients))
 
     @property
@@ -70,6 +73,17 @@ class Replica:
         if self.main is not None:
             self.main.cancel()
 
+    async def stop(self) -> None:
+        """As SIGTERM does: everything stops, then the lease is given back."""
+        self._stopping, clients, lease = True, self.clients, self._lease
+        for task in (*self._tasks, self.main):
+            if task is not None:
+                task.cancel()
+        if lease is not None:
+            await lease.release()
+        for client in clients:
+            client.gone = True
+
     def _end(self) -> None:
         for client in self.clients:
             client.gone = True
@@ -80,6 +94,7 @@ class Replica:
         world = self.world
         settings = LeaseSettings(self.identity, self.lease_seconds)
         lease = Lease(client, settings, clock=world.loop.time)
+        self._lease = lease
         await lease.acquire()
         working.guard = lease.guard
         metrics = OperatorMetrics(CollectorRegistry())
@@ -87,7 +102,8 @@ class Replica:
         events = Events(working, self.identity, now=lambda: datetime.fromtimestamp(self.now(), UTC))
         context = Context(working, stores, Observer(stores), events, metrics, "supernode:soak", now=self.now)
         readings = Readings(context)
-        jobs = Jobs(context, Reports(), readings)
+        reports = Reports()
+        jobs = Jobs(context, reports, readings)
         cycle = Cycle(context, jobs, Pools(context, readings), readings, on_end=lambda: None)
         kinds = [
             (NODES, stores.nodes),
@@ -108,13 +124,26 @@ class Replica:
                 return
             context.wake.set()
             work = world.loop.create_task(cycle.run())
-            self._tasks = [task for task in self._tasks if task is not synced] + [work]
+            polls = world.loop.create_task(self._poll(context, reports, jobs))
+            self._tasks = [task for task in self._tasks if task is not synced] + [work, polls]
             ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 if not task.cancelled() and task.exception() is not None:
                     raise task.exception() or RuntimeError
         finally:
-            self._end()
+            if not self._stopping:
+                self._end()
+
+    async def _poll(self, context: Context, reports: Reports, jobs: Jobs) -> None:
+        """What the sidecars report, as the poller would have it from them."""
+        while True:
+            await asyncio.sleep(2)
+            for key, obj in list(context.stores.jobs.objects().items()):
+                placement = (obj.get("status") or {}).get("placement") or {}
+                uid, attempt = obj["metadata"]["uid"], placement.get("attempt", 0)
+                report = self.world.progress.get((uid, attempt))
+                if report is not None and reports.put(uid, attempt, report, context.now()):
+                    jobs.due.touch(key)
 
     def cut(self, until: float) -> None:
         """Nothing gets through to the server, nor back, until then."""

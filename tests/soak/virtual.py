@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Callable
 from typing import Any
 
 
@@ -19,17 +20,28 @@ class _Skipping(selectors.SelectSelector):
         if timeout is None:
             raise RuntimeError("everything waits, and nothing will ever happen")
         self.loop.seconds += max(0.0, timeout)
+        self.loop.turned()
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`seconds`: the time, from 0."""
+    """`seconds`: the time, from 0. `turns`: how often whoever could go on has gone on to his next await."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds, self.turns = 0.0, 0
+        self._at: dict[int, list[Callable[[], None]]] = {}
         selector = _Skipping()
         selector.loop = self
         super().__init__(selector)
 
     def time(self) -> float:
         return self.seconds
+
+    def in_turns(self, turns: int, call: Callable[[], None]) -> None:
+        """Call it after so many turns: while everybody stands at some await."""
+        self._at.setdefault(self.turns + turns, []).append(call)
+
+    def turned(self) -> None:
+        self.turns += 1
+        for call in self._at.pop(self.turns, ()):
+            call()

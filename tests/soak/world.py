@@ -1,4 +1,4 @@
-"""The embedded API server without sockets, in virtual time, and clients that reach it through a bad network.
+"""The embedded API server without sockets, in virtual time: requests take their time there and back.
 
 A request is on its way for a while, is handled by the server even if its sender is dead by then, and its answer takes
 its time too. What the server does is the code that serves `supernode local up`.
@@ -7,26 +7,21 @@ its time too. What the server does is the code that serves `supernode local up`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-import copy
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from kubernetes.aio.client import Configuration
 from multidict import CIMultiDict, MultiDict
+from tests.soak.ledger import Ledger
+from tests.soak.virtual import VirtualLoop
 
-from supernode.cluster.client import Client
-from supernode.cluster.kinds import Json, Kind
-from supernode.cluster.refusals import error_from
-from supernode.errors import UnavailableError
-from supernode.local.server import ApiServer, Faults, watching
+from supernode.cluster.kinds import Json
+from supernode.local.server import ApiServer, Faults
 from supernode.local.server.clock import Clock
-from supernode.local.server.negotiation import negotiate
-from supernode.local.server.render import Renderer
 from supernode.local.server.store import ResourceKey, Store
 from supernode.local.server.surface import Surface
 
@@ -34,23 +29,62 @@ from supernode.local.server.surface import Surface
 EPOCH = 1_800_000_000.0
 # Who makes the change that the store is telling of: the name of a client.
 WRITER: contextvars.ContextVar[str] = contextvars.ContextVar("writer", default="server")
+# Whether it comes so late that its sender has given it up, or is dead.
+GIVEN_UP: contextvars.ContextVar[bool] = contextvars.ContextVar("given_up", default=False)
 USER = "user"
 
 
-class _Request:
+@dataclass
+class Sent:
+    """A request on its way.
+
+    `name`: of the object in it. `late`: seconds that it takes more. `given_up`: nobody waits for the answer any more.
+    """
+
+    agent: str
+    method: str
+    path: str
+    name: str = ""
+    late: float = 0.0
+    given_up: bool = False
+
+
+@dataclass
+class Network:
+    """How bad the way to the server is: probabilities for each request, event or stream.
+
+    Args:
+        no_answer: the server does it, and the connection breaks before the answer.
+        late: a write that arrives up to 45 s later.
+        page_gone: 410 for the next page of a list.
+        watch_gone: 410 in the middle of a watch.
+        stall: a watch that says nothing for up to 20 s.
+        twice: an event that comes twice.
+        reorder: two events that change places.
+    """
+
+    no_answer: float = 0.0
+    late: float = 0.0
+    page_gone: float = 0.0
+    watch_gone: float = 0.0
+    stall: float = 0.0
+    twice: float = 0.0
+    reorder: float = 0.0
+
+
+class Request:
     """As much of an aiohttp request as the server asks for."""
 
-    def __init__(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str, agent: str
-    ) -> None:
-        self.method, self.path, self.path_qs = method, path, path
-        self.rel_url = SimpleNamespace(raw_path=path)
+    def __init__(self, sent: Sent, params: Mapping[str, str] | None, body: Any, content_type: str) -> None:
+        self.sent = sent
+        self.method, self.path, self.path_qs = sent.method, sent.path, sent.path
+        self.rel_url = SimpleNamespace(raw_path=sent.path)
         self.query = MultiDict(params or {})
         self.content_type = content_type
         self.headers = CIMultiDict(
             {
                 "Authorization": "Bearer soak",
-                "User-Agent": agent,
+                "User-Agent": sent.agent,
                 "Accept": "application/json",
                 "Content-Type": content_type,
             }
@@ -61,22 +95,37 @@ class _Request:
         return self._body
 
 
+async def _nothing(sent: Sent, when: str) -> None:
+    return
+
+
+@dataclass
 class World:
     """The server, the time and the lots.
 
     Args:
+        loop: its time.
         chance: draws all lots.
         faults: of the server.
+        network: of the way to it.
         latency: most seconds that a request, and its answer, is on its way.
+
+    `on_send` hears of each request when it is sent, `ambush` just "before" the server does it and just "after".
+    `progress`: (uid, attempt) -> what the job's rank 0 reports.
     """
 
-    def __init__(self, chance: random.Random, faults: Faults, latency: float) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.chance = chance
-        self.faults = faults
-        self.latency = latency
-        self.server = ApiServer(token="soak", faults=faults, clock=Clock(self.wall))
-        self.on_send: Callable[[str, str, str], None] = lambda agent, method, path: None
+    loop: VirtualLoop
+    chance: random.Random
+    faults: Faults
+    network: Network
+    latency: float
+    ledger: Ledger = field(default_factory=Ledger)
+    on_send: Callable[[str, str, str], None] = lambda agent, method, path: None
+    ambush: Callable[[Sent, str], Awaitable[None]] = _nothing
+    progress: dict[tuple[str, int], Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.server = ApiServer(token="soak", faults=self.faults, clock=Clock(self.wall))
         self._on_their_way: set[asyncio.Task[Any]] = set()
 
     def wall(self) -> float:
@@ -95,99 +144,35 @@ class World:
         """What the server holds at this moment."""
         return [stored.obj for stored in self.store.items(resource)]
 
-    async def serve(self, request: _Request, agent: str) -> tuple[int, str | None, bytes]:
+    def strikes(self, name: str, chance: float) -> bool:
+        """Whether bad luck of this kind comes now; it is counted."""
+        hit = chance > 0 and self.chance.random() < chance
+        if hit:
+            self.ledger.note(name)
+        return hit
+
+    async def serve(self, request: Request) -> tuple[int, str | None, bytes]:
         """(status, Retry-After, body), after the way there and back; goes on whatever becomes of the caller."""
+        sent = request.sent
 
         async def there_and_back() -> tuple[int, str | None, bytes]:
-            WRITER.set(agent)
-            lab = self.faults.spares(agent)
+            WRITER.set(sent.agent)
+            lab = self.faults.spares(sent.agent)
             if not lab:
-                await asyncio.sleep(self.chance.uniform(0.0, self.latency))
+                await asyncio.sleep(self.chance.uniform(0.0, self.latency) + sent.late)
+                await self.ambush(sent, "before")
+                GIVEN_UP.set(sent.late > 0 and sent.given_up)
             response: Any = await self.surface.handle(request)  # type: ignore[arg-type]
             if not lab:
+                await self.ambush(sent, "after")
                 await asyncio.sleep(self.chance.uniform(0.0, self.latency))
             return response.status, response.headers.get("Retry-After"), bytes(response.body or b"")
 
         task = self.loop.create_task(there_and_back())
         self._on_their_way.add(task)
         task.add_done_callback(self._on_their_way.discard)
-        return await asyncio.shield(task)
-
-
-class DirectClient(Client):
-    """A client of the world. `gone`: its process is dead. `cut_until`: nothing gets through before that second."""
-
-    def __init__(self, world: World, agent: str) -> None:
-        super().__init__(Configuration())
-        self._host = "https://soak"
-        self.world, self.agent = world, agent
-        self.gone = False
-        self.cut_until = 0.0
-
-    async def _through(self) -> None:
-        if self.gone:
-            await asyncio.get_running_loop().create_future()
-        if self.world.loop.time() < self.cut_until:
-            await asyncio.sleep(0.5)
-            raise UnavailableError("no route to the server")
-
-    async def _once(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
-    ) -> bytes:
-        await self._through()
-        self.world.on_send(self.agent, method, path)
-        request = _Request(method, path, params, body, content_type or "application/json", self.agent)
-        status, retry_after, answer = await self.world.serve(request, self.agent)
-        await self._through()
-        if status >= 400:
-            raise error_from(method, path, status, answer, retry_after)
-        return answer
-
-    @contextlib.asynccontextmanager
-    async def watch(
-        self, kind: Kind, *, namespace: str | None = None, resource_version: str, seconds: int
-    ) -> AsyncIterator[AsyncIterator[Json]]:
-        await self._through()
-        world = self.world
-        if world.faults.expires():
-            raise error_from("WATCH", kind.plural, 410, b"{}", None)
-        served = world.server._objects.kinds.find(kind.group, kind.version, kind.plural)
-        if served is None:
-            raise error_from("WATCH", kind.plural, 404, b"{}", None)
-        selector = served.selectable.select("", "")
-        asked = watching.WatchRequest(served, namespace, selector, resource_version, True, None, float(seconds))
-        renderer = Renderer(served, negotiate("application/json"), world.server._objects.clock, "")
-        running = watching.Watch(world.store, asked, renderer)
-        events = self._events(running, kind)
         try:
-            yield events
-        finally:
-            running.close()
-
-    async def _events(self, running: watching.Watch, kind: Kind) -> AsyncIterator[Json]:
-        world = self.world
-        lifetime = world.faults.watch_lifetime()
-        end = None if lifetime is None else world.loop.time() + lifetime
-        chunks = running.events(world.loop.time)
-        while True:
-            try:
-                async with asyncio.timeout_at(end):
-                    chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise UnavailableError(f"WATCH {kind.plural}: the connection broke") from None
-            await asyncio.sleep(world.faults.event_delay())
-            await self._through()
-            events = [json.loads(line) for line in chunk.splitlines()]
-            if world.faults.event_delay() and len(events) > 1 and world.chance.random() < 0.1:
-                # More than any server does; versions put it right.
-                at = world.chance.randrange(len(events) - 1)
-                events[at], events[at + 1] = events[at + 1], events[at]
-            for event in events:
-                if event.get("type") == "ERROR":
-                    raise error_from("WATCH", kind.plural, int(event["object"]["code"]), b"{}", None)
-                again = copy.deepcopy(event) if world.chance.random() < 0.03 else None
-                yield event
-                if again is not None:
-                    yield again
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            sent.given_up = True
+            raise
