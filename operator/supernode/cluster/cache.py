@@ -185,18 +185,23 @@ class Cache:
     async def run(self) -> None:
         """List, watch, and begin again after every failure, until cancelled."""
         version: str | None = None
-        failures = 0
+        failures = lists = 0
         while True:
             try:
                 if version is None:
                     version = await self.relist()
                     self.synced.set()
                 version = await self._follow(version)
-                failures = 0
+                failures = lists = 0
             except GoneError:
-                # Too old to go on from: only a new list tells what happened meanwhile.
+                # Too old to go on from: only a new list tells what happened meanwhile. One from which nothing can be
+                # followed either is not made again and again at once.
                 self._restarted("gone")
                 version = None
+                lists += 1
+                if lists > 1:
+                    pause = min(FIRST_PAUSE * 2 ** min(lists - 2, 10), LONGEST_PAUSE)
+                    await self._sleep(pause * (0.75 + random.random() / 2))
             except ClusterError as exc:
                 failures += 1
                 self._restarted("error")

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from tests.builders.kube import write_kubeconfig
 
-from supernode.cluster.cache import Cache, Store
+from supernode.cluster.cache import FIRST_PAUSE, LONGEST_PAUSE, Cache, Store
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import CONFIG_MAPS, Json
 from supernode.errors import ClusterError, UnavailableError
@@ -191,3 +191,22 @@ async def test_a_list_that_fails_is_tried_until_it_works(server: tuple[Server, C
     fake.refusals = [(403, {})] * 3
     async with cached(client):
         assert fake.lists == 1
+
+
+async def test_a_server_that_forgets_at_once_is_listed_more_and_more_slowly(server: tuple[Server, Client]) -> None:
+    fake, client = server
+    too_old: Json = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
+    fake.streams = [[too_old] for _ in range(9)]
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+
+    task = asyncio.create_task(Cache(client, CONFIG_MAPS, Store(), sleep=nap).run())
+    await until(lambda: fake.lists == 10)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    # The first time at once; then after pauses that double, up to the longest one, each by chance a quarter off.
+    assert len(naps) == 8
+    assert all(0.75 <= pause / min(FIRST_PAUSE * 2**index, LONGEST_PAUSE) <= 1.25 for index, pause in enumerate(naps))
