@@ -71,6 +71,7 @@ class Rank:
         model.parameters.forget_gradients()
         tapes: dict[int, Tape] = {}
         loss: Array | None = None
+        done = 0
         for kind, number in one_forward_one_backward(stage, stages, len(batches)):
             if kind == "forward":
                 tapes[number] = Tape()
@@ -79,6 +80,8 @@ class Rank:
                     loss = result if loss is None else self.device.launch("add", loss, result)
             else:
                 self._backward(batches[number], tapes.pop(number), share=1 / len(batches))
+                done += 1
+                model.parameters.end_micro_batch(last=done == len(batches))
             yield None
         if loss is None:
             loss = self.device.zeros((), dtype="f32")

@@ -85,6 +85,10 @@ class Parameters:
     def __post_init__(self) -> None:
         self.gradient = self.device.zeros((self.size,))
         self.gradients = self.views(self.gradient)
+        # The second micro batch and later ones write here, so that one launch adds all they give.
+        self._more: Array | None = None
+        self._views_of_more: dict[str, Array] = {}
+        self._written = self.gradients
         self._fresh = set(self.table)
 
     @property
@@ -121,19 +125,36 @@ class Parameters:
 
     def forget_gradients(self) -> None:
         """Start a new sum over micro batches."""
+        self._written = self.gradients
+        self._fresh = set(self.table)
+
+    def end_micro_batch(self, *, last: bool) -> None:
+        """Add what the micro batch gave to the sum; `last`: none follows."""
+        if self._more is not None and self._written is not self.gradients:
+            if self._fresh:  # a gradient that did not come is no zero there, but what came before
+                for name in self._written.keys() - self._fresh:
+                    self.device.launch("add", self.gradients[name], self._written[name], out=self.gradients[name])
+            else:
+                self.device.launch("add", self.gradient, self._more, out=self.gradient)
+        if last:
+            return
+        if self._more is None:
+            self._more = self.device.empty((self.size,))
+            self._views_of_more = self.views(self._more)
+        self._written = self._views_of_more
         self._fresh = set(self.table)
 
     def add_gradients(
         self, names: Sequence[str], kernel: str, *inputs: Array, also: Sequence[Array] = (), **attributes: Any
     ) -> None:
-        """Add what a kernel gives to the gradients of weights; the first time it is written in place.
+        """Add what a kernel gives to the micro batch's gradients of weights; the first time it is written in place.
 
         Args:
             names: of the weights, in the order of the kernel's results.
             kernel: with `inputs` and `attributes`.
             also: arrays for the results that come before those of the weights.
         """
-        gradients = [self.gradients[name] for name in names]
+        gradients = [self._written[name] for name in names]
         fresh = self._fresh.issuperset(names)
         targets = gradients if fresh else [self.device.empty(gradient.shape) for gradient in gradients]
         self.device.launch(kernel, *inputs, out=(*also, *targets), dtype="f32", **attributes)
