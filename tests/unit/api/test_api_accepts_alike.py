@@ -44,7 +44,10 @@ FULL = a_job(
 POOL = a_pool(
     resourceNames=["a.b/c", "d.e/f"],
     interconnect={"bandwidthGBps": 1.5, "latencyMicroseconds": 0},
-    quotas=[{"namespace": "a", "guaranteed": 1, "limit": 2}, {"namespace": "b"}],
+    quotas=[
+        {"namespace": "a", "guaranteed": 1, "limit": 2},
+        {"namespace": "b", "guaranteedTFLOPS": 1.5, "limitTFLOPS": 2},
+    ],
     nodeSelector={"matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]},
 )
 OWN_CHIP = a_pool(chip=..., chipSpec={"name": "c", "memoryGiB": 1, "tflops": {"bf16": 1}, "linkDomain": 1})
@@ -79,7 +82,7 @@ def mutants(draw: st.DrawFn, base: Json) -> Json:
             case "number":
                 target[last] = draw(NUMBERS)
             case "other":
-                target[last] = draw(OTHERS)
+                target[last] = _copy(draw(OTHERS))  # what is drawn is the same object each time
                 if target[last] is None and outer and outer[-1] in ("matchLabels", "labels"):
                     # The server drops the label, and so widens the selector; a file that says so is refused.
                     target[last] = ""
@@ -88,7 +91,7 @@ def mutants(draw: st.DrawFn, base: Json) -> Json:
             case "unknown" if (
                 isinstance(target, dict) and "spec" not in outer and not {"labels", "matchLabels"} & set(outer)
             ):
-                target["unknownField"] = draw(OTHERS)
+                target["unknownField"] = _copy(draw(OTHERS))
             case "twice" if isinstance(target, list):
                 target.append(_copy(target[last]))  # type: ignore[index]
     if obj["kind"] == "TrainingJob" and draw(st.integers(0, 9)) == 0:
