@@ -26,7 +26,7 @@ import yaml
 
 from supernode.cli import main
 from supernode.cluster.client import Client
-from supernode.cluster.kinds import GROUPS, JOBS, POOLS
+from supernode.cluster.kinds import EVENTS, GROUPS, JOBS, POOLS
 from supernode.emulator.trace_files import check
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +161,34 @@ def test_why_tells_of_both_jobs(cluster: Cluster) -> None:
     assert "runs in: pool dcu-bw1000, all in supernode spine-0/sn-0" in runs
     assert "also waiting for these pools:" in runs
     assert yaml.safe_load(cluster.text("why", "gpt", "-o", "yaml"))["placement"]["domain"] == "spine-0/sn-0"
+
+
+def test_the_log_tells_each_jobs_life_with_its_name_and_the_cycle(cluster: Cluster) -> None:
+    log = Path(cluster.environment["SUPERNODE_LOCAL_DIR"]) / "p" / "operator.log"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+    about = [line for line in lines if line["logger"] == "supernode.handlers.tell" or "default/gpt" in line["message"]]
+    assert [line for line in about if not line.keys() >= {"job", "cycle"}] == []
+    life = [line["message"].partition(":")[0] for line in about if line["job"] == "default/gpt"]
+    assert life[:2] == ["placed", "Starting -> Running"]
+    assert any(line["message"].startswith("waits (") for line in about if line["job"] == "default/wide")
+
+
+def test_events_tell_a_life_in_order_and_once(cluster: Cluster) -> None:
+    async def read() -> list[dict[str, Any]]:
+        client = await Client.connect(cluster.environment["KUBECONFIG"])
+        try:
+            return list((await client.list_page(EVENTS, "default"))["items"])
+        finally:
+            await client.close()
+
+    found = [event for event in asyncio.run(read()) if event["involvedObject"]["name"] == "gpt"]
+    assert [event["reason"] for event in sorted(found, key=lambda event: event["metadata"]["name"])][:2] == [
+        "Placed",
+        "Running",
+    ]
+    assert all(event["count"] == 1 and len(event["message"].splitlines()) == 1 for event in found)
+    assert len({event["message"] for event in found}) == len(found)
 
 
 def test_tree_and_ranks_agree(cluster: Cluster) -> None:

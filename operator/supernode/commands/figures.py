@@ -29,8 +29,8 @@ def span(seconds: float) -> str:
 
 
 def step_time(seconds: object) -> str:
-    """Seconds of one step with three figures and a unit; empty if there are none, or nothing was measured (0)."""
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0:
+    """Seconds of one step with three figures and a unit; empty if there are none."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         return ""
     if seconds >= 1:
         return f"{seconds:.3g} s"

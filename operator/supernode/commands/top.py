@@ -184,7 +184,7 @@ def _row(job: Json, now: float) -> list[Piece]:
         str(job["devices"]),
         number(job["step"]),
         number(job["loss"], ".4g"),
-        step_time(job["stepSeconds"]),
+        step_time(job["stepSeconds"] or None),  # 0: steps without work on a device
         step_time(job["predictedStepSeconds"]),
         percent(job["mfu"]),
         percent(job["goodput"]),

@@ -285,7 +285,7 @@ def _render_placement(placement: Json, sheet: Sheet) -> None:
         f"{word} {text}"
         for word, text in (
             ("predicted", step_time(placement["predictedStepSeconds"])),
-            ("observed", step_time(placement["stepSeconds"])),
+            ("observed", step_time(placement["stepSeconds"] or None)),
             ("MFU", percent(placement["mfu"])),
         )
         if text
