@@ -223,6 +223,7 @@ BUGS: dict[str, Callable[[], Any]] = {
         lost_from_the_queue,
         attempts_begin_again,
         ended_runs_again,
+        stale_events,
         unread_lists,
         blind_writes,
         ignored_conflicts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-# What is injected, what users do, and what the operator must have had occasion to do: all of it in 50 schedules.
+# What is injected, what users do, and what the operator must have had occasion to do.
 INJECTED = (
     "409 conflict",
     "429 too many requests",
@@ -83,8 +83,8 @@ CARRIED_OUT = (
 RARE = ("stray pod arrives", "stray pod swept", "pod refused by node", "job comes under an old name")
 GROUPS = {"injected": INJECTED, "users": USERS, "carried out": CARRIED_OUT, "rare": RARE}
 _KNOWN = frozenset(name for names in GROUPS.values() for name in names)
-# From so many schedules on everything must have happened, and from so many the rare things too.
-ENOUGH, MANY = 50, 500
+# From so many schedules on each of them must have happened: what is seen once in 60 is not to be missed by bad luck.
+ENOUGH = {"injected": 50, "users": 50, "carried out": 500, "rare": 500}
 
 
 class Ledger(Counter[str]):
@@ -103,10 +103,8 @@ class Ledger(Counter[str]):
 
 def missing(ledger: Counter[str], schedules: int) -> list[str]:
     """What has not happened once, though it should have in so many schedules."""
-    if schedules < ENOUGH:
-        return []
-    names = [name for group in GROUPS.values() for name in group]
-    return [name for name in names if not ledger[name] and (schedules >= MANY or name not in RARE)]
+    asked = [group for group, count in ENOUGH.items() if schedules >= count]
+    return [name for group in asked for name in GROUPS[group] if not ledger[name]]
 
 
 def table(ledger: Counter[str]) -> Iterable[str]:

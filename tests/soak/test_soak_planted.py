@@ -26,6 +26,7 @@ PLANTED = {
     "lost-from-the-queue": (r"job lost: after", 1),
     "attempts-begin-again": (r"an attempt is forgotten", 1),
     "ended-runs-again": (r"job run twice: Succeeded became", 1),
+    "stale-events": (r"can't be held|two hands", 15),
     "unread-lists": (r"is gone before|can't be held|without a claim", 1),
     "blind-writes": (r"run twice|forgotten|can't be held|two hands", 3),
     "ignored-conflicts": (r"can't be held|without a claim", 2),
