@@ -8,7 +8,7 @@ from typing import Any
 
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_AGE = re.compile(r"\d+s")
+_AGE = re.compile(r"\d+[sd]")
 _CLUSTER_IP = re.compile(r"10(\.\d+){3}")
 _VERSIONS = frozenset({"resourceVersion"})
 _ADDRESSES = frozenset({"clusterIP", "clusterIPs"})
