@@ -99,7 +99,9 @@ class Again:
             sizes = ()
         where = {worker.node for worker in held.workers if not running or worker.rank in alone}
         lost = lost_nodes(snapshot, held, here, blamed) & where
-        moving = plan is not None and plan.kind is DisruptionKind.MIGRATION and not running
+        # The way was promised to as many as moved: who is of another size since goes by what there is now.
+        same = target == len(held.node_of)
+        moving = plan is not None and plan.kind is DisruptionKind.MIGRATION and not running and same
         result: Placement | Unplaceable | None = None
         if plan is not None and moving:
             way = self._way(snapshot, demand.key, candidate, plan, demand_at)
