@@ -80,7 +80,7 @@ async def test_a_slow_rank_is_named_once_with_its_node(either_lab: Lab) -> None:
         assert status["stragglers"][0]["node"] == node
         said = await lab.condition("train", "Straggling")
         assert said["status"] == "True"
-        assert f"worker 2 on node {node} (0.8 s" in said["message"]
+        assert f"worker 2 on node {node} (800 ms" in said["message"]
         sidecars.run(5, [0.5, 0.5, 0.82, 0.5])
         status = await lab.until_status("train", "goes on", lambda s: s["progress"]["step"] == 85)
         assert status["stragglers"][0]["ownSeconds"] == pytest.approx(0.8), "what was told stays while it lasts"
