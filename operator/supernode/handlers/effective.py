@@ -94,9 +94,9 @@ def effective_json(effective: Effective) -> Json:
 
 def differ(said: Json | None, effective: Effective) -> bool:
     """Whether a status is more than a twentieth off: no reason to write it every time that a step takes longer."""
-    if said is None:
-        return True
     now = effective_json(effective)
+    if said is None:
+        return any(now.values())  # a pool on which nothing has run tells nothing
     return any(abs(value - said.get(kind, 0.0)) > 0.05 * max(value, said.get(kind, 0.0)) for kind, value in now.items())
 
 

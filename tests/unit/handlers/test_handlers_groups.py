@@ -84,5 +84,6 @@ def test_effective_compute_is_told_again_when_it_has_changed_by_a_twentieth() ->
     assert not differ(said, Effective(100.0, 50.0, 41.0))
     assert differ(said, Effective(100.0, 50.0, 43.0))
     assert differ(said, Effective())
-    assert differ(None, Effective())
+    assert differ(None, Effective(100.0, 50.0, 40.0))
+    assert not differ(None, Effective()), "where nothing has run there is nothing to tell"
     assert not differ(effective_json(Effective()), Effective())
