@@ -126,6 +126,7 @@ JOB_RIGHTS = {
     ("supernode.dev", "trainingjobs/finalizers"): {"update"},
     ("", "pods"): {"list", "watch", "create", "patch", "delete"},
     ("", "services"): {"create", "get", "delete"},
+    ("", "resourcequotas"): {"list"},
     ("", "secrets"): {"create", "delete"},
     ("", "configmaps"): {"create", "delete"},
     ("", "events"): {"create", "patch"},

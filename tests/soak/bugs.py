@@ -206,6 +206,15 @@ def blind_writes() -> Any:
     return mock.patch("supernode.cluster.status.write", write)
 
 
+def nobody_asks_first() -> Any:
+    """Others make room for a gang before its pods are known to be let in."""
+
+    async def unasked(self: Any, candidate: Any, wait: Any) -> Any:
+        return wait
+
+    return mock.patch("supernode.handlers.rehearse.Rehearsals.checked", unasked)
+
+
 BUGS: dict[str, Callable[[], Any]] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -227,6 +236,7 @@ BUGS: dict[str, Callable[[], Any]] = {
         unread_lists,
         blind_writes,
         ignored_conflicts,
+        nobody_asks_first,
     )
 }
 

@@ -22,6 +22,8 @@ DEFINITIONS = Kind(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
 TEAMS = ("team-a", "team-b")
+# Whose pods admission refuses.
+BARRED = "team-c"
 # Devices of a node; nodes of a domain.
 DEVICES = 2
 TOGETHER = 2
@@ -76,7 +78,7 @@ class Cluster:
         for path in sorted((ROOT / "crds").glob("*.yaml")):
             await user.create(DEFINITIONS, _definition(path))
         await asyncio.sleep(1)
-        for team in TEAMS:
+        for team in (*TEAMS, BARRED):
             await user.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
         for name, value in (("low", 1), ("mid", 50), ("high", 100)):
             body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": value}

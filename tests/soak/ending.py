@@ -28,6 +28,7 @@ async def until_calm(world: World, cluster: Cluster, users: Users, kubelet: Kube
     promises.log("--- calm")
     faults.conflict = faults.throttle = faults.error = faults.lost_answer = faults.timeout = 0.0
     faults.drop_watch = faults.expire_watch = 0.0
+    world.barred.clear()
     world.network = Network()
     kubelet.calm = trouble.calm = True
     for replica in trouble.replicas:

@@ -40,6 +40,7 @@ INJECTED = (
     "node deleted",
     "device unhealthy",
     "pod failed",
+    "pods refused by admission",
 )
 USERS = (
     "job made",

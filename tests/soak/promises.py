@@ -152,6 +152,8 @@ class Promises:
                 self.fail(f"an attempt is forgotten: {before} -> {now}: {job_words(obj)}")
         if now[0] in FINISHED and (before is None or before[0] != now[0]):
             self._job_ended(obj, now)
+        if metadata["namespace"] in self.world.barred and status.get("nomination"):
+            self.fail(f"stopped in vain: others make room for a gang whose pods are refused: {job_words(obj)}")
         if ((was or {}).get("status") or {}).get("checkpoint") and not status.get("checkpoint"):
             self.fail(f"a checkpoint is forgotten: {job_words(obj)}")
         if status.get("placement") != ((was or {}).get("status") or {}).get("placement"):

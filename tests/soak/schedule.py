@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.soak.cluster import FIRST, TEAMS, Cluster, Plan
+from tests.soak.cluster import BARRED, FIRST, TEAMS, Cluster, Plan
 from tests.soak.connection import DirectClient
 from tests.soak.ending import until_calm
 from tests.soak.kubelet import Kubelet
@@ -111,6 +111,7 @@ class Schedule:
         self.seed, self.loop = seed, loop
         chance = self.chance = random.Random(seed)
         self.problems: list[str] = []
+        self.drawn = plan is None
         faults, network, latency, operators = _bad_luck(seed, chance)
         if plan is not None:
             faults, network, latency, operators = Faults(exempt=(USER,)), Network(), 0.01, 1
@@ -142,7 +143,11 @@ class Schedule:
         self.promises.limits[FIRST, TEAMS[0]] = self.cluster.limit
         logging.getLogger("supernode").addHandler(self.ears)
         self.promises.start()
-        parts = (self._supervise(), self.kubelet.run(), self._ticks())
+        parts = [self._supervise(), self.kubelet.run(), self._ticks()]
+        chance = random.Random(f"barred {self.seed}")
+        if self.drawn and chance.random() < 0.3:
+            self.world.barred.add(BARRED)
+            parts.append(self.users.barred_jobs(chance))
         self.background = [self.loop.create_task(part) for part in parts]
 
     async def finish(self) -> None:

@@ -5,9 +5,11 @@ A name comes back soon, so that jobs follow each other under one name while the 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import random
 
-from tests.soak.cluster import DEVICES, FIRST, SECOND, TEAMS, TOGETHER, Cluster
+from tests.soak.cluster import BARRED, DEVICES, FIRST, SECOND, TEAMS, TOGETHER, Cluster
 from tests.soak.promises import Promises
 from tests.soak.words import JOBS as STORED_JOBS
 from tests.soak.words import PODS as STORED_PODS
@@ -94,6 +96,13 @@ class Users:
         body = {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": metadata, "spec": spec}
         await self.user.create(JOBS, body, team)
         self.world.ledger.note("job made")
+
+    async def barred_jobs(self, chance: random.Random) -> None:
+        """Urgent jobs now and then in a namespace that is not let run any; `chance`: lots of its own."""
+        for index in range(2):
+            await asyncio.sleep(chance.uniform(1, 60))
+            size = (chance.randint(1, self.cluster.plan.first), chance.choice([1, 2]))
+            await self.make(f"{BARRED}/job{index}", "plain", size, "high")
 
     async def scatter(self) -> None:
         """Small jobs that may lie anywhere, and one that needs a domain for itself."""

@@ -32,6 +32,7 @@ WRITER: contextvars.ContextVar[str] = contextvars.ContextVar("writer", default="
 # Whether it comes so late that its sender has given it up, or is dead.
 GIVEN_UP: contextvars.ContextVar[bool] = contextvars.ContextVar("given_up", default=False)
 USER = "user"
+REFUSED = b'{"kind": "Status", "reason": "Forbidden", "message": "pods are forbidden: by this namespace\'s policy"}'
 
 
 @dataclass
@@ -111,7 +112,7 @@ class World:
         latency: most seconds that a request, and its answer, is on its way.
 
     `on_send` hears of each request when it is sent, `ambush` just "before" the server does it and just "after".
-    `progress`: (uid, attempt) -> what the job's rank 0 reports.
+    `progress`: (uid, attempt) -> what the job's rank 0 reports. `barred`: namespaces that admission lets no pods into.
     """
 
     loop: VirtualLoop
@@ -123,6 +124,7 @@ class World:
     on_send: Callable[[str, str, str], None] = lambda agent, method, path: None
     ambush: Callable[[Sent, str], Awaitable[None]] = _nothing
     progress: dict[tuple[str, int], Json] = field(default_factory=dict)
+    barred: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.server = ApiServer(token="soak", faults=self.faults, clock=Clock(self.wall))
@@ -162,6 +164,9 @@ class World:
                 await asyncio.sleep(self.chance.uniform(0.0, self.latency) + sent.late)
                 await self.ambush(sent, "before")
                 GIVEN_UP.set(sent.late > 0 and sent.given_up)
+            if sent.method == "POST" and sent.path in {f"/api/v1/namespaces/{name}/pods" for name in self.barred}:
+                self.ledger.note("pods refused by admission")
+                return 403, None, REFUSED
             response: Any = await self.surface.handle(request)  # type: ignore[arg-type]
             if not lab:
                 await self.ambush(sent, "after")

@@ -165,13 +165,14 @@ class Client:
             params["continue"] = token
         return await self.request("GET", kind.path(namespace), params=params)
 
-    async def create(self, kind: Kind, obj: Json, namespace: str | None = None) -> Json:
-        """Create; safe to repeat only because all our names are deterministic.
+    async def create(self, kind: Kind, obj: Json, namespace: str | None = None, *, dry_run: bool = False) -> Json:
+        """Create; safe to repeat only because all our names are deterministic. `dry_run`: only as if.
 
         Raises:
             ConflictError: with reason ``AlreadyExists``.
         """
-        return await self.request("POST", kind.path(namespace), body=obj, params={"fieldManager": FIELD_MANAGER})
+        params = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
+        return await self.request("POST", kind.path(namespace), body=obj, params=params)
 
     async def patch(
         self,

@@ -28,6 +28,7 @@ from supernode.handlers.masks import Masks
 from supernode.handlers.migration import MOST_MOVES, MOVES, Migrations, Wish
 from supernode.handlers.preemption import Preemptions
 from supernode.handlers.reading import Readings
+from supernode.handlers.rehearse import Rehearsals
 from supernode.names import ANNOTATION_DEFRAGMENT
 from supernode.scheduling.defragment import Defragmentation
 from supernode.scheduling.place import place
@@ -109,8 +110,9 @@ def plan(context: Context, job: Json, moves: int) -> Json:
         return {**empty, "why": str(exc)}
     if isinstance(place(snapshot, demand), Placement):
         return {**empty, "why": "it fits as things are; the operator places it when its turn comes"}
-    nominations = Preemptions(context, readings).nominations()
-    found = Migrations(context, readings).propose(snapshot, demand, Wish(moves), nominations)
+    rehearsals = Rehearsals(context, lambda key, at: None)
+    nominations = Preemptions(context, readings, rehearsals).nominations()
+    found = Migrations(context, readings, rehearsals).propose(snapshot, demand, Wish(moves), nominations)
     if isinstance(found, str):
         return {**empty, "why": found}
     return {

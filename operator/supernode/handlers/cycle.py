@@ -28,6 +28,7 @@ from supernode.handlers.migration import Migrations
 from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Preemptions
 from supernode.handlers.reading import Readings
+from supernode.handlers.rehearse import Rehearsals
 from supernode.handlers.sweep import sweep
 from supernode.handlers.waiting import Candidate
 from supernode.scheduling.demand import GangDemand
@@ -63,8 +64,9 @@ class Cycle:
         self._readings = readings
         self._gauges = JobGauges(context)
         self._again = Again(context, jobs, readings)
-        self._preemptions = Preemptions(context, readings)
-        self._migrations = Migrations(context, readings)
+        self._rehearsals = Rehearsals(context, jobs.due.wake_at)
+        self._preemptions = Preemptions(context, readings, self._rehearsals)
+        self._migrations = Migrations(context, readings, self._rehearsals)
         self._growth = Growth(context, readings, jobs.due.wake_at)
         self._answers = Answers(context, self._preemptions, self._migrations)
         self._on_end = on_end
@@ -85,7 +87,7 @@ class Cycle:
                 self._answered = None
                 self._jobs.due.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
-                for part in (self._again, self._preemptions, self._migrations, self._growth):
+                for part in (self._again, self._preemptions, self._migrations, self._growth, self._rehearsals):
                     part.prune(live)
             await self.once()
 
@@ -178,7 +180,7 @@ class Cycle:
         wishes, at = self._migrations.wishes(candidates)
         if at is not None:
             self._jobs.due.wake_at(candidates[0].key, at)
-        question = (snapshot.generation, asked, kept, frozenset(wishes.items()))
+        question = (snapshot.generation, asked, kept, frozenset(wishes.items()), self._rehearsals.standing())
         if candidates and question != self._answered:
             answers = self._answers.decide(snapshot, candidates, nominations, wishes)
             # Concurrently from here on: each answer is about another job.
@@ -207,7 +209,7 @@ class Cycle:
     async def _carry_out(self, candidate: Candidate, answer: Placed | Wait) -> bool:
         """True when the answer has been written, and for a place: when the gang's pods were made too."""
         if isinstance(answer, Wait):
-            return await self._jobs.tell_wait(candidate.key, answer)
+            return await self._jobs.tell_wait(candidate.key, await self._rehearsals.checked(candidate, answer))
         if not await self._jobs.take_place(candidate.key, answer):
             self._context.observer.drop(candidate.key)
             return False

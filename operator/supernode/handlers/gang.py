@@ -23,9 +23,10 @@ from supernode.handlers import shared
 from supernode.handlers.context import Context
 from supernode.handlers.life import PodRef
 from supernode.names import ANNOTATION_CHECKPOINT
+from supernode.scheduling.placement import Placement
 
-# Errors that a repeat would only repeat.
-_FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
+#: Errors that a repeat would only repeat.
+FINAL = (BadRequestError, ForbiddenError, NotFoundError, ConflictError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,22 @@ class Refusal:
 
 def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) -> GangPlan | str:
     """All that a placed job's objects are made of, or why that can't be told."""
-    observer = context.observer
     status = obj["status"]["placement"]
     if model is None:
         return "the job's spec is no longer valid"
-    missing = {worker.get("pool") for worker in status["workers"]} - observer.view.pools.keys()
-    if missing:
-        return f"AcceleratorPool {', '.join(sorted(map(str, missing)))} is gone"
     try:
         placement = translate.placement_of(f"{key[0]}/{key[1]}", status)
     except InputError as exc:
         return str(exc)
+    return plan_at(context, obj, model, placement, status.get("attempt", 0))
+
+
+def plan_at(context: Context, obj: Json, model: TrainingJob, placement: Placement, attempt: int) -> GangPlan | str:
+    """All that a job's objects would be made of in a place, or why that can't be told."""
+    observer = context.observer
+    missing = set(placement.pools) - observer.view.pools.keys()
+    if missing:
+        return f"AcceleratorPool {', '.join(sorted(missing))} is gone"
     snapshot = observer.snapshot()
     gone = [name for name in placement.pools if snapshot.pool(name) is None]
     if gone:
@@ -61,13 +67,13 @@ def plan_of(context: Context, key: Key, obj: Json, model: TrainingJob | None) ->
         model,
         translate.template_of(obj),
         placement,
-        attempt=status.get("attempt", 0),
+        attempt=attempt,
         pools=observer.view.pools,
         specs=observer.view.specs,
         topology=translate.wiring(placement, snapshot),
         emulator_image=context.image,
     )
-    step = (obj["status"].get("checkpoint") or {}).get("step")
+    step = ((obj.get("status") or {}).get("checkpoint") or {}).get("step")
     return replace(plan, checkpoint_step=step if isinstance(step, int) and step >= 0 else None)
 
 
@@ -145,7 +151,7 @@ async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Re
     """Service, Secret and ConfigMap. `fresh`: no pod of this attempt has been made, so none has read an old one."""
     try:
         taken = await shared.create(context, plan, fresh=fresh)
-    except _FINAL as exc:
+    except FINAL as exc:
         return Refusal(str(exc), permanent=isinstance(exc, BadRequestError))
     return Refusal(taken, permanent=False) if taken else None
 
@@ -166,7 +172,7 @@ async def _create_pod(
             if pods.job_uid(existing) != plan.uid or pods.attempt_of(existing) != plan.attempt:
                 return Refusal(f"pod {name} exists already and is not of this attempt", permanent=False)
             made = existing
-        except _FINAL as exc:
+        except FINAL as exc:
             return Refusal(f"worker {worker.rank} was refused: {exc}", permanent=isinstance(exc, BadRequestError))
     context.stores.pods.offer(made)
     return None

@@ -24,11 +24,15 @@ from supernode.scheduling.placement import Placement
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why a gang has no place: a reason code and one sentence. `nomination`: what is kept for it meanwhile, if any."""
+    """Why a gang has no place: a reason code and one sentence. `nomination`: what is kept for it meanwhile, if any.
+
+    `placement`: of a nomination that is new, where the gang would go.
+    """
 
     code: str
     sentence: str
     nomination: Json | None = None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)

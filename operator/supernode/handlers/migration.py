@@ -33,6 +33,7 @@ from supernode.handlers.life import Disruption, DisruptionKind, State
 from supernode.handlers.masks import Masks
 from supernode.handlers.nomination import Move, Nomination, attempt_of, cause_of, entry, holder
 from supernode.handlers.reading import Readings
+from supernode.handlers.rehearse import Rehearsals
 from supernode.handlers.waiting import Candidate
 from supernode.names import ANNOTATION_DEFRAGMENT
 from supernode.scheduling import discretion
@@ -81,11 +82,13 @@ class Migrations:
     Args:
         context: what handlers share.
         readings: reads jobs.
+        rehearsals: whose pods would be refused.
     """
 
-    def __init__(self, context: Context, readings: Readings) -> None:
+    def __init__(self, context: Context, readings: Readings, rehearsals: Rehearsals) -> None:
         self._context = context
         self._readings = readings
+        self._rehearsals = rehearsals
         # uid -> generation of the snapshot for which no plan was found.
         self._hopeless: dict[str, int] = {}
         # Jobs whose request has been dealt with, and what came of it where nothing did.
@@ -132,6 +135,11 @@ class Migrations:
         running = any(self._pending(each) for each in nominations.values())
         for candidate, result, demand in refused:
             mine, wish = nominations.get(demand.key), wishes.get(demand.key)
+            refusal = self._rehearsals.refusal(candidate)
+            if refusal is not None:
+                if wish is not None and not wish.automatic:
+                    self.answered[candidate.key] = refusal.sentence
+                continue
             if mine is not None and mine.moves and self._still_helps(snapshot, demand, mine):
                 answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), self._sentence(demand, mine), mine.raw)
                 continue
@@ -148,7 +156,8 @@ class Migrations:
             nomination = self._nominate(demand, found)
             running = True
             sentence = self._sentence(demand, nomination)
-            answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), sentence, nomination.raw)
+            waits = str(Reason.WAITING_FOR_PREEMPTION)
+            answers[demand.key] = Wait(waits, sentence, nomination.raw, found.placement)
         return answers
 
     def propose(

@@ -24,6 +24,7 @@ from supernode.handlers.jobstatus import Wait
 from supernode.handlers.life import Disruption, DisruptionKind, State
 from supernode.handlers.nomination import Nomination, attempt_of, cause_of, entry, holder, nomination_of
 from supernode.handlers.reading import Readings
+from supernode.handlers.rehearse import Rehearsals
 from supernode.handlers.sizes import sizes_of
 from supernode.handlers.waiting import Candidate
 from supernode.scheduling import discretion
@@ -55,11 +56,13 @@ class Preemptions:
     Args:
         context: what handlers share.
         readings: reads jobs.
+        rehearsals: whose pods would be refused.
     """
 
-    def __init__(self, context: Context, readings: Readings) -> None:
+    def __init__(self, context: Context, readings: Readings, rehearsals: Rehearsals) -> None:
         self._context = context
         self._readings = readings
+        self._rehearsals = rehearsals
         # uid -> generation of the snapshot for which no plan was found.
         self._hopeless: dict[str, int] = {}
 
@@ -157,7 +160,10 @@ class Preemptions:
         taken = {victim[0] for nomination in nominations.values() for victim in nomination.victims}
         taken |= {move.key for nomination in nominations.values() for move in nomination.moves}
         for candidate, result, demand in refused:
-            mine = nominations.get(demand.key)
+            mine, refusal = nominations.get(demand.key), self._rehearsals.refusal(candidate)
+            if refusal is not None:
+                answers[demand.key] = refusal
+                continue
             if mine is not None and self._still_helps(snapshot, demand, mine):
                 answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), self._sentence(demand, mine), mine.raw)
                 continue
@@ -178,7 +184,8 @@ class Preemptions:
             nomination = self._nominate(candidate, found)
             taken |= {victim[0] for victim in nomination.victims}
             sentence = self._sentence(demand, nomination)
-            answers[demand.key] = Wait(str(Reason.WAITING_FOR_PREEMPTION), sentence, nomination.raw)
+            waits = str(Reason.WAITING_FOR_PREEMPTION)
+            answers[demand.key] = Wait(waits, sentence, nomination.raw, found.placement)
         return answers
 
     def prune(self, live: set[str]) -> None:

@@ -23,6 +23,7 @@ from supernode.handlers.context import Context
 
 # Times that an object is made before its name counts as taken by somebody else.
 TRIES: Final = 3
+_NOT_OURS: Final = "Service {} is there already and is not this job's, which needs that name"
 
 
 async def create(context: Context, plan: GangPlan, *, fresh: bool) -> str:
@@ -47,6 +48,26 @@ async def create(context: Context, plan: GangPlan, *, fresh: bool) -> str:
         _named(context, CONFIG_MAPS, manifests.config_map(plan), fresh=fresh or moved),
     )
     return next(filter(None, taken), "")
+
+
+async def rehearse(context: Context, plan: GangPlan) -> str:
+    """What would keep `create` from making it all; empty if nothing would. Nothing is made.
+
+    Raises:
+        ClusterError: the server would refuse one, or was away.
+    """
+    wanted = [(SERVICES, manifests.service(plan))]
+    if manifests.reads_fabric(plan):
+        wanted += [(SECRETS, manifests.secret(plan, "")), (CONFIG_MAPS, manifests.config_map(plan))]
+    for kind, obj in wanted:
+        try:
+            await context.client.create(kind, obj, plan.namespace, dry_run=True)
+        except ConflictError as exc:
+            if exc.reason != "AlreadyExists":
+                raise
+            if kind is SERVICES:
+                return await _taken(context, plan)
+    return ""
 
 
 async def delete(context: Context, namespace: str, uid: str) -> None:
@@ -104,10 +125,20 @@ async def _service(context: Context, plan: GangPlan) -> str:
         if owner is not None and owner.uid == plan.uid:
             return ""
         if owner is None or owner.name != plan.job:
-            return f"Service {plan.job} is there already and is not this job's, which needs that name"
+            return _NOT_OURS.format(plan.job)
         # An earlier job's of this name: Kubernetes' own garbage collector would take it too.
         await context.client.delete(SERVICES, plan.job, plan.namespace, uid=found["metadata"]["uid"])
     return f"Service {plan.job} of an earlier job of this name does not go"
+
+
+async def _taken(context: Context, plan: GangPlan) -> str:
+    """Whether the Service's name is somebody else's, in words."""
+    try:
+        owner = controller_of(await context.client.get(SERVICES, plan.job, plan.namespace))
+    except NotFoundError:
+        return ""
+    ours = owner is not None and (owner.uid == plan.uid or owner.name == plan.job)
+    return "" if ours else _NOT_OURS.format(plan.job)
 
 
 async def _delete_service(context: Context, namespace: str, job: str, uid: str) -> None:
