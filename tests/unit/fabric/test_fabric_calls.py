@@ -81,6 +81,16 @@ def test_wrong_buffers_are_refused():
         with pytest.raises(FabricError, match="device 7 is not one of this pod's 2"):
             pod.run(call, 7, good, good, 0.0)
         assert pod.run(call, 0, frozen, good, 1.5) == 1.5
+        # What is known of a call from the first time spares no look at the buffers of the next.
+        with pytest.raises(FabricError, match="needs a receive buffer of 4 x f32, got 4 x float64"):
+            pod.run(call, 0, good, np.zeros(4), 0.0)
+        with pytest.raises(FabricError, match="needs a send buffer of 4 x f32, got 5 x float32"):
+            pod.run(call, 0, np.zeros(5, np.float32), good, 0.0)
+        with pytest.raises(FabricError, match="read-only"):
+            pod.run(call, 0, good, frozen, 0.0)
+        square = np.zeros((2, 2), np.float32)
+        assert pod.run(call, 0, np.arange(4, dtype=np.float32), square, 1.5) == 1.5
+        assert square.tolist() == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(

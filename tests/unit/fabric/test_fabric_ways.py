@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.fabric.pods import a_job, at_once, run
 
-from supernode.emulator.fabric import CollectiveCall, order
+from supernode.emulator.fabric import CollectiveCall, memory, order
+from supernode.emulator.fabric.boards import round_width
 from supernode.emulator.fabric.choice import Chooser, Plan, even_sections
 from supernode.emulator.fabric.topology import read_topology
 from supernode.steptime.collectives import all_reduce_ways, collective_seconds
@@ -101,3 +102,14 @@ def test_the_sections_of_a_hierarchy_cover_the_vector_once(size, shape):
     covered = sorted(index for section in sections for index in range(section.start, section.stop))
     assert covered == list(range(size))
     assert list(Plan("ring", count).sections(size, count)) == even_sections(size, count)
+
+
+@given(st.integers(1, 600 << 20), st.integers(2, 16), st.sampled_from([1, 2, 4, 8]))
+def test_the_rounds_of_a_sum_on_boards_fit_in_their_half_and_none_is_for_a_few_elements(size, count, item):
+    longest = max(section.stop - section.start for section in even_sections(size, count))
+    width = round_width(longest, size * item, count * item)
+    assert width >= 1
+    assert width * count * item <= memory.BLOCK
+    rounds = -(-longest // width)
+    assert rounds * width - longest < rounds, "the last round is about as long as the others"
+    assert rounds <= 2 + size * item / memory.block_bytes(size * item)

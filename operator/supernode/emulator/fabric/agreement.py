@@ -14,7 +14,6 @@ timeout that is an error: any time for such a call would depend on which thread 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -22,7 +21,7 @@ from typing import Any, Final
 from supernode.emulator.fabric import opinions
 from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.call import CollectiveCall, say
-from supernode.emulator.fabric.collectives import Part
+from supernode.emulator.fabric.collectives import Part, alike
 from supernode.emulator.fabric.contention import Stretch, limit, schedule, slowest
 from supernode.emulator.fabric.link import Incoming, Interrupted, Outgoing, move
 from supernode.emulator.fabric.opinions import Opinion
@@ -58,13 +57,12 @@ def agree(
         LinkDown, Stalled, Interrupted: see `link.move`.
     """
     before = {ticket.name: ticket for part in parts for ticket in _before(part, clock)}
-    call, ready, calls = parts[0].call, max(part.ready for part in parts), _grouped(parts)
-    comparable = len(calls) == 1 and not before and not call.uneven
-    line = json.dumps(calls[0][1], separators=(",", ":")) if comparable else ""
-    heard = opinions.exchange(pods, Opinion(line, ready), going if comparable else None)
+    ready = max([part.ready for part in parts])
+    line = "" if before else alike(parts)
+    heard = opinions.exchange(pods, Opinion(line, ready), going if line else None)
     if heard.call:
-        return *_undisturbed(call, heard.ready, clock), True
-    talk = _Talk(pods)
+        return *parts[0].standing.alone(heard.ready), True
+    call, calls, talk = parts[0].call, _grouped(parts), _Talk(pods)
     opinion: dict[str, Any] = {"calls": calls, "ready": ready}
     if call.uneven:
         opinion["counts"] = {str(part.rank): [part.call.sends, part.call.receives] for part in parts}

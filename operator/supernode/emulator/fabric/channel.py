@@ -16,8 +16,7 @@ from typing import Final, Protocol
 
 from supernode.emulator.fabric.agreement import agree, name_ranks
 from supernode.emulator.fabric.call import CollectiveCall, say
-from supernode.emulator.fabric.choice import Plan
-from supernode.emulator.fabric.collectives import Part, perform, prepare
+from supernode.emulator.fabric.collectives import Part, alike, perform, prepare
 from supernode.emulator.fabric.contention import Stretch
 from supernode.emulator.fabric.link import Interrupted, Link, LinkDown, Stalled
 from supernode.emulator.fabric.pods import Pods, Scratch
@@ -46,9 +45,6 @@ class Neighbours(Protocol):
 
     def link(self, channel: Channel, pod: int) -> Link:
         """A new data connection."""
-
-    def plan(self, call: CollectiveCall) -> Plan:
-        """How an all-reduce goes between pods."""
 
     def together(self, pods: Iterable[int]) -> bool:
         """Whether these pods share memory."""
@@ -110,31 +106,37 @@ class Channel:
 
     def run(self, part: Part) -> float:
         """Take part; blocks until done. The virtual finish time, or the FabricError that all ranks get."""
-        deadline = time.monotonic() + self._around.timeout
+        ready: bool | None = True
         with self._changed:
             self.raise_failure()
             position = self._positions[part.rank]
-            self._positions[part.rank] += 1
-            meeting = self._meetings.setdefault(position, _Meeting())
+            self._positions[part.rank] = position + 1
+            meeting = self._meetings.get(position)
+            if meeting is None:
+                meeting = self._meetings[position] = _Meeting()
             meeting.parts[part.rank] = part
-            self._changed.notify_all()
-            ready = self._wait(meeting, position, deadline)
+            if len(self.local) == 1 and self._turn == position:
+                meeting.led = True
+            else:
+                self._changed.notify_all()
+                ready = self._wait(meeting, position, time.monotonic() + self._around.timeout)
         if ready is None:
             self._report_absent(part, position)
         elif ready:
             self._lead(meeting, position)
-        with self._changed:
-            # Ours may be a buffer that the leader still uses: it always comes to an end, see `link.move`.
-            while meeting.led and not meeting.done:
-                self._changed.wait()
-            if meeting.done and meeting.error is None:
-                if part.ticket is not None:
-                    part.ticket.settle(meeting.finish, meeting.moving)
-                return meeting.finish
-            if meeting.error is not None:
-                raise _again(meeting.error)
-            self.raise_failure()
-            raise FabricError(f"{say(part.call.words())} was given up")
+        if not meeting.done:
+            with self._changed:
+                # Ours may be a buffer that the leader still uses: it always comes to an end, see `link.move`.
+                while meeting.led and not meeting.done:
+                    self._changed.wait()
+        if meeting.done and meeting.error is None:
+            if part.ticket is not None:
+                part.ticket.settle(meeting.finish, meeting.moving)
+            return meeting.finish
+        if meeting.error is not None:
+            raise _again(meeting.error)
+        self.raise_failure()
+        raise FabricError(f"{say(part.call.words())} was given up")
 
     def _wait(self, meeting: _Meeting, position: int, deadline: float) -> bool | None:
         """True: this thread leads. False: it is over, or someone else leads. None: not all came in time."""
@@ -153,12 +155,12 @@ class Channel:
         call = parts[0].call
         error: FabricError | None = None
         try:
-            pods, choose = self._pods, self._around.plan
-            prepared = prepare(parts, pods, choose)
+            pods = self._pods
+            prepared = prepare(parts, pods) if alike(parts) else None
             going = None if prepared is None else prepared.going
-            verdict = agree(parts, pods, self._around.clock, lambda: self._failure is not None, going)
-            meeting.finish, meeting.moving, alike = verdict
-            perform(parts, pods, choose, prepared if alike else None)
+            verdict = agree(parts, pods, self._around.clock, self._failed, going)
+            meeting.finish, meeting.moving, along = verdict
+            perform(parts, pods, prepared if along else None)
         except CollectiveMismatchError as exc:
             error = exc
         except LinkDown as exc:
@@ -183,6 +185,9 @@ class Channel:
                 ended = self._end if self._end is not None and self._turn >= self._end[0] else None
             if ended is not None:
                 self.fail(ended[1], tell=False)
+
+    def _failed(self) -> bool:
+        return self._failure is not None
 
     @property
     def failure(self) -> FabricError | None:
@@ -248,6 +253,7 @@ class Channel:
                 return False
             self._released = True
             links, self._links = self._links, {}
+            self._pods.boards = None
         for link in links.values():
             link.close()
         self._waker.close()
@@ -256,6 +262,7 @@ class Channel:
 
     def close(self) -> None:
         """Break all links; only when no thread is inside any more."""
+        self._pods.boards = None
         for link in self._links.values():
             link.close()
         self._waker.close()

@@ -7,32 +7,32 @@ their places in the group. First the pod's own devices are reduced in that order
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from itertools import pairwise as pairs
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
 from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
-from supernode.emulator.fabric.algorithms.together import Sums
 from supernode.emulator.fabric.algorithms.tree import TreeSum
+from supernode.emulator.fabric.boards import Layout, Sums
 from supernode.emulator.fabric.call import CollectiveCall
 from supernode.emulator.fabric.choice import Plan, even_sections
 from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Flat, Pods
 from supernode.emulator.fabric.reduction import finish, fold, put, same_place
+from supernode.emulator.fabric.standing import Standing
 from supernode.errors import FabricError
 
 # Up to this many bytes a reduce or broadcast goes along a tree: there the number of steps costs more than the bytes.
 SMALL_BYTES: Final = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One local device's part: its global rank, call, flat buffers (as the kind needs) and virtual ready time.
 
+    `standing`: what is known of the call.
     `ticket`: of the program that issued it; None: of no program that issues others beside it.
     """
 
@@ -41,11 +41,11 @@ class Part:
     send: Flat | None
     recv: Flat | None
     ready: float
+    standing: Standing
     ticket: Ticket | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What of an all-reduce may be under way before all have agreed on it.
 
     Attributes:
@@ -57,39 +57,39 @@ class Prepared:
     going: TreeSum | None
 
 
-def prepare(parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan]) -> Prepared | None:
-    """Begin what goes along with the agreement, if anything does; nobody's buffers change."""
-    call = parts[0].call
-    if call.kind != "all_reduce" or not call.count or pods.count == 1:
+def alike(parts: Sequence[Part]) -> str:
+    """What the devices of this pod call, as the line that pods compare; empty where they differ."""
+    text = parts[0].standing.text(parts[0].call)
+    return text if all(part.standing.text(part.call) == text for part in parts[1:]) else ""
+
+
+def prepare(parts: Sequence[Part], pods: Pods) -> Prepared | None:
+    """Begin what goes along with the agreement of parts that are `alike`, if anything does; no buffer changes."""
+    call, plan = parts[0].call, parts[0].standing.plan
+    if plan is None or pods.count == 1:
         return None
-    if any(part.call.words() != call.words() for part in parts[1:]):
-        return None
-    plan = choose(call)
     if pods.together:
-        total = _contribution(parts, pods, call)
-        together.show(pods, total, plan.sections(call.count, pods.count))
+        total = _contribution(parts, pods)
+        together.show(pods, total, _layout(parts[0], pods))
         return Prepared(total, None)
     if plan.way == "tree":
-        total = _contribution(parts, pods, call)
+        total = _contribution(parts, pods)
         return Prepared(total, TreeSum(pods, total, call.reduce, _need(parts[0].recv), _finisher(call)))
     return None
 
 
-def perform(
-    parts: Sequence[Part], pods: Pods, choose: Callable[[CollectiveCall], Plan], prepared: Prepared | None = None
-) -> None:
+def perform(parts: Sequence[Part], pods: Pods, prepared: Prepared | None = None) -> None:
     """Do what all ranks have agreed on.
 
     Args:
         parts, pods: of this pod; of the group.
-        choose: says how an all-reduce goes between the pods.
         prepared: what all of them have of it already.
     """
     call = parts[0].call
     if call.kind == "barrier" or not call.elements:
         return
     if call.kind == "all_reduce":
-        _all_reduce(parts, pods, choose(call), prepared)
+        _all_reduce(parts, pods, prepared)
     else:
         _KINDS[call.kind](parts, pods, call)
 
@@ -113,14 +113,30 @@ def _sum_here(parts: Sequence[Part], total: Flat, op: str) -> None:
         fold(op, total, _need(part.send))
 
 
-def _contribution(parts: Sequence[Part], pods: Pods, call: CollectiveCall) -> Flat:
+def _contribution(parts: Sequence[Part], pods: Pods) -> Flat:
     """The same, in memory that is not a result; not to be written."""
-    dtype, wide = _types(call)
-    if len(parts) == 1 and dtype == wide:
+    call, standing = parts[0].call, parts[0].standing
+    if len(parts) == 1 and standing.dtype == standing.wide:
         return _need(parts[0].send)
-    total = pods.scratch.take("total", call.count, wide)
+    total = pods.scratch.take("total", call.count, standing.wide)
     _sum_here(parts, total, call.reduce)
     return total
+
+
+def _layout(part: Part, pods: Pods) -> Layout:
+    """Where an all-reduce lies on the boards."""
+    call, standing = part.call, part.standing
+    if standing.layout is None:
+        plan = _plan(part)
+        sums = Sums(call.reduce, plan.sections(call.count, pods.count), plan.orders(pods.count))
+        standing.layout = Layout(pods, call.count, (standing.wide, standing.dtype), sums)
+    return standing.layout
+
+
+def _plan(part: Part) -> Plan:
+    if part.standing.plan is None:
+        raise FabricError(f"{part.call.kind} has no plan")
+    return part.standing.plan
 
 
 def _finisher(call: CollectiveCall) -> Callable[[Flat, Flat], None]:
@@ -138,18 +154,17 @@ def _hand_out(parts: Sequence[Part], values: Flat) -> None:
             np.copyto(recv, values)
 
 
-def _all_reduce(parts: Sequence[Part], pods: Pods, plan: Plan, prepared: Prepared | None) -> None:
-    call, count = parts[0].call, pods.count
-    dtype, wide = _types(call)
+def _all_reduce(parts: Sequence[Part], pods: Pods, prepared: Prepared | None) -> None:
+    call, count, plan = parts[0].call, pods.count, _plan(parts[0])
+    dtype, wide = parts[0].standing.dtype, parts[0].standing.wide
     result, op = _need(parts[0].recv), call.reduce
 
     done = _finisher(call)
     if prepared is not None and prepared.going is not None:
         pass  # it went along, and the result is there
     elif pods.together:
-        total = _contribution(parts, pods, call) if prepared is None else prepared.total
-        sums = Sums(op, plan.sections(call.count, count), plan.orders(count))
-        together.all_reduce(pods, total, sums, result, done, shown=prepared is not None)
+        total = _contribution(parts, pods) if prepared is None else prepared.total
+        together.all_reduce(pods, total, _layout(parts[0], pods), result, done, shown=prepared is not None)
     else:
         # The first device's result doubles as the accumulator unless that is of a wider type.
         total = result if dtype == wide else pods.scratch.take("total", call.count, wide)

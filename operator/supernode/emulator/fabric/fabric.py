@@ -19,16 +19,19 @@ from supernode import errors
 from supernode.emulator.fabric.agreement import name_ranks
 from supernode.emulator.fabric.call import PEER_TO_PEER, CollectiveCall, say
 from supernode.emulator.fabric.channel import Channel
-from supernode.emulator.fabric.choice import Chooser, Plan
+from supernode.emulator.fabric.choice import Chooser
 from supernode.emulator.fabric.collectives import Part
 from supernode.emulator.fabric.config import FabricConfig
 from supernode.emulator.fabric.link import Interrupted, Link
 from supernode.emulator.fabric.mesh import Events, Mesh, error_from
 from supernode.emulator.fabric.participant import Participant, Ticket
+from supernode.emulator.fabric.standing import Standing, standing
 from supernode.emulator.fabric.timing import LinkClock
 from supernode.emulator.fabric.topology import read_topology
 from supernode.errors import EmulatorError, FabricError, PeerLostError
 
+#: Different calls (by group, kind, type, size, reduction and root) of which is remembered what is known.
+KNOWN: Final = 1024
 _ABORTS: Final[dict[str, type[EmulatorError]]] = {
     cls.__name__: cls for cls in (FabricError, errors.PeerLostError, errors.CollectiveTimeoutError)
 }
@@ -55,6 +58,7 @@ class Fabric:
         self._aborted: dict[str, FabricError] = {}
         self._doing: dict[int, list[CollectiveCall]] = {rank: [] for rank in config.ranks_of(config.rank)}
         self._epochs: Counter[tuple[tuple[int, ...], int, int, int]] = Counter()
+        self._known: dict[tuple[object, ...], tuple[Channel, Standing]] = {}
         self._closed = False
         self._mesh: Mesh | None = None
         if config.workers > 1:
@@ -88,6 +92,7 @@ class Fabric:
                 return
             self._closed = True
             channels = list(self._channels.values())
+            self._known = {}
         for channel in channels:
             if channel.failure is not None and self._mesh is not None:
                 # Who told us may not have come to all others yet: they would take our leaving for the reason.
@@ -141,16 +146,31 @@ class Fabric:
         ready: float,
         ticket: Ticket | None,
     ) -> float:
-        call.check(self.config.world)
-        if rank not in call.group:
-            raise FabricError(f"{call.kind}: rank {rank} is not in the group {list(call.group)}")
-        flat_send, flat_recv = call.buffers(rank, send, recv)
-        channel = self._channel(call, rank, 0 if ticket is None else ticket.epoch)
-        self._doing[rank].append(call)
+        channel, standing = self._stands(call, rank, 0 if ticket is None else ticket.epoch)
+        if call.uneven or not standing.fits(send, recv):
+            send, recv = call.buffers(rank, send, recv)
+        doing = self._doing[rank]
+        doing.append(call)
         try:
-            return channel.run(Part(rank, call, flat_send, flat_recv, float(ready), ticket))
+            return channel.run(Part(rank, call, send, recv, float(ready), standing, ticket))
         finally:
-            self._doing[rank].remove(call)
+            doing.remove(call)
+
+    def _stands(self, call: CollectiveCall, rank: int, epoch: int) -> tuple[Channel, Standing]:
+        """Where a call belongs, and what is known of it; what is wrong with a call itself is found at the first."""
+        shape = (call.group, call.channel, call.generation, epoch, rank)
+        key = (shape, call.kind, call.dtype, call.count, call.reduce, call.root_or_peer)
+        known = self._known.get(key)
+        if known is None or call.uneven:
+            call.check(self.config.world)
+            if rank not in call.group:
+                raise FabricError(f"{call.kind}: rank {rank} is not in the group {list(call.group)}")
+            known = self._channel(call, rank, epoch), standing(call, rank, self._chooser.plan, self.clock)
+            with self._lock:
+                if len(self._known) >= KNOWN:
+                    self._known.clear()
+                self._known[key] = known
+        return known
 
     def withdraw(self, call: CollectiveCall, local_device: int, reason: str) -> None:
         """Say that a local device cannot take part in a call that the others are coming to.
@@ -234,10 +254,6 @@ class Fabric:
         if self._mesh is None:
             raise FabricError(f"a job of one worker has no link to worker {pod}")
         return self._mesh.link(channel.key, pod, give_up)
-
-    def plan(self, call: CollectiveCall) -> Plan:
-        """How an all-reduce goes between pods."""
-        return self._chooser.plan(call)
 
     def together(self, pods: Iterable[int]) -> bool:
         """Whether these pods and this one share memory; see `Mesh.together`."""
@@ -335,8 +351,11 @@ class Fabric:
     def _release(self) -> None:
         """Give up the connections of groups that have failed: a new one may take their place again and again."""
         for key, channel in self._channels.items():
-            if channel.release() and self._mesh is not None:
-                self._mesh.forget(key)
+            if channel.release():
+                # What is laid out on its boards goes with it.
+                self._known = {call: known for call, known in self._known.items() if known[0] is not channel}
+                if self._mesh is not None:
+                    self._mesh.forget(key)
 
 
 def _place(call: CollectiveCall, rank: int, epoch: int) -> tuple[str, tuple[int, ...]]:

@@ -13,23 +13,22 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from supernode.emulator.fabric.algorithms import together, tree
+from supernode.emulator.fabric.algorithms import tree
 from supernode.emulator.fabric.algorithms.tree import TreeSum
+from supernode.emulator.fabric.boards import boards
 from supernode.emulator.fabric.link import Incoming, Link, LinkDown, Outgoing, Taking, move
-from supernode.emulator.fabric.memory import OPINION, opinion_area
+from supernode.emulator.fabric.memory import OPINION
 from supernode.emulator.fabric.pods import LANDING, Flat, Pods
 
 # Ready time, bytes of the call's line.
 _HEAD: Final = struct.Struct("<dI")
 
 
-@dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(NamedTuple):
     """What one pod, or several that agree, call.
 
     Attributes:
@@ -62,20 +61,22 @@ def exchange(pods: Pods, opinion: Opinion, going: TreeSum | None) -> Opinion:
 
 
 def _on_boards(pods: Pods, opinion: Opinion) -> Opinion:
-    others = together.links(pods)
-    board, number = next(iter(others.values())).board, pods.meetings
+    around = pods.boards or boards(pods)
+    area, others = around.opinions[pods.meetings % 2]
     pods.meetings += 1
     line = opinion.call.encode()
     if _HEAD.size + len(line) > OPINION:
         line = b""
     mine = _HEAD.pack(opinion.ready, len(line)) + line
-    opinion_area(board, number).data[: len(mine)] = mine
-    together.ring_all(others)
+    size = len(mine)
+    area[:size] = mine
+    around.ring()
     agreed, ready = bool(line), opinion.ready
-    for link in others.values():
+    for link, place in others:
         link.wait_ring(pods.waker, pods.patience)
-        area = opinion_area(link.theirs, number).data
-        said = area[: len(mine)].tobytes()
+        said = bytes(place[:size])
+        if said == mine and line:
+            continue
         theirs, length = _HEAD.unpack_from(said)
         if math.isnan(theirs):
             raise LinkDown(link.pod, "it is ready at no time")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from supernode.emulator.fabric.reduction import combine
+from supernode.emulator.fabric.reduction import function_of
 
 Flat = np.ndarray[Any, Any]
 Order = int | tuple["Order", "Order"]
@@ -44,6 +44,14 @@ def over(order: Order, replace: Callable[[int], Order]) -> Order:
     return over(order[0], replace), over(order[1], replace)
 
 
+def branches(order: Order) -> bool:
+    """Whether some sum waits for another, so that `evaluate` needs a second place."""
+    if isinstance(order, int):
+        return False
+    left, right = order
+    return not (isinstance(left, int) or isinstance(right, int)) or branches(left) or branches(right)
+
+
 def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat, spare: Flat | None = None) -> None:
     """Reduce `values` (by pod) into `out`, which is none of them.
 
@@ -52,18 +60,28 @@ def evaluate(order: Order, op: str, values: Sequence[Flat], out: Flat, spare: Fl
     if isinstance(order, int):
         np.copyto(out, values[order])
         return
+    function = function_of(op)
+    # Overflow and NaN are results, as on a device, not something to warn about.
+    with np.errstate(all="ignore"):
+        _evaluate(order, function, values, out, spare)
+
+
+def _evaluate(
+    order: tuple[Order, Order], function: Callable[..., object], values: Sequence[Flat], out: Flat, spare: Flat | None
+) -> None:
     left, right = order
-    if isinstance(left, int) and isinstance(right, int):
-        combine(op, values[left], values[right], out)
-    elif isinstance(left, int):
-        evaluate(right, op, values, out, spare)
-        combine(op, values[left], out, out)
+    if isinstance(left, int):
+        if isinstance(right, int):
+            function(values[left], values[right], out=out)
+            return
+        _evaluate(right, function, values, out, spare)
+        function(values[left], out, out=out)
     elif isinstance(right, int):
-        evaluate(left, op, values, out, spare)
-        combine(op, out, values[right], out)
+        _evaluate(left, function, values, out, spare)
+        function(out, values[right], out=out)
     else:
         other = np.empty_like(out) if spare is None else spare[: out.size]
-        evaluate(left, op, values, out, spare)
+        _evaluate(left, function, values, out, spare)
         # A sum of sums of sums needs one more place for each.
-        evaluate(right, op, values, other)
-        combine(op, out, other, out)
+        _evaluate(right, function, values, other, None)
+        function(out, other, out=out)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from supernode.emulator.fabric.link import Link, Take, Transfer, move
+
+if TYPE_CHECKING:
+    from supernode.emulator.fabric.boards import Boards
 
 Flat = np.ndarray[Any, Any]
 # (index of the pod, flat array)
@@ -47,6 +50,7 @@ class Pods:
         me: index of this pod in `numbers`.
         connect: gives the link to a pod by its number, made at first use.
         together: all of them share memory.
+        boards: theirs, once they are known; see `boards`.
         meetings, rounds: on boards so far, the same on all pods; they say which of two areas is used next.
     """
 
@@ -58,6 +62,7 @@ class Pods:
     patience: float
     scratch: Scratch
     together: bool = False
+    boards: Boards | None = None
     meetings: int = 0
     rounds: int = 0
 
@@ -80,6 +85,7 @@ class Pods:
             members=tuple(self.members[index] for index in chosen),
             me=chosen.index(self.me),
             together=False,
+            boards=None,
         )
 
     def index_of(self, place: int) -> int:

@@ -37,11 +37,17 @@ def fold(op: str, total: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> No
         combine(op, total[piece], _widened(part[piece], total.dtype), total[piece])
 
 
-def combine(op: str, left: Flat, right: Flat, out: Flat) -> None:
-    """`left op right` into `out`, all of one type and length; `out` may be one of the two."""
+def function_of(op: str) -> Callable[..., object]:
+    """The NumPy function (left, right, out=) of a reduction."""
     function = _FUNCTIONS.get(op)
     if function is None:
         raise FabricError(f"reduction {op!r} is unknown")
+    return function
+
+
+def combine(op: str, left: Flat, right: Flat, out: Flat) -> None:
+    """`left op right` into `out`, all of one type and length; `out` may be one of the two."""
+    function = function_of(op)
     # Overflow and NaN are results, as on a device, not something to warn about.
     with np.errstate(all="ignore"):
         function(left, right, out=out)
@@ -49,6 +55,10 @@ def combine(op: str, left: Flat, right: Flat, out: Flat) -> None:
 
 def finish(op: str, total: np.ndarray[Any, Any], ranks: int, out: np.ndarray[Any, Any]) -> None:
     """Turn a complete `total` over `ranks` contributions into the result, rounded to the type of `out`."""
+    if op != "average" and out.dtype == total.dtype:
+        if not same_place(out, total):
+            np.copyto(out, total)
+        return
     with np.errstate(all="ignore"):
         if op == "average":
             if total.dtype.kind in "iu":
@@ -75,6 +85,8 @@ def put(total: Flat, part: Flat) -> None:
 
 def same_place(left: Flat, right: Flat) -> bool:
     """Whether two arrays begin at the same byte."""
+    if left is right:
+        return True
     place: bool = left.__array_interface__["data"] == right.__array_interface__["data"]
     return place
 
