@@ -16,6 +16,7 @@ from supernode.handlers.bounds import too_many_workers
 from supernode.handlers.context import Context
 from supernode.handlers.goingon import largest
 from supernode.handlers.jobstatus import Placed, Wait, placement_json
+from supernode.handlers.keeping import kept_sentence
 from supernode.handlers.masks import Masks
 from supernode.handlers.migration import Migrations, Wish
 from supernode.handlers.nomination import Nomination
@@ -72,6 +73,7 @@ class Answers:
         by_key = {candidate.demand.key: candidate for candidate in candidates}
         masks = Masks(self._context, snapshot)
         demands: list[GangDemand] = []
+        kept: dict[str, list[Nomination]] = {}
         for candidate in candidates:
             blocking = name_taken(self._context, candidate)
             if blocking:
@@ -85,8 +87,11 @@ class Answers:
                 continue
             try:
                 obj = self._context.stores.jobs.get(candidate.key) or {}
-                shut = self._preemptions.kept_for_others(candidate, nominations)
+                keepers = self._preemptions.kept_for_others(candidate, nominations)
+                shut = frozenset().union(*(each.nodes for each in keepers))
                 demands.append(masks.on(candidate.demand, obj, shut))
+                if shut:
+                    kept[candidate.demand.key] = keepers
             except Exception as exc:
                 # A fault of ours with this one gang must not stop the others.
                 logger.exception("job %s can't be matched with nodes", candidate.demand.key)
@@ -108,12 +113,15 @@ class Answers:
                 self._context.wake.set()
                 continue
             answers.append((candidate, Placed(status, sentence)))
-        return [*answers, *self._waits(unplaced, nominations)]
+        return [*answers, *self._waits(unplaced, nominations, kept)]
 
     def _waits(
-        self, unplaced: list[tuple[Candidate, Decision, Unplaceable]], nominations: dict[str, Nomination]
+        self,
+        unplaced: list[tuple[Candidate, Decision, Unplaceable]],
+        nominations: dict[str, Nomination],
+        kept: dict[str, list[Nomination]],
     ) -> list[tuple[Candidate, Placed | Wait]]:
-        """What each gang that has no place waits for."""
+        """What each gang that has no place waits for; `kept`: who has nodes kept from it, by its key."""
         if not unplaced:
             return []
         answers, unplaced = self._smaller(unplaced)
@@ -130,6 +138,8 @@ class Answers:
         advised, queue = 0, [decision.demand for _, decision, result in unplaced if result.possible]
         for candidate, decision, result in unplaced:
             wait = ways.get(candidate.demand.key)
+            if wait is None and decision.demand.key in kept:
+                wait = Wait(str(result.code), self._kept(left, candidate, kept[decision.demand.key]))
             if wait is None:
                 sentence = explain(result, decision.snapshot, decision.demand)
                 sentence += quota_words(left, decision.demand, str(result.code), queue)
@@ -140,6 +150,11 @@ class Answers:
             self._context.metrics.count("supernode_unplaceable", wait.code)
             answers.append((candidate, wait))
         return answers
+
+    def _kept(self, snapshot: Snapshot, candidate: Candidate, keepers: list[Nomination]) -> str:
+        """That nodes are kept for others, as it is on those that it may use otherwise."""
+        obj = self._context.stores.jobs.get(candidate.key) or {}
+        return kept_sentence(snapshot, Masks(self._context, snapshot).on(candidate.demand, obj), keepers)
 
     def _advice(self, snapshot: Snapshot, demand: GangDemand) -> str:
         """What would be possible instead, as the end of a sentence; only what stays true while nothing changes."""

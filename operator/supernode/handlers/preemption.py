@@ -124,21 +124,21 @@ class Preemptions:
                     logger.info("gives way to %s", nomination.key)
         return found
 
-    def kept_for_others(self, candidate: Candidate, nominations: dict[str, Nomination]) -> frozenset[str]:
-        """Nodes that a gang must not take because they are kept for another one.
+    def kept_for_others(self, candidate: Candidate, nominations: dict[str, Nomination]) -> list[Nomination]:
+        """The nominations whose nodes a gang must not take, because they are kept for another one.
 
         One of higher priority goes first in any case, unless it is itself to give way there, or unless it would
         borrow what the other one takes back within what its namespace is guaranteed.
         """
         key = candidate.demand.key
-        kept: set[str] = set()
+        kept = []
         for nomination in nominations.values():
             victim = any(each[0] == key for each in nomination.victims)
             victim = victim or any(move.key == key for move in nomination.moves)
             first = candidate.demand.priority > nomination.priority and not self._borrows_from(key, nomination.key)
             if nomination.key != key and (victim or not first):
-                kept |= nomination.nodes
-        return frozenset(kept)
+                kept.append(nomination)
+        return kept
 
     # --- deciding --------------------------------------------------------------------------------------------------
     def plan(

@@ -211,3 +211,26 @@ async def test_a_wounded_gang_gives_way_at_once(either_lab: Lab) -> None:
     await lab.add_job("high", workers=3, scheduling=with_class(high))
     await lab.until_state("high", "Running")
     assert "placement" not in (await lab.until_state("low", "Waiting"))["status"]
+
+
+async def test_who_gave_way_reads_for_whom_the_nodes_are_kept(either_lab: Lab) -> None:
+    """The first of two victims has gone, the second saves: nothing is wrong with the nodes, they are kept."""
+    lab = either_lab
+    high = await lab.add_class("high", 1000)
+    lab.operator()
+    for name, seconds in (("quick", 1), ("slow", 3600)):
+        await lab.add_job(name, workers=2, runPolicy={"checkpointSeconds": seconds})
+        await lab.until_state(name, "Running")
+    await lab.add_job("high", workers=4, scheduling=with_class(high))
+    waiting = await lab.until_status(
+        "quick", "waits again", lambda s: s["state"] == "Waiting" and "kept" in s["message"]
+    )
+    assert waiting["message"] == (
+        "needs 2 workers x 2 devices (4) and would fit, but 8 devices on 4 nodes are kept for "
+        f"{lab.namespace}/high, which it gave way to"
+    )
+    await lab.add_job("late", workers=3)
+    told = await lab.until_state("late", "Waiting")
+    assert "pool has" not in told["status"]["message"]
+    assert "2 more are missing" in told["status"]["message"]
+    assert told["status"]["message"].endswith(f"8 devices on 4 nodes are kept for {lab.namespace}/high")
