@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from supernode.api.conditions import seconds_of
+from supernode.cluster.cache import Key
 from supernode.errors import InputError
 from supernode.handlers.bounds import too_many_workers
 from supernode.handlers.context import Context
@@ -23,7 +24,7 @@ from supernode.handlers.nomination import Nomination
 from supernode.handlers.preemption import Preemptions
 from supernode.handlers.quotas import quota_words
 from supernode.handlers.sizes import sized, sizes_of
-from supernode.handlers.sweep import name_taken
+from supernode.handlers.sweep import in_the_way, whose
 from supernode.handlers.waiting import Candidate
 from supernode.scheduling.alternatives import Running, alternatives
 from supernode.scheduling.cycle import Decision, plan_cycle
@@ -52,6 +53,14 @@ class Answers:
         self._preemptions = preemptions
         self._migrations = migrations
         self._wishes: dict[str, Wish] = {}
+        # Pods that were in the way of gangs when they were answered, with their uids.
+        self._blocking: dict[Key, str] = {}
+
+    def out_of_the_way(self) -> bool:
+        """Whether a pod is gone that was in the way of a gang when all were answered."""
+        pods = self._context.stores.pods
+        there = ((pods.get(key) or {"metadata": {}}, uid) for key, uid in self._blocking.items())
+        return any(pod["metadata"].get("uid") != uid for pod, uid in there)
 
     def decide(
         self,
@@ -69,16 +78,17 @@ class Answers:
             wishes: who may be helped by moving others, by the gang's key.
         """
         self._wishes = wishes
+        self._blocking.clear()
         answers: list[tuple[Candidate, Placed | Wait]] = []
         by_key = {candidate.demand.key: candidate for candidate in candidates}
         masks = Masks(self._context, snapshot)
         demands: list[GangDemand] = []
         kept: dict[str, list[Nomination]] = {}
         for candidate in candidates:
-            blocking = name_taken(self._context, candidate)
-            if blocking:
-                sentence = f"pod {blocking} of an earlier job is still there; this job starts when it is gone"
-                answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), sentence)))
+            pod = in_the_way(self._context, candidate)
+            if pod is not None:
+                self._blocking[pod["metadata"]["namespace"], pod["metadata"]["name"]] = pod["metadata"]["uid"]
+                answers.append((candidate, Wait(str(Reason.WAITING_FOR_REPAIR), whose(pod, candidate.key[1]))))
                 continue
             asked = candidate.demand
             unwritable = too_many_workers(asked.workers, asked.devices, asked.pools, snapshot.node_names)

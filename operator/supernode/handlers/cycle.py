@@ -181,7 +181,7 @@ class Cycle:
         if at is not None:
             self._jobs.due.wake_at(candidates[0].key, at)
         question = (snapshot.generation, asked, kept, frozenset(wishes.items()), self._rehearsals.standing())
-        if candidates and question != self._answered:
+        if candidates and (question != self._answered or self._answers.out_of_the_way()):
             answers = self._answers.decide(snapshot, candidates, nominations, wishes)
             # Concurrently from here on: each answer is about another job.
             written = await asyncio.gather(*(self._carry_out(candidate, answer) for candidate, answer in answers))

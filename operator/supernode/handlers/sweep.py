@@ -1,6 +1,6 @@
 """Pods that are in the way or that nobody looks after: those of jobs that are gone.
 
-Flows in: the stores. Flows out: deletes, and the name of a pod that a new gang has to wait for.
+Flows in: the stores. Flows out: deletes, and the pod that a new gang has to wait for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 
 from supernode.cluster import pods
 from supernode.cluster.kinds import JOBS, PODS, Json
+from supernode.cluster.manifests import label_value
 from supernode.errors import ClusterError, NotFoundError
 from supernode.handlers.context import Context
 from supernode.handlers.waiting import Candidate
@@ -50,8 +51,8 @@ async def _sweep_pod(context: Context, pod: Json, uid: str) -> None:
         logger.warning("pod %s/%s: %s", namespace, metadata["name"], exc)
 
 
-def name_taken(context: Context, candidate: Candidate) -> str:
-    """Name of a pod that has a name the gang needs and belongs to somebody else; empty if there is none."""
+def in_the_way(context: Context, candidate: Candidate) -> Json | None:
+    """A pod that has a name the gang needs and belongs to somebody else; None if there is none."""
     namespace, job = candidate.key
     there, workers = context.stores.pods.objects(), candidate.demand.workers
     names = {f"{job}-worker-{rank}" for rank in range(min(workers, len(there)))}
@@ -62,5 +63,13 @@ def name_taken(context: Context, candidate: Candidate) -> str:
     for name in sorted(names):
         pod = there.get((namespace, name))
         if pod is not None and pods.job_uid(pod) != candidate.uid:
-            return name
-    return ""
+            return pod
+    return None
+
+
+def whose(pod: Json, job: str) -> str:
+    """Why a gang of the job has to wait for a pod, in a sentence."""
+    name, labels = pod["metadata"]["name"], pod["metadata"].get("labels") or {}
+    if pods.job_uid(pod) and labels.get(LABEL_JOB) == label_value(job):
+        return f"pod {name} of an earlier job of this name is still there; this one starts when it is gone"
+    return f"pod {name} is there already and is not this job's, which needs that name; it starts when that pod is gone"

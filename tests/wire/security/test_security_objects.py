@@ -154,16 +154,23 @@ async def test_labels_with_the_jobs_own_uid_make_nothing_its_own(lab: Lab) -> No
     }
     pod = {
         "metadata": {"name": "train-worker-0", "labels": labels},
-        "spec": {"nodeName": lab.nodes[0], "containers": [{"name": "c", "image": "x"}]},
+        # On no node, so that it takes no room from anybody.
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "x"}]},
     }
     await lab.client.create(PODS, {"apiVersion": "v1", "kind": "Pod", **pod}, lab.namespace)
+    plain = {**pod, "metadata": {"name": "train-worker-1"}}
+    await lab.client.create(PODS, {"apiVersion": "v1", "kind": "Pod", **plain}, lab.namespace)
     notes = {"metadata": {"name": "train-data", "labels": labels}, "data": {"precious": "yes"}}
     await lab.client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **notes}, lab.namespace)
     await lab.client.patch(JOBS, "train", {"spec": {"runPolicy": {"suspend": False}}}, lab.namespace)
     waiting = await lab.until_state("train", "Waiting")
-    assert "pod train-worker-0" in waiting["status"]["message"]
+    told = "pod train-worker-{} is there already and is not this job's, which needs that name; it starts when that"
+    assert waiting["status"]["message"] == f"{told.format(0)} pod is gone"
     await lab.client.delete(PODS, "train-worker-0", lab.namespace, grace=0)
-    await lab.until_state("train", "Running")
+    # Seen as it goes: everything is looked at once a minute anyhow.
+    await lab.until_status("train", "waits for the other", lambda s: told.format(1) in s["message"], seconds=20)
+    await lab.client.delete(PODS, "train-worker-1", lab.namespace, grace=0)
+    await lab.until_state("train", "Running", seconds=20)
     await lab.client.delete(JOBS, "train", lab.namespace)
     await gone(lab, "train")
     assert await is_there(lab, CONFIG_MAPS, "train-data")
