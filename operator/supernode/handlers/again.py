@@ -15,6 +15,8 @@ from supernode.api.conditions import timestamp
 from supernode.cluster import translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
+from supernode.errors import ClusterError
+from supernode.handlers import gang
 from supernode.handlers.context import Context
 from supernode.handlers.goingon import go_on, largest, lost_nodes
 from supernode.handlers.jobs import Jobs
@@ -65,6 +67,9 @@ class Again:
             try:
                 if await self._one(key, obj, candidate):
                     started.append(key)
+            except ClusterError as exc:
+                logger.warning("job %s/%s goes on later: %s", *key, exc)
+                self._jobs.due.wake_at(key, self._context.now() + 1.0)
             except Exception as exc:
                 # A status that somebody has spoiled, or a fault of ours: this gang must not stop the others.
                 logger.warning("job %s/%s can't go on where it was: %s", *key, exc, exc_info=True)
@@ -130,6 +135,9 @@ class Again:
                 and "predictedStepSeconds" in before
             ):
                 status.setdefault("predictedStepSeconds", before["predictedStepSeconds"])
+            if running and len(result.node_of) < len(held.node_of):
+                # Once the place is written nothing tells any more that others still read of ranks that have gone.
+                await gang.shrink(self._context, obj, candidate.model, result, candidate.attempt)
             return await self._jobs.take_place(key, Placed(status, _sentence(held, result)))
         if not await self._hold(key, snapshot, candidate, demand_at(target), result, lost):
             return False

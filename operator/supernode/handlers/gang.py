@@ -22,6 +22,7 @@ from supernode.errors import BadRequestError, ClusterError, ConflictError, Forbi
 from supernode.handlers import shared
 from supernode.handlers.context import Context
 from supernode.handlers.life import PodRef
+from supernode.handlers.sizes import model_at
 from supernode.names import ANNOTATION_CHECKPOINT
 from supernode.scheduling.placement import Placement
 
@@ -59,12 +60,8 @@ def plan_at(context: Context, obj: Json, model: TrainingJob, placement: Placemen
     gone = [name for name in placement.pools if snapshot.pool(name) is None]
     if gone:
         return f"AcceleratorPool {', '.join(gone)} is gone"
-    count = len(placement.node_of)
-    if count != model.spec.workers:
-        # A gang of another size is cut by the workers that it has.
-        model = model.model_copy(update={"spec": model.spec.model_copy(update={"workers": count})})
     plan = translate.gang_plan(
-        model,
+        model_at(model, len(placement.node_of)),
         translate.template_of(obj),
         placement,
         attempt=attempt,
@@ -99,6 +96,17 @@ async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refu
         if isinstance(result, BaseException):
             raise result
     return None
+
+
+async def shrink(context: Context, obj: Json, model: TrainingJob, placement: Placement, attempt: int) -> None:
+    """Tell pods that run on which others there still are (MPI's hosts, the wiring), before the new place is written.
+
+    Raises:
+        ClusterError: it could not be told now.
+    """
+    plan = plan_at(context, obj, model, placement, attempt)
+    if not isinstance(plan, str):
+        await shared.rewrite(context, plan)
 
 
 async def delete(context: Context, namespace: str, refs: Iterable[PodRef]) -> None:

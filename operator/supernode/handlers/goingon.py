@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from supernode.errors import InputError
+from supernode.handlers.bounds import too_many_workers
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
@@ -105,9 +106,13 @@ def largest(
         if key in snapshot.holders:
             work.release(key)
         try:
-            result = place_in(work, without(demand_at(sizes[middle]), snapshot, lost), closed=False)
+            demand = demand_at(sizes[middle])
+            result = place_in(work, without(demand, snapshot, lost), closed=False)
         except InputError:
             result = None
+        else:
+            if too_many_workers(demand.workers, demand.devices, demand.pools, snapshot.node_names):
+                result = None  # a place that could never be written down
         if isinstance(result, Placement):
             best, high = result, middle - 1
         else:

@@ -26,6 +26,7 @@ from supernode.cluster.observe import Observer
 from supernode.errors import InputError
 from supernode.handlers.asking import Target, gang_of, targets
 from supernode.handlers.context import Context
+from supernode.handlers.sizes import model_at
 from supernode.handlers.stragglers import Pace, likes_of, pace_of
 from supernode.names import PORT_EMULATOR_HTTP
 from supernode.steptime.model import flops_per_step
@@ -89,12 +90,14 @@ def utilisation(
 
     `tokens`: of one step, as the worker has counted them; None = as many as the job's parallelism says.
     """
+    workers = placement.get("workers") or []
     shape = translate.model_shape(model.spec)
-    cut = translate.parallelism(model.spec)
+    # What the ranks that are placed train together: of a gang with fewer workers that may be a smaller batch.
+    cut = translate.parallelism(model_at(model, len(workers) or model.spec.workers).spec)
     if shape is None or cut is None or step_seconds <= 0:
         return None
     peak = 0.0
-    for worker in placement.get("workers") or []:
+    for worker in workers:
         spec = observer.view.specs.get(worker.get("pool") or "")
         if spec is None:
             return None
@@ -183,8 +186,8 @@ class Reports:
             steps, tokens = report["step"], report.get("tokens")
             counted = tokens / steps if tokens and steps else None
             mfu = utilisation(model, report["stepSeconds"], observer, placement, counted)
-        # Six digits are more than anybody reads, and keep equal values equal.
-        return report, None if mfu is None else float(f"{mfu:.6g}")
+        # Three digits are what the figure is worth, and what fits a column: none can be formatted there.
+        return report, None if mfu is None else float(f"{mfu:.3g}")
 
 
 class ProgressPoller:

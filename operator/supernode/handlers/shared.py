@@ -70,6 +70,16 @@ async def rehearse(context: Context, plan: GangPlan) -> str:
     return ""
 
 
+async def rewrite(context: Context, plan: GangPlan) -> None:
+    """Make the lists that pods read anew, where there are any.
+
+    Raises:
+        ClusterError: the server refused them, or was away.
+    """
+    if manifests.reads_fabric(plan):
+        await _named(context, CONFIG_MAPS, manifests.config_map(plan), fresh=True)
+
+
 async def delete(context: Context, namespace: str, uid: str) -> None:
     """Take away what the pods of a job shared.
 

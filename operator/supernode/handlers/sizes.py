@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supernode.api.job import TrainingJobSpec
+from supernode.api.job import TrainingJob, TrainingJobSpec
 from supernode.errors import InputError
 from supernode.scheduling.demand import GangDemand
 
@@ -36,6 +36,13 @@ def sized(demand: GangDemand, workers: int) -> GangDemand:
     other = replace(demand, workers=workers, min_count=fewest, parallelism=cut)
     # Masks keep their identity, by which the scheduler knows gangs of one kind.
     return other.with_eligible(demand.eligible)
+
+
+def model_at(job: TrainingJob, workers: int) -> TrainingJob:
+    """The job as a gang of so many workers trains it: its data-parallel degree, and with it the batch, may follow."""
+    if workers == job.spec.workers:
+        return job
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"workers": workers})})
 
 
 def sizes_of(spec: TrainingJobSpec) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supernode.chips import find_chip
+from supernode.handlers import bounds
 from supernode.handlers.goingon import DemandAt, first_workers, go_on, largest, lost_nodes
 from supernode.handlers.preemption import spare
 from supernode.scheduling.demand import GangDemand
@@ -135,6 +136,15 @@ def test_the_largest_size_that_fits_is_found(fits: int, fewest: int, most: int) 
     found = largest(state.snapshot(), "t/gang", sizes, (), exactly(GANG))
     expected = next((size for size in sizes if size <= fits), None)
     assert (None if found is None else len(found.node_of)) == expected
+
+
+def test_no_size_is_chosen_whose_place_could_not_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = bounds._LINE + len("1002") + len("n500") + len("p") + bounds._DEVICE
+    monkeypatch.setattr(bounds, "LARGEST_PLACEMENT", bounds._REST + 1002 * line)
+    ones = GangDemand("t/gang", ("p",), 1004, 1)
+    found = largest(a_state(502, 4).snapshot(), "t/gang", [1004, 1003, 1002, 1001], (), exactly(ones))
+    assert found is not None
+    assert len(found.node_of) == 1002
 
 
 def test_the_first_workers_are_a_place_of_their_own() -> None:

@@ -9,7 +9,7 @@ from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import CONFIG_MAPS, Json
-from supernode.cluster.manifests import TOPOLOGY_KEY, fabric_name
+from supernode.cluster.manifests import HOSTFILE_KEY, TOPOLOGY_KEY, fabric_name
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -98,7 +98,7 @@ async def test_workers_that_can_be_done_without_go_and_the_others_run_on(hardwar
     high = await lab.add_class("high", 1000)
     lab.operator()
     scheduling = {"disruptionMode": "Single", "policy": {"gang": {"minCount": 2}}}
-    await lab.add_job("low", workers=4, scheduling=scheduling, runPolicy={"checkpointSeconds": 1})
+    await lab.add_job("low", workers=4, framework="MPI", scheduling=scheduling, runPolicy={"checkpointSeconds": 1})
     await settled(lab, "low", 4, 0)
     before = await uids(lab, "low")
     await lab.add_job("high", workers=1, scheduling={"priorityClassName": high})
@@ -107,3 +107,8 @@ async def test_workers_that_can_be_done_without_go_and_the_others_run_on(hardwar
     assert status["attempt"] == 0
     assert "disruption" not in status
     assert await uids(lab, "low") == {rank: uid for rank, uid in before.items() if rank < 3}
+    # Those that run on read of no rank that has gone.
+    name = fabric_name("low", (await lab.job("low"))["metadata"]["uid"])
+    told = (await lab.client.get(CONFIG_MAPS, name, lab.namespace))["data"]
+    assert [line.partition(".")[0] for line in told[HOSTFILE_KEY].splitlines()] == [f"low-worker-{n}" for n in range(3)]
+    assert [len(domains) for domains in json.loads(told[TOPOLOGY_KEY])["domains"]] == [3, 3, 3]
