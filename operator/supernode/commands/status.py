@@ -24,6 +24,10 @@ STATES = ("Pending", "Waiting", "Starting", "Running", "Restarting", "Suspended"
 # Jobs that are told about one by one: those that somebody should look at.
 _TROUBLED = ("Failed", "Restarting", "Waiting", "Pending")
 _LISTED = 10
+_NOTHING_USED: Json = {
+    **{"used": 0, "guaranteed": 0, "limit": None, "borrowed": 0},
+    **{"usedTFLOPS": 0.0, "guaranteedTFLOPS": 0.0, "limitTFLOPS": None, "borrowedTFLOPS": 0.0},
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +134,7 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         ]
         columns = ("POOL", "CHIP", "MODE", "NODES", "DEVICES", "HELD", "FREE", "UNHEALTHY", "READY", "WHY NOT")
         sheet.table(columns, rows)
+        _render_quotas(found["pools"], sheet)
         _render_room(found["pools"], sheet)
     else:
         sheet.line("pools     ", "you may not list them" if found["pools"] is None else "none")
@@ -150,6 +155,37 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         sheet.line("groups    ", "you may not list them" if found["groups"] is None else "none")
     sheet.blank()
     _render_jobs(found, sheet, now)
+
+
+def _render_quotas(pools: list[Json], sheet: Sheet) -> None:
+    """What each namespace is guaranteed, may have and has; a second line in TFLOPS where a quota is stated in them."""
+    rows: list[list[Piece]] = []
+    for pool in pools:
+        if all(use["namespace"] == "*" for use in pool["quotas"]):
+            continue
+        compute = any(use["guaranteedTFLOPS"] or use["limitTFLOPS"] is not None for use in pool["quotas"])
+        for use in pool["quotas"]:
+            who = "all others" if use["namespace"] == "*" else use["namespace"]
+            rows.append([pool["name"], who, *_quota(use, ""), "devices"])
+            if compute:
+                rows.append(["", "", *_quota(use, "TFLOPS"), "TFLOPS"])
+    if rows:
+        sheet.blank()
+        sheet.table(("POOL", "NAMESPACE", "USED", "GUARANTEED", "LIMIT", "BORROWED", "OF"), rows)
+
+
+def _quota(use: Json, unit: str) -> list[Piece]:
+    def figure(kind: str) -> str:
+        value = use[f"{kind}{unit}"]
+        return f"{value:.3g}" if 0 < value < 100 else f"{value:.0f}"
+
+    guaranteed, limit, borrowed = use[f"guaranteed{unit}"], use[f"limit{unit}"], use[f"borrowed{unit}"]
+    return [
+        figure("used"),
+        figure("guaranteed") if guaranteed else "-",
+        "-" if limit is None else figure("limit"),
+        Mark(figure("borrowed"), Colour.YELLOW) if borrowed else "-",
+    ]
 
 
 def _render_room(pools: list[Json], sheet: Sheet) -> None:
@@ -259,6 +295,7 @@ def _pool(pool: Json) -> Json:
             for room in status.get("room") or []
         ],
         "effective": status.get("effective") or {},
+        "quotas": [_NOTHING_USED | use for use in status.get("quotas") or []],
         **_ready(pool),
     }
 

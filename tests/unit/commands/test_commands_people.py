@@ -14,6 +14,9 @@ from supernode.commands.picture import picture
 from supernode.commands.reading import document, unknown
 from supernode.commands.terminal import Sheet
 from supernode.errors import NotFoundError
+from supernode.handlers.quotas import use_json
+from supernode.scheduling.promise import PER_TFLOPS
+from supernode.scheduling.quota import NO_QUOTA, Amount, Quota
 
 Json = dict[str, Any]
 NOW = 1767225600.0  # 2026-01-01T00:00:00Z
@@ -197,6 +200,44 @@ def test_status_at_a_glance() -> None:
     assert "dcu-bw1000  hygon-bw1000  Emulated  4      8        4     4     0          yes" in text
     assert "jobs      2: 1 Waiting, 1 Running" in text
     assert "default/wide  Waiting  60m  needs \\x1b]0;owned\\x07" in text
+
+
+def test_status_shows_what_namespaces_have_of_the_pools() -> None:
+    """As the operator writes it, in both units, within 80 columns; a pool without quotas says nothing."""
+    use = {
+        "team-a": (Quota("team-a", 64, 128), Amount(80, 7_123_456_789), Amount(16, 0)),
+        "team-b": (
+            Quota("team-b", 0, None, 9000 * PER_TFLOPS, 20000 * PER_TFLOPS),
+            Amount(8, 9500 * PER_TFLOPS),
+            Amount(0, 500 * PER_TFLOPS),
+        ),
+        "*": (NO_QUOTA, Amount(4, 0), Amount(4, 0)),
+    }
+    pool = with_status(a_pool(), capacity=128)
+    pool["status"]["quotas"] = use_json(use)
+    alone = with_status(a_pool("npu"))
+    alone["status"]["quotas"] = use_json({"*": use["*"]})
+    found = status.facts("https://c", "", jobs=[], pools=[pool, alone], groups=[], nodes_=NODES, lease={})
+    text = shown(status, found, 80)
+    assert (
+        """
+POOL        NAMESPACE   USED  GUARANTEED  LIMIT  BORROWED  OF
+dcu-bw1000  team-a      80    64          128    16        devices
+                        7123  -           -      -         TFLOPS
+dcu-bw1000  team-b      8     -           -      -         devices
+                        9500  9000        20000  500       TFLOPS
+dcu-bw1000  all others  4     -           -      4         devices
+                        0     -           -      -         TFLOPS
+"""
+        in text
+    )
+    second = found["pools"][0]["quotas"][1]
+    assert (second["namespace"], second["limit"], second["limitTFLOPS"], second["borrowedTFLOPS"]) == (
+        "team-b",
+        None,
+        20000.0,
+        500.0,
+    )
 
 
 @pytest.mark.parametrize(
