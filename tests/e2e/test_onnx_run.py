@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -73,6 +74,7 @@ def test_json_and_arrays(path: Path, tmp_path: Path) -> None:
     done = supernode(path, "--input", f"x={tmp_path / 'x.npy'}", "--save", tmp_path / "out", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")
     facts = json.loads(done.stdout)
+    assert yaml.safe_load(supernode(path, "--input", f"x={tmp_path / 'x.npy'}", "-o", "yaml").stdout) == facts
     assert facts["chip"] == "hygon-bw1000"
     assert facts["deviceSeconds"] == pytest.approx(sum(row["seconds"] for row in facts["operators"]), rel=1e-6)
     assert [row["name"] for row in facts["nodes"] if row["where"] == "device"] == ["first", "bend", "second", "chances"]

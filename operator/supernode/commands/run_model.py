@@ -7,7 +7,6 @@ and the outputs if they are wanted. Not here: how models run (`supernode.emulato
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from supernode import names
+from supernode.commands.documents import FORMATS, document
 from supernode.commands.terminal import Colour, Mark, Sheet, emit, sheet_for
 from supernode.errors import InputError, ModelError
 
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--memory-gib", type=float, default=argparse.SUPPRESS, help="memory of the device (default: the chip's)")
     add("--nodes", type=int, default=10, metavar="COUNT", help="slowest nodes to show (default: %(default)s)")
     add("--save", type=Path, metavar="DIRECTORY", help="write each output there as NAME.npy")
-    add("-o", "--output", choices=("table", "json"), default="table", help="for people, or for programs")
+    add("-o", "--output", choices=FORMATS, default="table", help="for people, or for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.save is not None:
         save(args.save, outputs)
-    if args.output == "json":
-        emit(json.dumps(facts, indent=2))
+    if args.output != "table":
+        emit(document(facts, args.output))
     else:
         sheet = sheet_for(sys.stdout)
         render(facts, sheet, max(args.nodes, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tests.builders.manifests import a_job
 from supernode.cluster.kinds import JOBS, NODES, Json, Kind
 from supernode.cluster.kubeconfig import current_namespace
 from supernode.commands import logs, reading
-from supernode.errors import BadRequestError, ClusterError, ForbiddenError, NotFoundError, UnavailableError
+from supernode.commands.documents import document
+from supernode.errors import BadRequestError, ClusterError, ForbiddenError, InputError, NotFoundError, UnavailableError
 
 SOURCE = logs.Source(0, "gpt-worker-0", "default", "trainer")
 
@@ -170,3 +172,11 @@ async def test_an_error_of_ours_ends_the_queue() -> None:
     with pytest.raises(ValueError, match="a bug"):
         await logs._read_all(client, [SOURCE], {}, queue, follow=True)
     assert queue.get_nowait() is None
+
+
+def test_without_yaml_only_yaml_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the emulator's image."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert document({"a": 1}, "json") == '{\n  "a": 1\n}'
+    with pytest.raises(InputError, match="yaml needs the package PyYAML"):
+        document({"a": 1}, "yaml")
