@@ -21,11 +21,15 @@ class Border:
     Args:
         ranks: the group of the tensor ranks; None: this device holds everything.
         rows: outside, each rank has its share of the rows only.
+
+    Attributes:
+        first: this device is the first of the ranks, or the only one: what is to be added once is added here.
     """
 
     def __init__(self, ranks: Member | None = None, *, rows: bool = False) -> None:
         self.ranks = ranks
         self.rows = rows
+        self.first = ranks is None or ranks.place == 0
 
     def enter(self, x: Array) -> Array:
         """What every rank needs all of; also the gradient of `leave`."""
@@ -42,14 +46,6 @@ class Border:
             return self.ranks.reduce_scatter(part)
         self.ranks.all_reduce(part)
         return part
-
-    def share(self, x: Array) -> Array:
-        """This rank's share of the rows of what it has all of."""
-        if self.ranks is None or not self.rows:
-            return x
-        rows = x.shape[0] // self.ranks.size
-        share: Array = x.device.launch("slice", x, start=self.ranks.place * rows, stop=(self.ranks.place + 1) * rows)
-        return share
 
 
 class Linear:
@@ -77,7 +73,9 @@ class Linear:
 
 
 class RowLinear(Linear):
-    """A linear layer that ends what tensor ranks share: w is this rank's rows, the bias is added once, outside."""
+    """A linear layer that ends what tensor ranks share: w is this rank's rows, and the first rank's part has the bias,
+    so that the sum has it once.
+    """
 
     def __init__(self, parameters: Parameters, name: str, border: Border) -> None:
         super().__init__(parameters, name)
@@ -85,12 +83,10 @@ class RowLinear(Linear):
 
     def forward(self, x: Array, tape: Tape) -> Array:
         """(rows, this rank's inputs) -> (rows or this rank's share of them, outputs)."""
-        if self.border.ranks is None:
-            return super().forward(x, tape)
+        if self.border.first:
+            return self.border.leave(super().forward(x, tape))
         tape.keep(x)
-        launch, weights = self.parameters.device.launch, self.parameters.weights
-        y: Array = launch("add", self.border.leave(launch("matmul", x, weights[self.weight])), weights[self.bias])
-        return y
+        return self.border.leave(self.parameters.device.launch("matmul", x, self.parameters.weights[self.weight]))
 
     def backward(self, grad: Array, tape: Tape) -> Array:
         """Gradient of this rank's inputs."""

@@ -36,9 +36,9 @@ class Embedding:
             # Bytes of other ranks give rows of zeros: the sum is the row.
             start, total = ranks.place * table.shape[0], ranks.size * table.shape[0]
             x = launch("embedding", table, tokens, start=start, total=total)
-            ranks.all_reduce(x)
-        x = launch("add", x, weights["position"])
-        return self.border.share(x.reshape((-1, table.shape[1])))
+        if self.border.first:
+            x = launch("add", x, weights["position"])
+        return self.border.leave(x.reshape((-1, table.shape[1])))
 
     def backward(self, grad: Array, tape: Tape) -> None:
         """Gradients of both tables."""

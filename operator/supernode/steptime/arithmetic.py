@@ -48,6 +48,19 @@ def either(condition: Num, one: Callable[[], Num], other: Callable[[], Num]) -> 
     return np.where(condition, one(), other()) if condition.any() else other()
 
 
+def several(
+    condition: Num, one: Callable[[], tuple[Num, ...]], other: Callable[[], tuple[Num, ...]]
+) -> tuple[Num, ...]:
+    """`either` for several numbers that belong together."""
+    if type(condition) is not _Array:
+        return one() if condition else other()
+    if condition.all():
+        return one()
+    if not condition.any():
+        return other()
+    return tuple(np.where(condition, first, second) for first, second in zip(one(), other(), strict=True))
+
+
 def root(value: Num) -> Num:
     """The square root."""
     return np.sqrt(value) if type(value) is _Array else math.sqrt(value)

@@ -1,4 +1,4 @@
-"""Seconds of the kernels of one transformer layer, and of the output layer, for one micro batch on one device.
+"""Seconds of the kernels of one transformer layer, and of what stands before and behind all, for one micro batch.
 
 Flows in: chip, model, cuts. Flows out: forward and backward seconds. Not here: what goes over links.
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from supernode.chips import Chip
 from supernode.steptime.arithmetic import Num, either, largest, split
-from supernode.steptime.calibration import ATTENTION_BACKWARD, ATTENTION_SHORT, family_of
+from supernode.steptime.calibration import ATTENTION_BACKWARD, family_of
 from supernode.steptime.cuts import Cuts
 from supernode.steptime.model import ModelShape
 from supernode.steptime.roofline import Rates, rates_of, training_rates
@@ -71,20 +71,39 @@ def layer_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     return Passes(timer.forward + core.forward, timer.backward + core.backward, core.forward)
 
 
+def embedding_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
+    """What stands before the layers, for one micro batch: rows of the token table; those of other ranks are zeros.
+
+    Raises:
+        ChipError: a figure of the chip is missing.
+    """
+    timer = _Timer(_rates_of_ends(chip, model))
+    timer.moved(2 * tokens_per_device(model, cuts) * model.hidden_size * timer.rates.width)
+    return Passes(timer.forward, timer.backward)
+
+
 def output_passes(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
-    """What stands around the layers, for one micro batch: embedding, last norm, logits, softmax cross-entropy in f32.
+    """What stands behind the layers, for one micro batch: last norm, logits, softmax cross-entropy in f32.
 
     Raises:
         ChipError: a figure of the chip is missing.
     """
     tokens = tokens_per_device(model, cuts)
+    shared = split(tokens, 1 + (cuts.tensor - 1) * cuts.sequence_parallel)
     vocabulary = split(model.vocabulary_size, cuts.tensor)
-    timer = _Timer(rates_of(chip, "bf16" if model.dtype == "fp8" else model.dtype))
+    timer = _Timer(_rates_of_ends(chip, model))
     width = timer.rates.width
-    timer.moved(2 * tokens * model.hidden_size * width, times=2)
+    timer.moved(2 * shared * model.hidden_size * width)
     timer.product(tokens, vocabulary, model.hidden_size)
     timer.moved(tokens * vocabulary * (width + 3 * 4))
-    return Passes(timer.forward, timer.backward)
+    # Where ranks share the vocabulary the loss is three launches: their exchanges stand between (`stage.end_costs`).
+    apart = 2 * timer.rates.launch * (cuts.tensor > 1)
+    return Passes(timer.forward + apart, timer.backward)
+
+
+def _rates_of_ends(chip: Chip, model: ModelShape) -> Rates:
+    """Outside the layers nothing is in fp8."""
+    return rates_of(chip, "bf16" if model.dtype == "fp8" else model.dtype)
 
 
 def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
@@ -97,22 +116,21 @@ def _core(chip: Chip, model: ModelShape, cuts: Cuts) -> Passes:
     rows = split(length, cuts.context)
     rates = training_rates(chip, model.dtype)
 
-    def fused() -> Num:
+    def fused(products: float) -> Num:
         # Two products of 2 x rows x length x head, half of it masked.
         flops = 2.0 * heads * rows * length * model.head
-        moved = 4 * heads * rows * model.head * rates.width / rates.memory
-        return largest(flops * (1 + ATTENTION_SHORT / length) / rates.attention, moved)
+        moved = 4 * heads * rows * model.head * rates.width
+        return rates.fused_attention(products * flops, products * moved, length)
 
     plain = plain_core(chip, cuts)
     if plain is False:
-        once = fused()
-        return Passes(rates.launch + once, rates.launch + ATTENTION_BACKWARD * once)
+        return Passes(fused(1.0), fused(ATTENTION_BACKWARD))
     timer = _Timer(rates)
     timer.product(rows, length, model.head, heads)
     timer.product(rows, model.head, length, heads)
     timer.moved(family_of(chip.name).score_passes * heads * rows * length * rates.width)
-    forward = either(plain, lambda: timer.forward, lambda: rates.launch + fused())
-    backward = either(plain, lambda: timer.backward, lambda: rates.launch + ATTENTION_BACKWARD * fused())
+    forward = either(plain, lambda: timer.forward, lambda: fused(1.0))
+    backward = either(plain, lambda: timer.backward, lambda: fused(ATTENTION_BACKWARD))
     return Passes(forward, backward)
 
 

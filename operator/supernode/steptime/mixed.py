@@ -35,10 +35,11 @@ from supernode.steptime.stage import (
     Cost,
     data_seconds,
     early_share,
+    end_costs,
     layer_cost,
     optimizer_seconds,
-    output_cost,
     send_seconds,
+    shared_seconds,
 )
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
@@ -110,10 +111,11 @@ class MixedStepTime(StepTime):
 
 
 class Pace(NamedTuple):
-    """Seconds of one micro batch on a stage's chip and links: of one layer, and of what stands around the layers."""
+    """Seconds of one micro batch on a stage's chip and links: of one layer, of the embedding, of the output layer."""
 
     layer: Cost
-    around: Cost
+    first: Cost
+    last: Cost
 
 
 def balance(
@@ -140,7 +142,8 @@ def balance(
     paces = _paces(stages, model, parallelism)
     seconds = [float(one.layer.seconds) for one in paces]
     fixed = [0.0] * len(seconds)
-    fixed[-1] = float(paces[-1].around.seconds)
+    fixed[0] = float(paces[0].first.seconds)
+    fixed[-1] = float(paces[-1].last.seconds)
     shared = share_out(model.layers, seconds, fixed, chunks, [count * chunks for count in most])
     # A stage's chunks are as equal as can be, the first ones larger.
     return tuple(tuple((layers + chunks - 1 - chunk) // chunks for chunk in range(chunks)) for layers in shared)
@@ -232,7 +235,7 @@ def pace(chip: Chip, model: ModelShape, parallelism: Parallelism, wiring: Wiring
         ChipError: a figure of the chip is missing.
     """
     cuts = cuts_of(parallelism)
-    return Pace(layer_cost(chip, model, cuts, wiring), output_cost(chip, model, cuts))
+    return Pace(layer_cost(chip, model, cuts, wiring), *end_costs(chip, model, cuts, wiring))
 
 
 @lru_cache(maxsize=4096)
@@ -311,23 +314,29 @@ def _mixed(
     counts = [sum(per_chunk) for per_chunk in layers]
     end = len(stages) - 1
     paces = _paces(stages, model, cut)
+    ends = [paces[0].first, *(Cost(0.0) for _ in paces[1:-1]), paces[-1].last]
     inside = [float(one.layer.seconds) * count for one, count in zip(paces, counts, strict=True)]
-    whole = [*inside[:-1], inside[-1] + float(paces[-1].around.seconds)]
+    whole = [layers_of_it + float(one.seconds) for layers_of_it, one in zip(inside, ends, strict=True)]
     slowest = max(range(len(stages)), key=lambda index: (whole[index], -index))
+    shares = [
+        shared_seconds(model, cuts, replace(s.wiring, pipeline=borders), n) for s, n in zip(stages, counts, strict=True)
+    ]
+    others = sum(float(one.seconds) for i, one in enumerate(ends) if i != slowest)
     waits = 2 * (micro * chunks + end) * float(send_seconds(model, cuts, replace(stages[0].wiring, pipeline=borders)))
-    spent = paces[slowest].layer.times(counts[slowest])
-    compute = spent.compute + (paces[-1].around.compute if slowest == end else 0.0)
-    kinds = {(id(stage), counts[i], i in (0, end)): i for i, stage in enumerate(stages)}
+    spent = paces[slowest].layer.times(counts[slowest]).plus(ends[slowest])
+    kinds = {(id(stage), counts[i], (i == 0) - (i == end)): i for i, stage in enumerate(stages)}
     data, optimizer = max(
-        _update(stages[i], model, cut, layers_of_it, edge=edge, pace=paces[i])
-        for (_, layers_of_it, edge), i in kinds.items()
+        _update(
+            stages[i], model, cut, counts[i], edge=i in (0, end), spent=paces[i].layer.times(counts[i]).plus(ends[i])
+        )
+        for i in kinds.values()
     )[1:]
     parts = Parts(
-        compute=micro * compute,
-        tensor=micro * spent.tensor,
+        compute=micro * spent.compute,
+        tensor=micro * spent.tensor + max(float(rows) for rows, _ in shares),
         context=micro * spent.context,
         # A micro batch passes the other stages once.
-        pipeline=(sum(inside) - inside[slowest]) / chunks + waits,
+        pipeline=(sum(inside) - inside[slowest]) / chunks + others + waits + float(shares[0][1]),
         data=data,
         expert=micro * spent.expert,
         optimizer=optimizer,
@@ -362,17 +371,17 @@ def _mixed(
 
 
 def _update(
-    stage: Stage, model: ModelShape, cut: Parallelism, layers: int, *, edge: bool, pace: Pace
+    stage: Stage, model: ModelShape, cut: Parallelism, layers: int, *, edge: bool, spent: Cost
 ) -> tuple[float, float, float]:
-    """Seconds after the last micro batch: all, of these the gradients that nothing hides, and the update of weights."""
+    """Seconds after the last micro batch: all, of these the gradients that nothing hides, and the update of weights.
+
+    `spent`: of one micro batch.
+    """
     cuts = cuts_of(cut)
     weights = stage_weights(model, cuts, layers, edge=edge)
     data = float(data_seconds(model, cuts, stage.wiring, weights, layers))
     # As in `predict`: behind the last micro batch, and with chunks also behind those of other chunks.
-    compute = layers * pace.layer.compute + edge * pace.around.compute
-    window = (compute - layers * pace.layer.hidden) * min(
-        cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave)
-    )
+    window = (spent.compute - spent.hidden) * min(cut.micro_batches, 1 + cut.pipeline * (1 - 1 / cut.interleave))
     data -= min(data * family_of(stage.chip.name).overlap * float(early_share(cuts, weights)), window)
     optimizer = float(optimizer_seconds(stage.chip, model, cuts, weights))
     return data + optimizer, data, optimizer

@@ -18,13 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernode.chips import Chip
-from supernode.steptime.arithmetic import Num, choose, largest, smallest
+from supernode.steptime.arithmetic import Num, choose, largest, several, smallest
 from supernode.steptime.calibration import DEFAULT, SHARDED_OVERLAP, family_of
 from supernode.steptime.cuts import Cuts, check_cuts, cuts_of
 from supernode.steptime.family import Family
 from supernode.steptime.memory import Memory, memory_of, stage_layers, stage_weights
 from supernode.steptime.model import ModelShape, Parallelism, check, flops_per_step
-from supernode.steptime.stage import data_seconds, early_share, layer_cost, optimizer_seconds, output_cost, send_seconds
+from supernode.steptime.stage import (
+    Cost,
+    data_seconds,
+    early_share,
+    end_costs,
+    layer_cost,
+    optimizer_seconds,
+    send_seconds,
+    shared_seconds,
+)
 from supernode.steptime.storage import Storage
 from supernode.steptime.wiring import Wiring
 
@@ -35,9 +44,10 @@ class Parts:
 
     Attributes:
         compute: kernels of forward and backward, recomputation included.
-        tensor: collectives between tensor ranks that nothing hides.
+        tensor: collectives between tensor ranks that nothing hides, those of embedding, output layer and loss included.
         context: exchange of keys and values between context ranks.
-        pipeline: idle time while the pipeline fills and drains, and sends between stages.
+        pipeline: idle time while the pipeline fills and drains, sends between stages, and the sum of the gradients of
+            the token table, which the first and the last stage share.
         data: gradients (and sharded weights) between data ranks.
         expert: token exchange between expert ranks.
         optimizer: the update of the weights.
@@ -186,15 +196,12 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     """Seconds of each part, in the order of `PARTS`."""
     layers = stage_layers(model, cuts)
     layer = layer_cost(chip, model, cuts, wiring)
-    around = output_cost(chip, model, cuts).compute
-    # Where the layers don't fill all stages, the stage with the output layer has one layer less.
-    spare = (layers * cuts.pipeline > model.layers) & (cuts.pipeline > 1)
-    around = choose(spare, largest(around - layer.compute, 0.0), around)
     stage = layer.times(layers)
-    compute = stage.compute + around
+    around, before, others = _ends(chip, model, cuts, wiring, layer, layers)
+    compute = stage.compute + around.compute
     micro_batches = cuts.micro_batches
-    # A micro batch passes the other stages once; those have no output layer.
-    bubble = (cuts.pipeline - 1) / cuts.interleave * stage.seconds
+    # A micro batch passes the other stages once.
+    bubble = (cuts.pipeline - 1) / cuts.interleave * stage.seconds + others
     # What a stage waits for activations and gradients of its neighbours.
     waits = (micro_batches * cuts.interleave + cuts.pipeline - 1) * (cuts.pipeline > 1)
     sends = 2 * waits * send_seconds(model, cuts, wiring)
@@ -202,22 +209,54 @@ def _parts(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, storage: S
     alone = (cuts.zero_stage >= 2) & (cuts.pipeline == 1)
     weights = stage_weights(model, cuts, layers, edge=True)
     data = data_seconds(model, cuts, wiring, weights, layers, alone)
-    # Time to hide behind, as far as traffic between tensor ranks leaves it: the last micro batch, and with chunks also
-    # those that other chunks still work on.
+    # Time to hide behind on the first stage, which ends last, as far as traffic between tensor ranks leaves it: the
+    # last micro batch, and with chunks also those that other chunks still work on.
     chunks = 1 + cuts.pipeline * (cuts.interleave - 1) / cuts.interleave
-    window = (compute - stage.hidden) * choose(alone, micro_batches, smallest(micro_batches, chunks))
+    window = (stage.compute + before.compute - stage.hidden - before.hidden) * choose(
+        alone, micro_batches, smallest(micro_batches, chunks)
+    )
     overlap = choose(alone, SHARDED_OVERLAP, family_of(chip.name).overlap * early_share(cuts, weights))
     hidden = smallest(data * overlap, window)
+    rows, table = shared_seconds(model, cuts, wiring, layers)
     values = (
         micro_batches * compute,
-        micro_batches * stage.tensor,
+        micro_batches * (stage.tensor + around.tensor) + rows,
         micro_batches * stage.context,
-        bubble + sends,
+        bubble + sends + table,
         data - hidden,
         micro_batches * stage.expert,
         optimizer_seconds(chip, model, cuts, weights),
     )
     return (*values, storage.wait(model, cuts.batch, sum(values)))
+
+
+def _ends(
+    chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring, layer: Cost, layers: Num
+) -> tuple[Cost, Cost, Num]:
+    """What embedding and output layer add to the slowest stage and to the first, and the seconds of those not slowest.
+
+    Where the layers don't fill all stages, the stage with the output layer has one less, then that with the embedding.
+    """
+    first, last = end_costs(chip, model, cuts, wiring)
+
+    def apart() -> tuple[Num, ...]:
+        spare = layers * cuts.pipeline - model.layers
+        one, two = first.plus(layer.times(-1.0 * (spare >= 2))), last.plus(layer.times(-1.0 * (spare >= 1)))
+        # A stage between them may be the slowest.
+        slowest = _slower(_slower(one, two), Cost(0.0))
+        others = one.seconds + two.seconds - slowest.seconds
+        # With chunks the layer that is missing is that of one chunk, which nobody waits for.
+        return *slowest, *one, choose(cuts.interleave > 1, largest(others, 0.0), others)
+
+    both = first.plus(last)
+    found = several(cuts.pipeline > 1, apart, lambda: (*both, *both, 0.0))
+    return Cost(*found[:5]), Cost(*found[5:10]), found[10]
+
+
+def _slower(one: Cost, other: Cost) -> Cost:
+    """The one that takes longer."""
+    ahead = one.seconds >= other.seconds
+    return Cost(*(choose(ahead, part, another) for part, another in zip(one, other, strict=True)))
 
 
 def notes_of(family: Family) -> tuple[str, ...]:

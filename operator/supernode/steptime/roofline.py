@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from supernode.chips import Chip
 from supernode.errors import ModelError
 from supernode.steptime.arithmetic import Num, largest
-from supernode.steptime.calibration import family_of
+from supernode.steptime.calibration import ATTENTION_SHORT, family_of
 from supernode.steptime.family import Family
 
 #: Bytes per element; tf32 is stored as f32.
@@ -80,6 +80,28 @@ def gemm_seconds(chip: Chip, m: int, n: int, k: int, dtype: str, batch: int = 1)
     return float(rates_of(chip, dtype).product(m, n, k, batch))
 
 
+def attention_seconds(chip: Chip, *, flops: float, bytes_moved: float, dtype: str, length: float) -> float:
+    """Seconds of a fused attention kernel, which never writes the scores.
+
+    Args:
+        chip: data sheet of the device.
+        flops: of its products, without what the mask hides.
+        bytes_moved: bytes read plus bytes written in device memory.
+        dtype: of queries, keys and values.
+        length: keys that a query may see, without the causal mask: on short sequences the kernel is slow.
+
+    Raises:
+        ChipError: the catalogue lacks the peak of that dtype or the memory bandwidth.
+        ModelError: a negative amount of work, no keys, or an unknown dtype.
+    """
+    if flops < 0 or bytes_moved < 0 or length <= 0:
+        raise ModelError(
+            f"attention cannot have {flops:g} FLOPs, {bytes_moved:g} bytes and {length:g} keys; the keys must be above "
+            "0, the others 0 or more"
+        )
+    return float(rates_of(chip, dtype).fused_attention(flops, bytes_moved, length))
+
+
 class Rates(NamedTuple):
     """What one chip reaches in one dtype, ready for formulas on numbers and on arrays.
 
@@ -109,6 +131,10 @@ class Rates(NamedTuple):
         arithmetic = 2.0 * batch * (m + m0) * (n + n0) * (k + k0) / self.arithmetic
         memory = self.width * batch * (m * k + k * n + m * n) / self.memory
         return self.launch + largest(arithmetic, memory)
+
+    def fused_attention(self, flops: Num, nbytes: Num, length: Num) -> Num:
+        """`attention_seconds`, unchecked."""
+        return self.launch + largest(flops * (1 + ATTENTION_SHORT / length) / self.attention, nbytes / self.memory)
 
     def moved(self, nbytes: Num) -> Num:
         """Seconds of a kernel that memory limits."""

@@ -3,6 +3,15 @@
 Flows in: chip, model, cuts, wiring, and how many layers. Flows out: seconds of one micro batch, of the sends between
 stages, of the gradient reduction and of the optimizer. `predict` adds up equal stages from these; stages over
 different chips take the same pieces with their own chip, layers and wiring. Not here: the order of micro batches.
+
+Between tensor ranks a micro batch makes these exchanges (Shoeybi et al. 2019, section 3; with sequence parallelism
+Korthikanti et al. 2022, section 4.2.2), `border` being the sum of everybody's part of all activations, or a gather and
+a scatter of them:
+
+    embedding        forward: everybody's rows of the token table                        1 border
+    a layer          behind attention and behind the feed-forward part, forward and back  2 borders each way
+    output layer     backward: the gradient of the last activations                      1 border
+    loss             the largest logit of each token; then the sum of exp and the target's logit, together
 """
 
 from __future__ import annotations
@@ -14,7 +23,7 @@ from supernode.steptime.arithmetic import Num, choose, either, largest, smallest
 from supernode.steptime.calibration import BUCKET, BUCKET_PER_REPLICA, family_of
 from supernode.steptime.collectives import crowded, transfer_seconds
 from supernode.steptime.cuts import Cuts
-from supernode.steptime.layer import layer_passes, output_passes, tokens_per_device
+from supernode.steptime.layer import embedding_passes, layer_passes, output_passes, tokens_per_device
 from supernode.steptime.memory import GRADIENT_BYTES, Weights, optimizer_bytes
 from supernode.steptime.model import ModelShape
 from supernode.steptime.roofline import kept_bytes, rates_of
@@ -42,6 +51,10 @@ class Cost(NamedTuple):
         """The same for so many layers."""
         return Cost(*(layers * part for part in self))
 
+    def plus(self, other: Cost) -> Cost:
+        """Both."""
+        return Cost(*(one + two for one, two in zip(self, other, strict=True)))
+
 
 def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cost:
     """One layer, one micro batch. A stage of n layers costs `layer_cost(...).times(n)`; the last one `output_cost` too.
@@ -55,17 +68,10 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     tokens = tokens_per_device(model, cuts)
     activations = tokens * (model.hidden_size * float(width))
     passes = 2 + cuts.full  # forward, backward, and forward again
-
-    def pieces() -> Num:
-        gather = transfer_seconds("all_gather", activations, wiring.tensor)
-        # Behind attention and behind the feed-forward part, where tokens that visit several experts travel so often.
-        return (1 + model.experts_per_token) * (gather + transfer_seconds("reduce_scatter", activations, wiring.tensor))
-
-    tensor = passes * either(
-        cuts.sequence_parallel > 0, pieces, lambda: 2 * transfer_seconds("all_reduce", activations, wiring.tensor)
-    )
-    overlap = family_of(chip.name).tensor_overlap * cuts.sequence_parallel
-    hidden = smallest(overlap * tensor, compute)
+    # Behind attention and behind the feed-forward part, where tokens that visit several experts travel so often.
+    borders = passes * (2 + (model.experts_per_token - 1) * cuts.sequence_parallel)
+    tensor = borders * _border_seconds(cuts, wiring, activations)
+    hidden = smallest(borders * _hidden_seconds(chip, cuts, wiring, activations), compute)
     key_value = 2.0 * tokens * cuts.context * (model.key_value_heads * model.head * width) / cuts.tensor
     gather = transfer_seconds("all_gather", key_value, wiring.context)
     context = passes * gather + transfer_seconds("reduce_scatter", key_value, wiring.context)
@@ -76,14 +82,65 @@ def layer_cost(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> Cos
     return Cost(compute, tensor - hidden, context, expert, hidden)
 
 
-def output_cost(chip: Chip, model: ModelShape, cuts: Cuts) -> Cost:
-    """What stands around the layers, one micro batch: embedding, last norm, logits and loss.
+def end_costs(chip: Chip, model: ModelShape, cuts: Cuts, wiring: Wiring) -> tuple[Cost, Cost]:
+    """What stands before the layers (the embedding) and behind them (last norm, logits and loss), one micro batch.
 
     Raises:
         ChipError: a figure of the chip is missing.
     """
-    output = output_passes(chip, model, cuts)
-    return Cost(output.forward + output.backward)
+    first, last = embedding_passes(chip, model, cuts), output_passes(chip, model, cuts)
+    tokens = tokens_per_device(model, cuts)
+    activations = tokens * (model.hidden_size * float(kept_bytes(model.dtype)))
+    border = _border_seconds(cuts, wiring, activations)
+    # The loss in f32, a number per token: the largest logit; then two sums that travel together.
+    loss = transfer_seconds("all_reduce", 4.0 * tokens, wiring.tensor)
+    loss = loss + transfer_seconds("all_reduce", 8.0 * tokens, wiring.tensor)
+    compute = last.forward + last.backward
+    # The embedding has no product that its exchange could run beside.
+    hidden = smallest(_hidden_seconds(chip, cuts, wiring, activations), compute)
+    return Cost(first.forward + first.backward, border), Cost(compute, border + loss - hidden, hidden=hidden)
+
+
+def _border_seconds(cuts: Cuts, wiring: Wiring, nbytes: Num) -> Num:
+    """Where tensor ranks go from parts of sums to sums, and back: one way; with sequence parallelism both."""
+
+    def pieces() -> Num:
+        gather = transfer_seconds("all_gather", nbytes, wiring.tensor)
+        return gather + transfer_seconds("reduce_scatter", nbytes, wiring.tensor)
+
+    return either(cuts.sequence_parallel > 0, pieces, lambda: transfer_seconds("all_reduce", nbytes, wiring.tensor))
+
+
+def _hidden_seconds(chip: Chip, cuts: Cuts, wiring: Wiring, nbytes: Num) -> Num:
+    """How much of `_border_seconds` runs beside the products, piece by piece; what a message takes that has no bytes
+    stays.
+    """
+    overlap = family_of(chip.name).tensor_overlap
+    if overlap == 0:
+        return 0.0
+
+    def moving() -> Num:
+        return _border_seconds(cuts, wiring, nbytes) - _border_seconds(cuts, wiring, 0.0)
+
+    return either(cuts.sequence_parallel > 0, lambda: overlap * moving(), lambda: 0.0)
+
+
+def shared_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring, layers: Num) -> tuple[Num, Num]:
+    """Gradients of weights that devices of one replica share, once a step: between tensor ranks, between stages.
+
+    With sequence parallelism each tensor rank has seen a part of the rows of norms and of the biases behind sums, of
+    which every rank holds all. The first and the last stage have a copy each of their part of the token table.
+    """
+
+    def rows() -> Num:
+        return transfer_seconds("all_reduce", GRADIENT_BYTES * 6.0 * model.hidden_size * layers, wiring.tensor)
+
+    def table() -> Num:
+        return transfer_seconds(
+            "all_reduce", GRADIENT_BYTES * model.embedding_parameters / cuts.tensor, wiring.pipeline
+        )
+
+    return either(cuts.sequence_parallel > 0, rows, lambda: 0.0), either(cuts.pipeline > 1, table, lambda: 0.0)
 
 
 def send_seconds(model: ModelShape, cuts: Cuts, wiring: Wiring) -> Num:

@@ -13,8 +13,12 @@ from supernode.chips import Chip, chip_from_mapping, find_chip
 from supernode.emulator.kernels import TABLE, Spec
 from supernode.emulator.runtime.clock import CostModel
 from supernode.emulator.runtime.device import Device
-from supernode.errors import ChipError
-from supernode.steptime.roofline import gemm_seconds, kernel_seconds
+from supernode.errors import ChipError, ModelError
+from supernode.steptime.calibration import family_of
+from supernode.steptime.cuts import cuts_of
+from supernode.steptime.layer import layer_passes
+from supernode.steptime.model import ModelShape, Parallelism
+from supernode.steptime.roofline import attention_seconds, gemm_seconds, kernel_seconds
 
 CHIP = find_chip("hygon-bw1000")
 
@@ -44,6 +48,37 @@ def test_attention_counts_half_of_a_causal_matrix() -> None:
     full = TABLE.plan("attention", (q, q, q), {"causal": False}).cost
     assert full.flops == 4 * 8 * 1024 * 1024 * 64
     assert causal.flops == 4 * 8 * (1024 * 1025 // 2) * 64
+
+
+@pytest.mark.parametrize("name", ["hygon-bw1000", "nvidia-a100-80g-sxm", "nvidia-h100-80g-sxm"])
+@pytest.mark.parametrize("tokens", [64, 1024, 16384])
+def test_attention_takes_what_the_prediction_says(name: str, tokens: int) -> None:
+    # One layer with 8 heads of 64: the core of the prediction is the clock's.
+    chip, model = find_chip(name), ModelShape(1, 512, 8, 256, tokens)
+    qkv, out, rows = Spec("bf16", (4, tokens, 3, 8, 64)), Spec("bf16", (4, tokens, 8, 64)), Spec("f32", (4, 8, tokens))
+    core = layer_passes(chip, model, cuts_of(Parallelism(micro_batch_size=4))).again
+    forward = seconds(chip, "attention_qkv", qkv)
+    assert forward == pytest.approx(core, rel=0.02)
+    backward = seconds(chip, "attention_qkv_backward", out, qkv, out, rows)
+    launch = family_of(name).launch
+    assert backward - launch == pytest.approx(2.5 * (forward - launch), rel=0.02)
+    # The other kernels for attention are timed alike.
+    q = Spec("bf16", (4, 8, tokens, 64))
+    assert seconds(chip, "attention", q, q, q) == pytest.approx(forward, rel=0.02)
+
+
+def test_attention_needs_keys() -> None:
+    with pytest.raises(ModelError, match="0 keys"):
+        attention_seconds(CHIP, flops=1.0, bytes_moved=1.0, dtype="bf16", length=0)
+
+
+def test_a_window_makes_attention_short() -> None:
+    q = Spec("bf16", (8, 8192, 64))
+    whole, window = (TABLE.plan("attention", (q, q, q), {"window": keys}).cost for keys in (0, 512))
+    assert (whole.keys, window.keys) == (8192, 512)
+    packed = Spec("bf16", (4096, 8, 64))
+    begins = Spec("i64", (5,))
+    assert TABLE.plan("attention_packed", (packed, packed, packed, begins, begins), {}).cost.keys == 1024
 
 
 @given(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096))

@@ -108,14 +108,22 @@ def _rate(q: Spec, attributes: Attributes) -> str:
     return "tf32" if attributes["precision"] == "tf32" else q.dtype
 
 
+def _keys(k: Spec, attributes: Attributes) -> int:
+    """Keys that a query may see, whatever comes before it."""
+    return max(1, min(attributes["window"] or k.shape[-2], k.shape[-2]))
+
+
 def _forward_cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
     wide, value = _flops(specs[0], specs[1], specs[2], attributes)
-    return Cost(wide + value, moved(specs, outputs), dtype=_rate(specs[0], attributes))
+    return Cost(
+        wide + value, moved(specs, outputs), dtype=_rate(specs[0], attributes), keys=_keys(specs[1], attributes)
+    )
 
 
 def _backward_cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
     wide, value = _flops(specs[1], specs[2], specs[3], attributes)
-    return Cost(3 * wide + 2 * value, moved(specs, outputs), dtype=_rate(specs[1], attributes))
+    nbytes, keys = moved(specs, outputs), _keys(specs[2], attributes)
+    return Cost(3 * wide + 2 * value, nbytes, dtype=_rate(specs[1], attributes), keys=keys)
 
 
 def _split(array: AnyArray, per: int) -> AnyArray:
@@ -184,7 +192,8 @@ def _packed_cost(specs: Sequence[Spec], attributes: Attributes, products: tuple[
     tokens, keys = -(-q.shape[0] // count), -(-k.shape[0] // count)
     seen = 2.0 * count * q.shape[1] * tiles.pairs(_mask(attributes, q.shape[2]), tokens, keys)
     flops = seen * (products[0] * q.shape[2] + products[1] * v.shape[2])
-    return Cost(flops, nbytes, dtype=_rate(q, attributes))
+    seen_at_most = max(1, min(attributes["window"] or keys, keys))
+    return Cost(flops, nbytes, dtype=_rate(q, attributes), keys=seen_at_most)
 
 
 def _packed_forward_cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:

@@ -61,7 +61,8 @@ def _attention_backward_shape(specs: Sequence[Spec], attributes: Attributes) -> 
 def _cost(products: int, place: int, specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:
     shape = specs[place].shape
     seen = tiles.pairs(_mask(shape, attributes), shape[1], shape[1])
-    return Cost(2.0 * products * shape[0] * shape[3] * seen * shape[4], moved(specs, outputs), dtype=specs[place].dtype)
+    flops = 2.0 * products * shape[0] * shape[3] * seen * shape[4]
+    return Cost(flops, moved(specs, outputs), dtype=specs[place].dtype, keys=shape[1])
 
 
 def _attention_cost(specs: Sequence[Spec], attributes: Attributes, outputs: Sequence[Spec]) -> Cost:

@@ -66,12 +66,14 @@ class Cost:
         bytes_moved: bytes read and written in device memory.
         gemm: the matrix product, if the kernel is one; its time follows from its sizes.
         dtype: in which the other arithmetic runs, if it is matrix arithmetic (`None`: limited by memory alone).
+        keys: of a fused attention kernel: how many a query may see; 0 for every other kernel.
     """
 
     flops: float
     bytes_moved: float
     gemm: Gemm | None = None
     dtype: str | None = None
+    keys: int = 0
 
 
 class Draw(NamedTuple):

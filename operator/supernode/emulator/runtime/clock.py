@@ -15,7 +15,7 @@ from supernode.emulator.fabric.topology import read_topology
 from supernode.emulator.kernels import Cost
 from supernode.emulator.runtime.host_link import host_bandwidth
 from supernode.steptime.collectives import collective_seconds
-from supernode.steptime.roofline import gemm_seconds, kernel_seconds
+from supernode.steptime.roofline import attention_seconds, gemm_seconds, kernel_seconds
 
 _REMEMBERED: Final = 1024
 
@@ -59,6 +59,10 @@ class CostModel:
             return gemm_seconds(self.chip, m, n, k, self._rate(dtype), batch)
         if cost.flops == 0.0 and cost.bytes_moved == 0.0:
             return 0.0  # nothing to do, nothing is launched
+        if cost.keys and cost.dtype is not None:
+            return attention_seconds(
+                self.chip, flops=cost.flops, bytes_moved=cost.bytes_moved, dtype=cost.dtype, length=cost.keys
+            )
         # Without matrix arithmetic, memory is the limit on every chip of the catalogue: no vector peak is needed.
         flops = cost.flops if cost.dtype is not None else 0.0
         return kernel_seconds(self.chip, flops=flops, bytes_moved=cost.bytes_moved, dtype=cost.dtype or "f32")
