@@ -86,7 +86,7 @@ def test_older_software_on_a100() -> None:
         ("megatron-h100", 0.08, 0.14),
         ("mpt-h100", 0.07, 0.14),
         ("mpt-a100", 0.07, 0.09),
-        ("moe-folding", 0.10, 0.36),
+        ("moe-folding", 0.08, 0.16),
         ("pangu-ultra", 0.10, 0.14),
         ("mindspeed", 0.07, 0.11),
         ("bridge-fp8", 0.07, 0.10),
