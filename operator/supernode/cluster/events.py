@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 QUEUE: Final = 2000
 # Events remembered for counting repeats.
 REMEMBERED: Final = 4000
+# Seconds that an event waits at most while something else is more urgent.
+PATIENCE: Final = 2.0
 # Longest message; Kubernetes allows 1024 bytes in its newer event API.
 LONGEST: Final = 1000
 COMPONENT: Final = "supernode-operator"
@@ -53,6 +55,9 @@ class Events:
         now: the time of day.
     """
 
+    #: Whether there is something more urgent to ask of the server just now.
+    busy: Callable[[], bool] = staticmethod(lambda: False)
+
     def __init__(
         self, client: Client, identity: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
@@ -62,14 +67,25 @@ class Events:
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue(QUEUE)
         # (uid, reason, message) -> (event name, namespace, count)
         self._written: OrderedDict[tuple[str, str, str], tuple[str, str, int]] = OrderedDict()
+        # (uid, reason) -> when it was told last
+        self._told: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     def normal(self, kind: Kind, obj: Json, reason: str, message: str) -> None:
         """Something worth telling happened to `obj`."""
         self._put(kind, obj, True, reason, message)
 
-    def warning(self, kind: Kind, obj: Json, reason: str, message: str) -> None:
-        """Something is wrong with `obj`."""
+    def warning(self, kind: Kind, obj: Json, reason: str, message: str, *, pause: float = 0.0) -> bool:
+        """Something is wrong with `obj`. False: not told, as the last of this reason is not `pause` seconds old."""
+        uid, now = obj["metadata"].get("uid", ""), self._now()
+        last = self._told.get((uid, reason))
+        if last is not None and 0 <= (now - last).total_seconds() < pause:
+            return False
+        self._told[uid, reason] = now
+        self._told.move_to_end((uid, reason))
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
         self._put(kind, obj, False, reason, message)
+        return True
 
     def _put(self, kind: Kind, obj: Json, normal: bool, reason: str, message: str) -> None:
         metadata = obj["metadata"]
@@ -93,6 +109,8 @@ class Events:
         """Write what is put in, until cancelled."""
         while True:
             entry = await self._queue.get()
+            while self.busy() and 0 <= (self._now() - entry.at).total_seconds() < PATIENCE:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             try:
                 await self._write(entry)
             except ClusterError as exc:

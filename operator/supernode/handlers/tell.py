@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from supernode.api.conditions import seconds_of, timestamp
 from supernode.api.rules import Problem
@@ -14,6 +15,9 @@ from supernode.handlers.life import Decision, JobFacts, State
 from supernode.handlers.stragglers import sentence_of, stragglers_json
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two events of a gang that waits for the same reason, while only the sentence changes.
+PAUSE: Final = 60.0
 
 
 def tell_change(
@@ -73,8 +77,10 @@ def tell_answer(context: Context, obj: Json, known: Known) -> None:
     elif known.wait is not None:
         said = statuses.condition(obj, "Scheduled") or {}
         if said.get("message") != known.wait.sentence or said.get("reason") != known.wait.code:
-            logger.info("waits (%s): %s", known.wait.code, known.wait.sentence)
-            context.events.warning(JOBS, obj, known.wait.code, known.wait.sentence)
+            # In a long queue every gang's numbers change with each that comes or goes; the status has the newest.
+            pause = PAUSE if said.get("status") == "False" and said.get("reason") == known.wait.code else 0.0
+            told = context.events.warning(JOBS, obj, known.wait.code, known.wait.sentence, pause=pause)
+            logger.log(logging.INFO if told else logging.DEBUG, "waits (%s): %s", known.wait.code, known.wait.sentence)
 
 
 def _tell_progress(context: Context, before: Json, after: Json, decision: Decision) -> None:

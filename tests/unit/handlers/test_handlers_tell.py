@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from supernode.handlers.context import Context
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.life import Decision, JobFacts, State
-from supernode.handlers.tell import tell_answer, tell_change
+from supernode.handlers.tell import PAUSE, tell_answer, tell_change
 from supernode.scheduling.unplaceable import Reason
 from supernode.telemetry.metrics import OperatorMetrics
 
@@ -39,8 +39,9 @@ class Told:
     def normal(self, kind: Any, obj: Any, reason: str, message: str) -> None:
         self.said.append(("Normal", reason, message))
 
-    def warning(self, kind: Any, obj: Any, reason: str, message: str) -> None:
+    def warning(self, kind: Any, obj: Any, reason: str, message: str, *, pause: float = 0.0) -> bool:
         self.said.append(("Warning", reason, message))
+        return True
 
 
 class Scene:
@@ -141,3 +142,25 @@ def test_every_reason_is_documented_and_every_documented_one_exists() -> None:
     used |= {str(reason) for reason in Reason} | set(re.findall(r'decision\.reason in \("(\w+)"', code))
     used |= set(re.findall(r'"(Failed|Requeued)" if', code)) | {"Running", "Succeeded", "Suspended"}
     assert set(documented) == used - NO_EVENT
+
+
+def test_another_reason_is_told_at_once_and_another_sentence_after_a_pause() -> None:
+    asked: list[float] = []
+
+    class Paused(Told):
+        def warning(self, kind: Any, obj: Any, reason: str, message: str, *, pause: float = 0.0) -> bool:
+            asked.append(pause)
+            return super().warning(kind, obj, reason, message)
+
+    scene = Scene()
+    scene.events = Paused()
+    condition = {"type": "Scheduled", "status": "False", "reason": "WaitingForQuota", "message": "4 of 8"}
+    obj = {"metadata": {"name": "gpt"}, "status": {"state": "Waiting", "conditions": [condition]}}
+    for code, sentence in (
+        ("WaitingForQuota", "4 of 8"),
+        ("WaitingForQuota", "5 of 8"),
+        ("InsufficientAccelerators", "4 of 8"),
+    ):
+        tell_answer(cast(Context, scene), obj, Known(wait=Wait(code, sentence)))
+    assert asked == [PAUSE, 0.0]
+    assert [message for _, _, message in scene.events.said] == ["5 of 8", "4 of 8"]
