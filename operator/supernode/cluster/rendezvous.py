@@ -8,8 +8,8 @@ that drives all accelerators of the pod.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Final
 
 # Port of the framework's own rendezvous, as torchrun's default.
@@ -25,6 +25,14 @@ MPI_DIRECTORY: Final = "/etc/mpi"
 MPI_HOSTFILE: Final = f"{MPI_DIRECTORY}/hostfile"
 # The same list as MPICH and Intel MPI read it: their launcher (hydra) refuses the word `slots`.
 MPI_MACHINEFILE: Final = f"{MPI_DIRECTORY}/machinefile"
+
+#: Bytes that Linux lets one string of a program's environment have, NAME=VALUE and its end (MAX_ARG_STRLEN, execve(2)).
+LONGEST_VARIABLE: Final = 32 * 4096
+#: Bytes that the API server lets the data of a ConfigMap have, which holds MPI's lists of hosts beside the wiring.
+LARGEST_CONFIG_MAP: Final = 2**20
+_WIRING: Final = 2**18
+# Workers whose names are never too long: 253 characters for a job, 63 for its namespace.
+_NEVER_TOO_MANY: Final = 300
 
 Variables = tuple[tuple[str, str], ...]
 
@@ -64,6 +72,40 @@ def variables(framework: str, gang: Gang, rank: int) -> Variables:
 def frameworks() -> frozenset[str]:
     """All values of ``spec.framework`` known here."""
     return frozenset(_FRAMEWORKS)
+
+
+def overflow(framework: str, gang: Gang, taken: Collection[str] = ()) -> tuple[str, int, int] | None:
+    """What the addresses of all workers are too long for: a variable or file, its bytes and how many it may have.
+
+    Args:
+        framework: a value of ``spec.framework``.
+        gang: names and sizes.
+        taken: variables that the template sets itself.
+    """
+    if gang.workers <= _NEVER_TOO_MANY:
+        return None
+    if framework == "MPI":
+        size, most = len(hostfile(gang)) + len(machinefile(gang)), LARGEST_CONFIG_MAP - _WIRING
+        return ("the lists of hosts", size, most) if size > most else None
+    asked = (
+        pair for rank in (0, gang.workers - 1) for pair in variables(framework, gang, rank) if pair[0] not in taken
+    )
+    name, size = max(
+        ((name, len(name) + len(value) + 2) for name, value in asked), key=lambda each: each[1], default=("", 0)
+    )
+    return (name, size, LONGEST_VARIABLE) if size > LONGEST_VARIABLE else None
+
+
+def most_workers(framework: str, gang: Gang, taken: Collection[str] = ()) -> int:
+    """The largest number of workers with these names that `overflow` has nothing against."""
+    fits, too_many = 1, gang.workers + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if overflow(framework, replace(gang, workers=middle), taken) is None:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
 
 
 def hostfile(gang: Gang) -> str:

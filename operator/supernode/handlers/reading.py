@@ -14,7 +14,9 @@ from supernode.api.validate import validate_job
 from supernode.cluster import translate
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
+from supernode.cluster.rendezvous import Gang
 from supernode.errors import InputError
+from supernode.handlers.bounds import too_many_addresses
 from supernode.handlers.context import Context
 from supernode.handlers.facts import closed_pool, job_facts
 from supernode.handlers.life import JobFacts
@@ -67,6 +69,9 @@ class Readings:
         model = reading.model
         if model is None:
             return reading.problem
+        crowd = crowd_of(obj, model)
+        if crowd:
+            return Problem("spec.workers", crowd)
         view = self._context.observer.view
         closed = closed_pool(model.spec.pools, view)
         if closed is not None:
@@ -109,3 +114,12 @@ class Readings:
         value = priority.value if isinstance(priority, Priority) else 0
         demand = translate.demand(model, translate.template_of(obj), self._context.observer.view.specs, priority=value)
         return demand if workers is None else replace(sized(demand, workers), min_count=None)
+
+
+def crowd_of(obj: Json, model: TrainingJob) -> str:
+    """Why a job's workers are too many to be told of each other; empty where they are not."""
+    spec = model.spec
+    containers = (translate.template_of(obj).get("spec") or {}).get("containers") or [{}]
+    taken = frozenset(str(entry.get("name")) for entry in containers[0].get("env") or [])
+    gang = Gang(model.metadata.name, model.metadata.namespace or "", spec.workers, spec.accelerators_per_worker)
+    return too_many_addresses(spec.framework, gang, taken)
