@@ -29,6 +29,10 @@ SHOWN = {
         "test_a_model_is_cut_again_for_another_number_of_workers",
     ),
     "storage": ("wire/handlers/test_handlers_fields.py", "test_storage_and_pools_to_choose_from"),
+    "storage.checkpoint": (
+        "wire/handlers/test_handlers_fields.py",
+        "test_saving_more_or_more_often_takes_longer_steps",
+    ),
     "scheduling.policy.gang.minCount": (
         "wire/handlers/test_handlers_elastic.py",
         "test_a_gang_that_loses_a_node_for_good_shrinks_instead_of_dying",
@@ -87,7 +91,7 @@ SHOWN = {
         "test_a_finished_job_is_deleted_after_its_ttl",
     ),
     "managedBy": ("wire/handlers/test_handlers_policy.py", "test_a_job_of_another_controller_is_left_alone"),
-    "template": ("unit/cluster/test_cluster_template_kept.py", "test_a_pod_is_its_template_and_what_is_documented"),
+    "template": ("wire/handlers/test_handlers_fields.py", "test_pods_are_what_their_template_says"),
     "template.spec.restartPolicy": (
         "wire/handlers/test_handlers_policy.py",
         "test_an_exit_code_of_the_program_itself_is_not_tried_again",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.wire.operatorlab import Lab
+from tests.wire.operatorlab import RESOURCE, Lab
 
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Json
 
@@ -157,3 +157,81 @@ async def test_storage_and_pools_to_choose_from(either_lab: Lab) -> None:
     accepted = await lab.until("it is refused", lambda: lab.condition("unknown", "Accepted"))
     assert accepted["status"] == "False"
     assert "spec.storage.dataset" in accepted["message"]
+
+
+async def test_saving_more_or_more_often_takes_longer_steps(either_lab: Lab) -> None:
+    """100 GB at 20 GB/s take 5 s: half a second of each of 10 steps, nothing that counts of each of 10,000."""
+    lab = either_lab
+    store = {"name": f"close-{lab.suffix}", "level": "spine", "domain": "spine-0", "readGBps": 40, "writeGBps": 20}
+    await lab.client.patch(GROUPS, lab.group, {"spec": {"storage": [store]}})
+    lab.operator()
+    model = {"layers": 8, "hiddenSize": 1024, "attentionHeads": 16, "vocabularySize": 32000, "sequenceLength": 512}
+    seconds = {}
+    for name, every, size in (("none", 0, 0), ("large", 10, 100), ("small", 10, 1), ("seldom", 10_000, 100)):
+        checkpoint = {"checkpoint": {"store": store["name"], "everySteps": every, "sizeGB": size}} if every else {}
+        await lab.add_job(name, workers=1, model=model, storage=checkpoint)
+        placement = (await lab.until_state(name, "Running"))["status"]["placement"]
+        seconds[name] = placement["predictedStepSeconds"]
+        await end(lab, name, 1)
+    assert seconds["large"] - seconds["none"] == pytest.approx(100 / 20 / 10, rel=0.01)
+    assert seconds["small"] - seconds["none"] == pytest.approx(1 / 20 / 10, rel=0.01)
+    assert seconds["seldom"] - seconds["none"] == pytest.approx(100 / 20 / 10_000, rel=0.01)
+
+
+async def test_pods_are_what_their_template_says(either_lab: Lab) -> None:
+    """Everything of it is on the pods that the API server has, and what the init container asks for counts."""
+    lab = either_lab
+    lab.operator()
+    setup: Json = {"name": "setup", "image": "setup:1", "command": ["prepare", "--all"]}
+    setup["resources"] = {"requests": {"cpu": "6"}}
+    trainer: Json = {"name": "trainer", "image": "team/train:2", "command": ["python"], "args": ["train.py"]}
+    trainer |= {"env": [{"name": "MINE", "value": "$(SUPERNODE_RANK)"}], "workingDir": "/work"}
+    trainer["volumeMounts"] = [{"name": "scratch", "mountPath": "/scratch"}]
+    helper: Json = {"name": "helper", "image": "team/help:1", "resources": {"limits": {"memory": "64Mi"}}}
+    spec: Json = {
+        "initContainers": [setup],
+        "containers": [trainer, helper],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}}],
+        "terminationGracePeriodSeconds": 7,
+        "tolerations": [{"key": "team/own", "operator": "Exists", "effect": "NoSchedule"}],
+        "securityContext": {"runAsUser": 1234, "fsGroup": 99},
+        "automountServiceAccountToken": False,
+    }
+    metadata = {"labels": {"team": "a"}, "annotations": {"team/note": "two words"}}
+    await lab.add_job("train", workers=2, devices=1, template={"metadata": metadata, "spec": spec})
+    placed = (await lab.until_state("train", "Running"))["status"]["placement"]["workers"]
+    # A node has two devices, but not twice the processors that the init container asks for.
+    assert len({worker["node"] for worker in placed}) == 2
+    for pod in await lab.job_pods("train"):
+        assert metadata["labels"].items() <= pod["metadata"]["labels"].items()
+        assert metadata["annotations"].items() <= pod["metadata"]["annotations"].items()
+        for field in ("terminationGracePeriodSeconds", "securityContext", "automountServiceAccountToken"):
+            assert pod["spec"][field] == spec[field]
+        assert spec["tolerations"][0] in pod["spec"]["tolerations"]
+        assert spec["volumes"][0] in pod["spec"]["volumes"]
+        made = {c["name"]: c for part in ("initContainers", "containers") for c in pod["spec"][part]}
+        assert [c["name"] for c in pod["spec"]["containers"]] == ["trainer", "helper"]
+        for wanted in (setup, trainer, helper):
+            for field in ("image", "command", "args", "workingDir"):
+                assert made[wanted["name"]].get(field) == wanted.get(field)
+        assert made["setup"]["resources"]["requests"]["cpu"] == "6"
+        assert made["helper"]["resources"]["limits"] == {"memory": "64Mi"}
+        assert trainer["volumeMounts"][0] in made["trainer"]["volumeMounts"]
+        assert trainer["env"][0] in made["trainer"]["env"]
+        # The first container gets the accelerators, no other.
+        holders = [name for name, c in made.items() if RESOURCE in (c.get("resources") or {}).get("limits", {})]
+        assert holders == ["trainer"]
+
+
+async def test_more_workers_than_can_be_told_of_each_other(either_lab: Lab) -> None:
+    lab = either_lab
+    lab.operator()
+    await lab.add_job("crowd", workers=20_000, framework="TensorFlow")
+    await lab.until_status("crowd", "is not accepted", lambda s: "20,000 workers are too many" in s.get("message", ""))
+    accepted = await lab.condition("crowd", "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "Misconfigured")
+    assert accepted["message"].startswith("spec.workers: 20,000 workers are too many for TensorFlow: TF_CONFIG would")
+    # As many as it says do fit.
+    most = int(accepted["message"].split("up to ")[1].split()[0].replace(",", ""))
+    await lab.client.patch(JOBS, "crowd", {"spec": {"workers": most}}, lab.namespace)
+    await lab.until_status("crowd", "only lacks devices", lambda s: s["state"] == "Waiting")
