@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from tests.builders.kube import ASSETS
 from tests.wire.controlplane import ControlPlane, control_plane
+from tests.wire.operatorlab import Lab, laboratory
 
 from supernode.cluster.client import Client
 
@@ -30,3 +32,11 @@ async def admin(real_cluster: ControlPlane) -> AsyncIterator[Client]:
     client = await Client.connect(str(real_cluster.admin))
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
+    """Four nodes of two devices in two super-nodes, a pool and a group, on the real API server."""
+    async with laboratory(real_cluster, tmp_path) as lab:
+        await lab.furnish()
+        yield lab

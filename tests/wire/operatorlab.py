@@ -284,6 +284,12 @@ class Lab:
         }
         return await self.client.create(GROUPS, body)
 
+    async def furnish(self) -> None:
+        """Four nodes of two devices in two super-nodes, a pool and a group."""
+        await self.add_nodes(4)
+        await self.add_pool()
+        await self.add_group()
+
     async def add_job(self, name: str, workers: int = 2, devices: int = 2, **spec: Any) -> Json:
         container = {"name": "trainer", "image": "python:3", "command": ["python", "-c", "pass"]}
         body = {

@@ -82,3 +82,17 @@ class ConditionModel(Status):
 
 
 CONDITIONS_EXTRA: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+class RoomModel(Status):
+    """Room on one level of the wiring."""
+
+    level: str = Field(description="Level, or node.")
+    largest_gang: int = Field(default=0, description="Free accelerators in the domain that has most of them.")
+    domain: str = Field(default="", description="That domain, with those around it; empty where nothing is free.")
+    domain_size: int = Field(default=0, description="Accelerators of the largest domain.")
+    fragmentation: float = Field(
+        default=0.0,
+        description="Share of the gang that the free accelerators of all domains could make in one domain, were they "
+        "together, that has no room: 0 is none.",
+    )

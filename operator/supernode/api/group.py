@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from supernode.api.document import Metadata, Spec, Status
-from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel, LabelValue, Name, NodeSelector, QualifiedName
+from supernode.api.fields import (
+    CONDITIONS_EXTRA,
+    ConditionModel,
+    LabelValue,
+    Name,
+    NodeSelector,
+    QualifiedName,
+    RoomModel,
+)
 from supernode.api.pool import EffectiveModel, Rate
 from supernode.api.rules import Rule
 
@@ -86,19 +94,10 @@ class SuperNodeGroupSpec(Spec):
     )
 
 
-class GroupRoomModel(Status):
+class GroupRoomModel(RoomModel):
     """Room of one pool on one level of the group."""
 
     pool: str = Field(description="Name of the AcceleratorPool.")
-    level: str = Field(description="Level, or node.")
-    largest_gang: int = Field(default=0, description="Free accelerators in the domain that has most of them.")
-    domain: str = Field(default="", description="That domain, with those around it; empty where nothing is free.")
-    domain_size: int = Field(default=0, description="Accelerators of the largest domain.")
-    fragmentation: float = Field(
-        default=0.0,
-        description="Share of the gang that the free accelerators of all domains could make in one domain, were they "
-        "together, that has no room: 0 is none.",
-    )
 
 
 class SuperNodeGroupStatus(Status):

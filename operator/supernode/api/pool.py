@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from supernode.api.document import Metadata, Spec, Status
-from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel, Name, NodeSelector, QualifiedName
+from supernode.api.fields import CONDITIONS_EXTRA, ConditionModel, Name, NodeSelector, QualifiedName, RoomModel
 from supernode.api.rules import Rule
 from supernode.chips import DTYPES
 
@@ -226,19 +226,10 @@ class AcceleratorPoolSpec(Spec):
     )
 
 
-class LevelRoomModel(Status):
+class LevelRoomModel(RoomModel):
     """Room of the pool on one level of a group's wiring."""
 
     group: str = Field(description="Name of the SuperNodeGroup.")
-    level: str = Field(description="Level, or node.")
-    largest_gang: int = Field(default=0, description="Free accelerators in the domain that has most of them.")
-    domain: str = Field(default="", description="That domain, with those around it; empty where nothing is free.")
-    domain_size: int = Field(default=0, description="Accelerators of the largest domain.")
-    fragmentation: float = Field(
-        default=0.0,
-        description="Share of the gang that the free accelerators of all domains could make in one domain, were they "
-        "together, that has no room: 0 is none.",
-    )
 
 
 class EffectiveModel(Status):

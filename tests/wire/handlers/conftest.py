@@ -34,9 +34,7 @@ async def bare_lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 @pytest.fixture
 async def either_lab(bare_lab: Lab) -> Lab:
     """Four nodes of two devices in two super-nodes, a pool and a group."""
-    await bare_lab.add_nodes(4)
-    await bare_lab.add_pool()
-    await bare_lab.add_group()
+    await bare_lab.furnish()
     return bare_lab
 
 

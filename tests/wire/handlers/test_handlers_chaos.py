@@ -140,9 +140,7 @@ class Chaos:
 async def test_the_promises_hold_while_everything_happens_at_once(tmp_path: Path, seed: int) -> None:
     faults = dataclasses.replace(BAD_DAY, seed=seed)
     async with embedded(tmp_path, faults) as cluster, laboratory(cluster, tmp_path) as lab:
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
+        await lab.furnish()
         chaos = Chaos(lab, seed)
         await chaos.run()
         await chaos.calm()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from tests.wire.controlplane import ControlPlane
-from tests.wire.operatorlab import Lab, laboratory
+from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease, look
 
 from supernode.cluster.kinds import CONFIG_MAPS, JOBS, LEASES, PODS, SECRETS, SERVICES
@@ -22,15 +19,6 @@ KILLS = int(os.environ.get("SUPERNODE_KILLS", "20"))
 LEASE = 30
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(200 + 5 * KILLS)]
-
-
-@pytest.fixture
-async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
-    async with laboratory(real_cluster, tmp_path) as lab:
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
-        yield lab
 
 
 async def test_killed_at_many_moments_of_start_run_and_end(lab: Lab) -> None:

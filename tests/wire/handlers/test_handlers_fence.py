@@ -75,9 +75,7 @@ async def gate_to(upstream: str) -> AsyncIterator[tuple[Gate, str]]:
 async def test_pods_that_arrive_under_the_next_leader_are_nobodys_second(tmp_path: Path) -> None:
     async with embedded(tmp_path) as cluster, laboratory(cluster, tmp_path) as lab, gate_to(cluster.url) as way:
         gate, url = way
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
+        await lab.furnish()
         first = lab.operator(kubeconfig=write_kubeconfig(tmp_path / "gate.kubeconfig", url, TOKEN), lease=6)
 
         async def reads(what: str) -> bool:

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from tests.wire.controlplane import ControlPlane
-from tests.wire.operatorlab import Lab, laboratory
+from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, GROUPS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
-    async with laboratory(real_cluster, tmp_path) as lab:
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
-        yield lab
 
 
 def condition(obj: Json, kind: str) -> Json:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from tests.builders.manifests import MODEL
-from tests.wire.controlplane import ControlPlane
-from tests.wire.operatorlab import Lab, laboratory
+from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json, Kind
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
-    async with laboratory(real_cluster, tmp_path) as lab:
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
-        yield lab
 
 
 async def until(lab: Lab, kind: Kind, name: str, what: str, **wanted: object) -> Json:

@@ -61,9 +61,7 @@ async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
                 await lab.client.create(KINDS[obj["kind"]], obj, obj["metadata"].get("namespace"))
             except ConflictError:
                 continue
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
+        await lab.furnish()
         yield lab
 
 

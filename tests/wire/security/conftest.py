@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.wire.controlplane import ControlPlane
-from tests.wire.operatorlab import NAMESPACES, Lab, laboratory
+from tests.wire.operatorlab import NAMESPACES, Lab
 
 from supernode.cluster.kinds import EVENTS, JOBS, PODS, Json
 from supernode.errors import NotFoundError
@@ -42,16 +40,6 @@ class Two:
         """Events of a namespace."""
         items: list[Json] = (await self.lab.client.list_page(EVENTS, namespace))["items"]
         return items
-
-
-@pytest.fixture
-async def lab(real_cluster: ControlPlane, tmp_path: Path) -> AsyncIterator[Lab]:
-    """Four nodes of two devices in two super-nodes, a pool and a group."""
-    async with laboratory(real_cluster, tmp_path) as lab:
-        await lab.add_nodes(4)
-        await lab.add_pool()
-        await lab.add_group()
-        yield lab
 
 
 @pytest.fixture
