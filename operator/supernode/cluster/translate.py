@@ -33,15 +33,12 @@ from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
 from supernode.scheduling.placement import Placement, StageShare, WorkerPlacement
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec
-from supernode.scheduling.topology import NODE_LEVEL, Level, Topology
+from supernode.scheduling.topology import Level
 from supernode.steptime.model import ModelShape, Parallelism
 
 # Links between the cards of a node where neither pool nor catalogue say more: PCIe 4.0 x16, one direction.
 DEFAULT_NODE_BANDWIDTH: Final = 32e9
 DEFAULT_NODE_LATENCY: Final = 2e-6
-# Network between nodes that no group describes, where the catalogue says no more: 200 Gbit/s per accelerator.
-DEFAULT_NETWORK_BANDWIDTH: Final = 25e9
-DEFAULT_NETWORK_LATENCY: Final = 10e-6
 # A restart policy of the template that means: decide by the exit code (Kubeflow's word).
 EXIT_CODE: Final = "ExitCode"
 
@@ -304,50 +301,6 @@ def placement_of(key: str, status: Json) -> Placement:
     return Placement.of(
         key, workers, level=str(status.get("level") or ""), domain=domain, stages=stages, promised=promised
     )
-
-
-def wiring(placement: Placement, snapshot: Snapshot) -> Json:
-    """The value of SUPERNODE_TOPOLOGY: link levels from the outside in, and each worker's domain per level.
-
-    Nodes that no group describes, and gangs spread over several groups, are joined by a plain network. Of several
-    pools, the slowest links count.
-
-    Raises:
-        InputError: none of the placement's pools is in the snapshot.
-    """
-    pools = [pool for name in placement.pools if (pool := snapshot.pool(name)) is not None]
-    if not pools:
-        raise InputError(f"pool {placement.pool} is gone", field="status.placement", obj=f"TrainingJob {placement.key}")
-    rows = {name: row for row, name in enumerate(snapshot.node_names)}
-    wanted = [rows.get(name, -1) for name in placement.nodes]
-    levels, domains = list[Json](), list[list[int]]()
-    topology = _common_topology(snapshot, wanted)
-    if topology is None:
-        bandwidth = min(pool.chip.scale_out_bandwidth or DEFAULT_NETWORK_BANDWIDTH for pool in pools)
-        levels.append(_level(Level("network", bandwidth, DEFAULT_NETWORK_LATENCY)))
-        domains.append([0] * len(placement.nodes))
-    else:
-        place = {int(row): index for index, row in enumerate(topology.node_rows.tolist())}
-        for depth, level in enumerate(topology.levels):
-            levels.append(_level(level))
-            domains.append([int(topology.node_domain[place[row], depth]) for row in wanted])
-    inside = min(pool.link.bandwidth for pool in pools), max(pool.link.latency for pool in pools)
-    levels.append(_level(Level(NODE_LEVEL, *inside)))
-    domains.append(list(range(len(placement.nodes))))
-    node_of = placement.node_of.tolist()
-    return {"levels": levels, "domains": [[column[node] for node in node_of] for column in domains]}
-
-
-def _common_topology(snapshot: Snapshot, wanted: Sequence[int]) -> Topology | None:
-    for topology in snapshot.topologies:
-        if set(wanted) <= set(topology.node_rows.tolist()):
-            return topology
-    return None
-
-
-def _level(level: Level) -> Json:
-    figures = {"bandwidthGBps": level.bandwidth / 1e9, "latencyMicroseconds": level.latency * 1e6}
-    return {"name": level.name, **figures}
 
 
 def gang_plan(  # the one place where a decision meets everything that its pods are made of

@@ -18,6 +18,7 @@ from supernode.cluster.creation import create_pod
 from supernode.cluster.kinds import PODS, Json
 from supernode.cluster.manifests import GangPlan, WorkerPlan
 from supernode.cluster.protobuf import PodEncoder
+from supernode.cluster.wiring import wiring
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
 from supernode.handlers import shared
 from supernode.handlers.context import Context
@@ -67,7 +68,7 @@ def plan_at(context: Context, obj: Json, model: TrainingJob, placement: Placemen
         attempt=attempt,
         pools=observer.view.pools,
         specs=observer.view.specs,
-        topology=translate.wiring(placement, snapshot),
+        topology=wiring(placement, snapshot),
         emulator_image=context.image,
     )
     step = ((obj.get("status") or {}).get("checkpoint") or {}).get("step")

@@ -9,6 +9,7 @@ import pytest
 from supernode.api.read import job_from, pool_from
 from supernode.cluster import manifests, translate
 from supernode.cluster.kinds import Json
+from supernode.cluster.wiring import wiring
 from supernode.errors import InputError
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement, StageShare
@@ -100,7 +101,7 @@ def test_each_pod_is_of_its_own_pool() -> None:
         attempt=0,
         pools=POOLS,
         specs=SPECS,
-        topology=translate.wiring(result, snapshot),
+        topology=wiring(result, snapshot),
         emulator_image="emulator:1",
     )
     seen: set[str] = set()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from supernode.cluster import translate
 from supernode.cluster.cache import Store
 from supernode.cluster.observe import Observer, Stores
+from supernode.cluster.wiring import wiring
 from supernode.errors import InputError
 from supernode.scheduling.cycle import plan_cycle
 from supernode.scheduling.demand import GangDemand
@@ -238,7 +239,7 @@ def test_the_wiring_that_the_sidecars_read() -> None:
     (decision,) = plan_cycle(observer.snapshot(), [GangDemand("t/new", ("a",), 4, 2)])
     assert isinstance(decision.result, Placement)
     snapshot = observer.snapshot()
-    plain = translate.wiring(decision.result, snapshot)
+    plain = wiring(decision.result, snapshot)
     assert [level["name"] for level in plain["levels"]] == ["network", "node"]
     assert plain["domains"] == [[0, 0, 0, 0], [0, 0, 1, 1]]
     for index in range(2):
@@ -258,7 +259,7 @@ def test_the_wiring_that_the_sidecars_read() -> None:
         }
     )
     snapshot = observer.snapshot()
-    wired = translate.wiring(decision.result, snapshot)
+    wired = wiring(decision.result, snapshot)
     assert [level["name"] for level in wired["levels"]] == ["spine", "supernode", "node"]
     assert wired["levels"][1] == {"name": "supernode", "bandwidthGBps": 224.0, "latencyMicroseconds": 2.0}
     assert wired["domains"] == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
