@@ -320,8 +320,10 @@ class Observer:
             placement = translate.placement_of(name, status)
             self._state.claim(name, placement, self._request(obj, placement), stores_of(obj))
         except InputError as exc:
-            # Two hands on one device, or a status written by somebody else: count its pods one by one instead.
-            logger.error("the placement in the status of job %s can't be held: %s", name, exc)
+            # Two hands on one device, or a status written by somebody else: count its pods one by one instead. A pod
+            # of a job that has ended may come late, from a create that outlived its sender, and is swept.
+            level = logging.WARNING if (obj.get("status") or {}).get("state") in _FINISHED else logging.ERROR
+            logger.log(level, "the placement in the status of job %s can't be held: %s", name, exc)
             return
         self._claims[name] = wanted
 
