@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.fabric.pods import a_job, at_once, outcomes, run
 
-from supernode.emulator.fabric import CollectiveCall
+from supernode.emulator.fabric import CollectiveCall, channel
 from supernode.emulator.fabric.algorithms import tree
 from supernode.emulator.fabric.choice import Plan
 from supernode.emulator.fabric.order import tree as tree_order
@@ -17,7 +17,20 @@ from supernode.errors import CollectiveMismatchError, FabricError, PeerLostError
 
 RANKS = 4
 GROUP = tuple(range(RANKS))
-TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "tcp"])
+
+#: Over memory; over TCP, each pod with each; over TCP as groups of many pods do it.
+TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "tcp", "many"])
+
+
+@pytest.fixture
+def over(transport, monkeypatch) -> str:
+    """The setting for it."""
+    if transport == "many":
+        monkeypatch.setattr(channel, "MOST_DIRECT", 1)
+        return "tcp"
+    return transport
+
+
 #: Elements: in one step, in one round, in several rounds of a board.
 COUNTS = [5, 40_000, 300_000]
 
@@ -52,8 +65,8 @@ def a_program(rank: int, seed: int):
 @TRANSPORTS
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("way", [None, Plan("tree", RANKS), Plan("ring", RANKS)], ids=["chosen", "tree", "ring"])
-def test_calls_of_all_kinds_and_sizes_follow_each_other_and_disagreements_leave_no_trace(transport, seed, way):
-    with a_job(RANKS, 1, transport=transport) as fabrics:
+def test_calls_of_all_kinds_and_sizes_follow_each_other_and_disagreements_leave_no_trace(over, seed, way):
+    with a_job(RANKS, 1, transport=over) as fabrics:
         for fabric in fabrics if way is not None else ():
             fabric._chooser._plan = lambda nbytes, group: way
 
@@ -75,8 +88,8 @@ def test_calls_of_all_kinds_and_sizes_follow_each_other_and_disagreements_leave_
 
 
 @TRANSPORTS
-def test_a_call_of_another_kind_drops_the_data_that_went_along(transport):
-    with a_job(RANKS, 1, transport=transport) as fabrics:
+def test_a_call_of_another_kind_drops_the_data_that_went_along(over):
+    with a_job(RANKS, 1, transport=over) as fabrics:
         data = [given(rank, 0, 300_000) for rank in GROUP]
         reduce = CollectiveCall("all_reduce", GROUP, 1, "f32", 300_000)
         for odd in GROUP:
@@ -88,6 +101,23 @@ def test_a_call_of_another_kind_drops_the_data_that_went_along(transport):
                 assert "called all_reduce(sequence=1, dtype=f32, count=300000, reduce=sum)" in str(result)
         at_once([lambda rank=rank: run(fabrics, rank, reduce, data[rank], data[rank]) for rank in GROUP])
         assert (data[0] == sum(given(rank, 0, 300_000) for rank in GROUP)).all()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "many"])
+def test_a_pod_whose_part_of_the_data_has_another_size_than_its_call_is_given_up(over):
+    """It says the same call, and that more comes along than is due."""
+    with a_job(2, 1, transport=over, timeouts=[5.0, 5.0]) as fabrics:
+        for fabric in fabrics:
+            fabric._chooser._plan = lambda nbytes, group: Plan("tree", 2)
+        data = [np.ones(40_000, np.float32) for _ in fabrics]
+        call = CollectiveCall("all_reduce", (0, 1), 7, "f32", 40_000)
+        at_once([lambda rank=rank: run(fabrics, rank, call, data[rank], data[rank]) for rank in (0, 1)])
+        lying = next(iter(fabrics[1]._channels.values()))
+        link = lying._connect(0)
+        line = fabrics[1]._stands(call, 1, 0)[1].text(call)
+        link.sock.sendall(link.outward.message({"call": line, "ready": 0.0, "bytes": 160_004}))
+        with pytest.raises(PeerLostError, match=r"160004 bytes come along with its call; (80000|160000) are due"):
+            run(fabrics, 0, call, data[0], data[0])
 
 
 @pytest.mark.parametrize("said", [{"call": 1}, {"call": "x", "ready": float("nan"), "bytes": 0}, {}])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.fabric.pods import a_job, at_once, outcomes, run
 
 from supernode.emulator.fabric import KINDS, REDUCTIONS, CollectiveCall, Fabric
+from supernode.emulator.fabric.collectives import DIRECT_BYTES
 from supernode.errors import CollectiveMismatchError
 
 WORKERS, DEVICES = 3, 2
@@ -136,6 +137,10 @@ def test_any_collective_of_any_group_gives_what_numpy_says(job, kind, group, dty
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_large_buffers_take_the_ring(job, kind, dtype):
     together(job, CollectiveCall(kind, (4, 1, 5, 0, 2), 0, dtype, 300_001, "sum", 5), 7)
+
+
+def test_an_all_reduce_that_is_too_large_to_go_straight_takes_the_ring(job):
+    together(job, CollectiveCall("all_reduce", (4, 1, 5, 0, 2), 0, "f32", DIRECT_BYTES // 4 + 1), 7)
 
 
 @pytest.mark.parametrize("count", [4, 100_000])

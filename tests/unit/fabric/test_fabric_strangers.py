@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.fabric.pods import SECRET, a_job, at_once, run
 
-from supernode.emulator.fabric import CollectiveCall, frames, handshake
+from supernode.emulator.fabric import CollectiveCall, congestion, frames, handshake
 from supernode.emulator.fabric.memory import (
     Board,
     board_bytes,
@@ -176,6 +176,24 @@ def test_descriptors_that_are_not_asked_for_are_closed():
         send_descriptors(left, [left.fileno()], deadline)
         with pytest.raises(ProtocolError, match="1 descriptors came where 3 were due"):
             receive_descriptors(right, 3, deadline)
+
+
+def test_pods_on_one_machine_do_not_pace_and_others_use_what_the_system_does():
+    def of(sock: socket.socket) -> bytes:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+    with socket.socket() as fresh:
+        usual = of(fresh)
+    with a_job(2, 1, transport="tcp") as fabrics:
+        barrier = CollectiveCall("barrier", (0, 1))
+        at_once([lambda fabric=fabric: fabric.run(barrier, 0, None, None, 0.0) for fabric in fabrics])
+        links = [
+            link for fabric in fabrics for channel in fabric._channels.values() for link in channel._links.values()
+        ]
+        assert [of(link.sock) for link in links] == [b"reno", b"reno"]
+        for link in links:
+            congestion.as_usual(link.sock)
+            assert of(link.sock) == usual
 
 
 def test_no_descriptor_is_left_behind():

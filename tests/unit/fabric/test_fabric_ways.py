@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.fabric.pods import a_job, at_once, run
 
-from supernode.emulator.fabric import CollectiveCall, memory, order
+from supernode.emulator.fabric import CollectiveCall, channel, memory, order
 from supernode.emulator.fabric.boards import round_width
 from supernode.emulator.fabric.choice import Chooser, Plan, even_sections
 from supernode.emulator.fabric.topology import read_topology
@@ -30,7 +30,11 @@ FLAT = wiring([0, 0, 0, 0], [0, 1, 2, 3])
 APART = wiring([0, 1, 2, 3], [0, 1, 2, 3])
 
 
-def all_reduced(plan: Plan, transport: str, count: int, devices: int) -> list[bytes]:
+def all_reduced(plan: Plan, transport: str, count: int, devices: int, monkeypatch) -> list[bytes]:
+    """`connected`: over TCP as groups of many pods do it, and large vectors."""
+    if transport == "connected":
+        transport = "tcp"
+        monkeypatch.setattr(channel, "MOST_DIRECT", 1)
     with a_job(4, devices, transport=transport) as fabrics:
         for fabric in fabrics:
             fabric._chooser._plan = lambda nbytes, group: plan
@@ -45,9 +49,13 @@ def all_reduced(plan: Plan, transport: str, count: int, devices: int) -> list[by
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("plan", [Plan("tree", 4), Plan("ring", 4), Plan("hierarchy", 2)], ids=lambda plan: plan.way)
-@pytest.mark.parametrize("count", [7, 300_003])
-def test_each_way_gives_one_sum_with_the_same_bits_over_memory_and_tcp(plan, count, devices):
-    results = {bits for transport in ("auto", "tcp") for bits in all_reduced(plan, transport, count, devices)}
+@pytest.mark.parametrize("count", [7, 9_001, 300_003])
+def test_each_way_gives_one_sum_with_the_same_bits_over_memory_and_tcp(plan, count, devices, monkeypatch):
+    results = {
+        bits
+        for transport in ("auto", "tcp", "connected")
+        for bits in all_reduced(plan, transport, count, devices, monkeypatch)
+    }
     assert len(results) == 1
 
 

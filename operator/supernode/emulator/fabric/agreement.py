@@ -19,12 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from supernode.emulator.fabric import opinions
-from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.call import CollectiveCall, say
 from supernode.emulator.fabric.collectives import Part, alike
 from supernode.emulator.fabric.contention import Stretch, limit, schedule, slowest
 from supernode.emulator.fabric.link import Incoming, Interrupted, Outgoing, move
-from supernode.emulator.fabric.opinions import Opinion
+from supernode.emulator.fabric.opinions import Going, Opinion
 from supernode.emulator.fabric.participant import Ticket
 from supernode.emulator.fabric.pods import Pods
 from supernode.emulator.fabric.timing import LinkClock, role
@@ -40,7 +39,7 @@ Verdict = tuple[float, tuple[Stretch, ...], bool]
 
 
 def agree(
-    parts: Sequence[Part], pods: Pods, clock: LinkClock, failed: Callable[[], bool], going: TreeSum | None = None
+    parts: Sequence[Part], pods: Pods, clock: LinkClock, failed: Callable[[], bool], going: Going | None = None
 ) -> Verdict:
     """Agree with all pods.
 

@@ -28,6 +28,8 @@ from supernode.errors import CollectiveMismatchError, CollectiveTimeoutError, Fa
 GRACE_SECONDS: Final = 1.0
 # Pods of one host up to here sum in shared memory; more go round a ring, as each pair there costs a few descriptors.
 MOST_TOGETHER: Final = 16
+# Pods over TCP up to here tell each other everything directly: of more, each would wait for too many.
+MOST_DIRECT: Final = 8
 
 
 class Neighbours(Protocol):
@@ -93,6 +95,7 @@ class Channel:
             waker=self._waker.fileno(),
             patience=around.timeout,
             scratch=Scratch(),
+            direct=1 < len(numbers) <= MOST_DIRECT,
             together=1 < len(numbers) <= MOST_TOGETHER and around.together(numbers),
         )
         self._changed = threading.Condition()

@@ -15,6 +15,7 @@ import numpy as np
 
 from supernode.emulator.dtypes import DTYPES, WIDE, dtype_name
 from supernode.emulator.fabric.algorithms import hierarchy, pairwise, ring, together, tree
+from supernode.emulator.fabric.algorithms.direct import DirectSum
 from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.boards import Layout, Sums
 from supernode.emulator.fabric.call import CollectiveCall
@@ -27,6 +28,8 @@ from supernode.errors import FabricError
 
 # Up to this many bytes a reduce or broadcast goes along a tree: there the number of steps costs more than the bytes.
 SMALL_BYTES: Final = 64 << 10
+# Up to this many bytes an all-reduce over TCP between few pods goes straight to those who sum it.
+DIRECT_BYTES: Final = 4 << 20
 
 
 class Part(NamedTuple):
@@ -54,7 +57,7 @@ class Prepared(NamedTuple):
     """
 
     total: Flat
-    going: TreeSum | None
+    going: TreeSum | DirectSum | None
 
 
 def alike(parts: Sequence[Part]) -> str:
@@ -72,7 +75,11 @@ def prepare(parts: Sequence[Part], pods: Pods) -> Prepared | None:
         total = _contribution(parts, pods)
         together.show(pods, total, _layout(parts[0], pods))
         return Prepared(total, None)
-    if plan.way == "tree":
+    sums = _sums(parts[0], pods)
+    if pods.direct and (plan.way == "tree" or call.count * parts[0].standing.wide.itemsize <= DIRECT_BYTES):
+        total = _contribution(parts, pods)
+        return Prepared(total, DirectSum(pods, total, sums, _need(parts[0].recv), _finisher(call)))
+    if not pods.direct and plan.way == "tree":
         total = _contribution(parts, pods)
         return Prepared(total, TreeSum(pods, total, call.reduce, _need(parts[0].recv), _finisher(call)))
     return None
@@ -127,10 +134,13 @@ def _layout(part: Part, pods: Pods) -> Layout:
     """Where an all-reduce lies on the boards."""
     call, standing = part.call, part.standing
     if standing.layout is None:
-        plan = _plan(part)
-        sums = Sums(call.reduce, plan.sections(call.count, pods.count), plan.orders(pods.count))
-        standing.layout = Layout(pods, call.count, (standing.wide, standing.dtype), sums)
+        standing.layout = Layout(pods, call.count, (standing.wide, standing.dtype), _sums(part, pods))
     return standing.layout
+
+
+def _sums(part: Part, pods: Pods) -> Sums:
+    plan = _plan(part)
+    return Sums(part.call.reduce, plan.sections(part.call.count, pods.count), plan.orders(pods.count))
 
 
 def _plan(part: Part) -> Plan:

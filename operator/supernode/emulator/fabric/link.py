@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from supernode.emulator.fabric.frames import BULK, HEADER_BYTES, MESSAGE, Seal
+from supernode.emulator.fabric.congestion import as_usual
+from supernode.emulator.fabric.frames import BULK, HEADER_BYTES, MESSAGE, NOTHING, Seal, encode
 from supernode.errors import EmulatorError
 
 # What one system call may move: large enough to be cheap, small enough to keep both directions busy.
 STRIDE: Final = 1 << 20
 # What may wait on its way to a process on the same machine, payload (Linux takes twice that with its own overhead):
 # measured best of 48 KiB to 2 MiB, and best by far where other processes want the cores, too.
-NEAR_BUFFER: Final = 256 << 10
+NEAR_BUFFER: Final = 384 << 10
 
 
 class LinkDown(Exception):  # noqa: N818  (not an error of ours yet: the channel names the ranks)
@@ -105,14 +106,21 @@ def tune(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
         return  # carries small messages only, and the kernel says at once when the other side is gone
     keep_alive(sock)
-    if sock.getsockname()[0] == sock.getpeername()[0]:
+    if near(sock):
         # On one machine bytes that wait fall out of the cores' caches. Between machines the kernel knows best: a size
         # that is asked for is capped (net.core.wmem_max), and no longer grows with the way's length.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_BUFFER)
 
 
+def near(sock: socket.socket) -> bool:
+    """Whether both ends are on one machine."""
+    return bool(sock.getsockname()[0] == sock.getpeername()[0])
+
+
 def keep_alive(sock: socket.socket) -> None:
     """Small messages at once; a machine that went away without a word is noticed within half a minute."""
+    if not near(sock):
+        as_usual(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Not every system has these; elsewhere its own, longer times hold.
@@ -126,12 +134,24 @@ class Outgoing:
 
     def __init__(self, link: Link, frame: bytes, body: memoryview | None = None) -> None:
         self.link = link
-        self._parts = [memoryview(frame)] if body is None else [memoryview(frame), body]
+        self._parts = [memoryview(frame)] if frame else []
+        if body is not None:
+            self._parts.append(body)
 
     @classmethod
     def message(cls, link: Link, words: dict[str, Any], values: np.ndarray[Any, Any] | None = None) -> Outgoing:
         """A JSON object, and the bytes that it announces, a flat contiguous array, right after it."""
-        return cls(link, link.outward.message(words), None if values is None else values.view(np.uint8).data)
+        return cls.encoded(link, encode(words), values)
+
+    @classmethod
+    def encoded(cls, link: Link, body: bytes, values: np.ndarray[Any, Any] | None = None) -> Outgoing:
+        """The same of an object that is encoded already."""
+        return cls(link, link.outward.signed(body), None if values is None else values.view(np.uint8).data)
+
+    @classmethod
+    def announced(cls, link: Link, values: np.ndarray[Any, Any]) -> Outgoing:
+        """A flat contiguous array of which the other side knows that it comes, without a header."""
+        return cls(link, b"", values.view(np.uint8).data)
 
     @classmethod
     def tensor(cls, link: Link, values: np.ndarray[Any, Any]) -> Outgoing:
@@ -168,8 +188,15 @@ class Outgoing:
 class Incoming:
     """A frame that is due: a message (`words` afterwards) or a tensor into `target`."""
 
-    def __init__(self, link: Link, target: np.ndarray[Any, Any] | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        target: np.ndarray[Any, Any] | None = None,
+        known: Mapping[bytes, dict[str, Any]] = NOTHING,
+    ) -> None:
+        """`known`: what messages say that need not be read; see `Seal.check`."""
         self.link = link
+        self._known = known
         self.words: dict[str, Any] = {}
         self.done = False
         self._bulk = target is not None
@@ -230,7 +257,7 @@ class Incoming:
     def _advance(self) -> None:
         if self._got == self._size:
             if not self._bulk:
-                self.words = self.link.inward.check(bytes(self._head), bytes(self._body))
+                self.words = self.link.inward.check(bytes(self._head), bytes(self._body), self._known)
             self.done = True
 
 

@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from supernode.emulator.fabric.algorithms import tree
+from supernode.emulator.fabric.algorithms.direct import DirectSum
 from supernode.emulator.fabric.algorithms.tree import TreeSum
 from supernode.emulator.fabric.boards import boards
+from supernode.emulator.fabric.frames import NOTHING, encode
 from supernode.emulator.fabric.link import Incoming, Link, LinkDown, Outgoing, Taking, move
 from supernode.emulator.fabric.memory import OPINION
 from supernode.emulator.fabric.pods import LANDING, Flat, Pods
 
 # Ready time, bytes of the call's line.
 _HEAD: Final = struct.Struct("<dI")
+
+
+#: A sum that goes along over TCP.
+Going = TreeSum | DirectSum
 
 
 class Opinion(NamedTuple):
@@ -44,7 +50,7 @@ class Opinion(NamedTuple):
         return Opinion(self.call if self.call == other.call else "", max(self.ready, other.ready))
 
 
-def exchange(pods: Pods, opinion: Opinion, going: TreeSum | None) -> Opinion:
+def exchange(pods: Pods, opinion: Opinion, going: Going | None) -> Opinion:
     """The opinion of all pods together; the same on all of them. It has no call where a coordinator has to be asked.
 
     Args:
@@ -57,7 +63,9 @@ def exchange(pods: Pods, opinion: Opinion, going: TreeSum | None) -> Opinion:
     """
     if pods.together:
         return _on_boards(pods, opinion)
-    return _by_tree(pods, opinion, going)
+    if pods.direct:
+        return _by_all(pods, opinion, going if isinstance(going, DirectSum) else None)
+    return _by_tree(pods, opinion, going if isinstance(going, TreeSum) else None)
 
 
 def _on_boards(pods: Pods, opinion: Opinion) -> Opinion:
@@ -86,6 +94,33 @@ def _on_boards(pods: Pods, opinion: Opinion) -> Opinion:
     return Opinion(opinion.call if agreed else "", ready)
 
 
+def _by_all(pods: Pods, opinion: Opinion, going: DirectSum | None) -> Opinion:
+    """Everyone tells everyone; who says what this pod says is understood without being read."""
+    bodies: dict[int, bytes] = {}
+    known: dict[bytes, dict[str, Any]] = {}
+    told: list[Outgoing] = []
+    heard: list[_Told] = []
+    listeners: list[_Peer] = []
+    for step in range(1, pods.count):
+        index = (pods.me + step) % pods.count
+        link = pods.connect(pods.numbers[index])
+        values = going.outgoing(index) if going is not None and opinion.call else None
+        size = 0 if values is None else values.nbytes
+        if size not in bodies:
+            said = {"call": opinion.call, "ready": opinion.ready, "bytes": size}
+            bodies[size] = encode(said)
+            known[bodies[size]] = said
+        told.append(Outgoing.encoded(link, bodies[size], values))
+        listeners.append(_Peer(opinion, going, index))
+        heard.append(_Told(link, pods, listeners[-1], known))
+    move([*told, *heard], pods.waker, pods.patience)
+    for listener in listeners:
+        opinion = opinion.beside(listener.opinion)
+    if going is not None and opinion.call:
+        going.complete()
+    return opinion
+
+
 def _by_tree(pods: Pods, opinion: Opinion, going: TreeSum | None) -> Opinion:
     place = tree.place(pods.me, pods.count)
     for child in place.children:
@@ -103,10 +138,10 @@ def _by_tree(pods: Pods, opinion: Opinion, going: TreeSum | None) -> Opinion:
 
 def _tell(pods: Pods, indices: Sequence[int], opinion: Opinion, values: Flat | None) -> None:
     """Tell pods an opinion, and send values along if it has a call."""
-    given = values if opinion.call else None
-    said = {"call": opinion.call, "ready": opinion.ready, "bytes": 0 if given is None else given.nbytes}
     links = [pods.connect(pods.numbers[index]) for index in indices]
     if links:
+        given = values if opinion.call else None
+        said = {"call": opinion.call, "ready": opinion.ready, "bytes": 0 if given is None else given.nbytes}
         move([Outgoing.message(link, said, given) for link in links], pods.waker, pods.patience)
 
 
@@ -160,14 +195,32 @@ class _Above:
         return None if self._going is None or not said.call else Incoming(link, self._going.result)
 
 
+class _Peer:
+    """Of a pod that tells everyone: its opinion, and what goes along if that is ours."""
+
+    def __init__(self, opinion: Opinion, going: DirectSum | None, index: int) -> None:
+        self.opinion = opinion
+        self._going = going
+        self._index = index
+
+    def listen(self, said: Opinion, link: Link) -> Incoming | None:
+        """Take it in."""
+        self.opinion = self.opinion.beside(said)
+        return (
+            None if self._going is None or not self.opinion.call else Incoming(link, self._going.incoming(self._index))
+        )
+
+
 class _Told:
     """An opinion on its way in, and the data that it announces."""
 
-    def __init__(self, link: Link, pods: Pods, listener: _Listener) -> None:
+    def __init__(
+        self, link: Link, pods: Pods, listener: _Listener, known: Mapping[bytes, dict[str, Any]] = NOTHING
+    ) -> None:
         self.link = link
         self._pods = pods
         self._listener = listener
-        self._message: Incoming | None = Incoming(link)
+        self._message: Incoming | None = Incoming(link, None, known)
         self._now: Incoming | None = self._message
 
     @property

@@ -50,6 +50,7 @@ class Pods:
         me: index of this pod in `numbers`.
         connect: gives the link to a pod by its number, made at first use.
         together: all of them share memory.
+        direct: there are few of them, not together: they tell each other what they call without a detour.
         boards: theirs, once they are known; see `boards`.
         meetings, rounds: on boards so far, the same on all pods; they say which of two areas is used next.
     """
@@ -62,6 +63,7 @@ class Pods:
     patience: float
     scratch: Scratch
     together: bool = False
+    direct: bool = False
     boards: Boards | None = None
     meetings: int = 0
     rounds: int = 0
@@ -85,6 +87,7 @@ class Pods:
             members=tuple(self.members[index] for index in chosen),
             me=chosen.index(self.me),
             together=False,
+            direct=False,
             boards=None,
         )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supernode.emulator.fabric import handshake
+from supernode.emulator.fabric.congestion import unpaced
 from supernode.emulator.fabric.frames import CODE_BYTES, HEADER, MESSAGE, Seal
 from supernode.errors import AuthenticationError, EmulatorError, FabricError, ProtocolError
 
@@ -64,7 +65,9 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     """A socket that listens on host:port; FabricError when that cannot be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        unpaced(sock)
+        return sock
     except OSError as exc:
         raise FabricError(f"the fabric cannot listen on {host}:{port}: {exc}") from exc
 
@@ -181,7 +184,7 @@ def dial(
     if isinstance(where, bytes):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     else:
-        sock = socket.create_connection(where, timeout=left)
+        sock = _connected(where, left)
     try:
         if isinstance(where, bytes):
             sock.settimeout(left)
@@ -197,6 +200,23 @@ def dial(
         sock.close()
         raise Refused(str(answer["refused"]), again=bool(answer.get("again")))
     return connection, answer
+
+
+def _connected(where: tuple[str, int], seconds: float) -> socket.socket:
+    """A connection to host and port; OSError of the last address that was tried."""
+    failed: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(*where, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            unpaced(sock)
+            sock.settimeout(seconds)
+            sock.connect(address)
+        except OSError as exc:
+            sock.close()
+            failed = exc
+        else:
+            return sock
+    raise failed or OSError(f"{where[0]} has no address")
 
 
 class Refused(FabricError):  # noqa: N818  (stays inside the fabric)
