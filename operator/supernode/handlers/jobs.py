@@ -21,6 +21,7 @@ from supernode.handlers.context import Context
 from supernode.handlers.due import Due
 from supernode.handlers.facts import is_ours, job_facts, pod_facts, tolerations_of
 from supernode.handlers.jobstatus import Known, Placed, Wait
+from supernode.handlers.later import Later, only_counts
 from supernode.handlers.life import Decision, Disruption, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports, tells_only
 from supernode.handlers.reading import Reading, Readings
@@ -50,6 +51,7 @@ class Jobs:
         self._readings = readings
         self.due = Due(context)
         self.waiting = Waiting(context, readings)
+        self._later = Later(context.now)
         context.stores.jobs.listen(self._on_job)
 
     def _on_job(self, old: Json | None, new: Json | None) -> None:
@@ -95,6 +97,9 @@ class Jobs:
         facts, pods, decision = self._decide(obj, reading, problem)
         if not decision.wants_placement and not decision.wants_again and not _is_told(facts, decision):
             # One that wants a place gets its answer, and with it its status, in this same cycle.
+            if (later := self._keeps_back(key, obj, facts, decision)) is not None:
+                self.due.wake_at(key, min(later, decision.wake_at or later))
+                return
             known, before = self._known(obj, reading, problem), obj
             obj = await self._write(obj, facts, decision, pods, known)
             # Told only now that it is so: a write that was refused is decided on, and told, again.
@@ -119,6 +124,15 @@ class Jobs:
         facts = self._readings.facts(obj, reading, problem)
         pods = self._pods(obj)
         return facts, pods, lifecycle.decide(facts, pods, self._context.now())
+
+    def _keeps_back(self, key: Key, obj: Json, facts: JobFacts, decision: Decision) -> float | None:
+        """Until when nothing is written of a job, because only counts are new; None: it is written now."""
+        status = obj.get("status") or {}
+        current = status.get("observedGeneration") == obj["metadata"].get("generation", 0)
+        if current and only_counts(status, facts, decision):
+            return self._later.until(key)
+        self._later.told(key)
+        return None
 
     async def _write(self, obj: Json, facts: JobFacts, decision: Decision, pods: list[PodFacts], known: Known) -> Json:
         """Write the status that the job should have; nothing is written when it has it."""
@@ -160,6 +174,7 @@ class Jobs:
             refusal: gang.Refusal | None = gang.Refusal(plan, permanent=False)
         else:
             refusal = await gang.create(self._context, plan, decision.create)
+            self._later.busy()
         if refusal is None:
             self.due.touch(key)
             return
@@ -185,6 +200,7 @@ class Jobs:
         if not await self._answer(key, Known(placed=placed)):
             return False
         self.waiting.forget(key)
+        self._later.busy()
         return True
 
     async def hold(self, key: Key, wait: Wait, plan: Disruption) -> bool:
@@ -350,6 +366,7 @@ class Jobs:
         self._readings.forget(key)
         self._reports.forget(obj["metadata"]["uid"])
         self.due.forget(key)
+        self._later.told(key)
         self.waiting.forget(key)
 
 

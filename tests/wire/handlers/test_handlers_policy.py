@@ -127,7 +127,7 @@ async def test_a_gang_that_does_not_start_gives_its_place_to_others_and_says_why
     lab = either_lab
     lab.kubelet.held = {"slow-worker-1"}
     process = lab.operator()
-    await lab.add_job("slow", workers=4, runPolicy={"startDeadlineSeconds": 2})
+    await lab.add_job("slow", workers=4, runPolicy={"startDeadlineSeconds": 6})
     await lab.until_status("slow", "starts", lambda s: "3 of 4 workers run" in s.get("message", ""))
     pod = (await lab.client.get(PODS, "slow-worker-1", lab.namespace))["spec"]["containers"][0]
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
@@ -145,7 +145,7 @@ async def test_a_gang_that_does_not_start_gives_its_place_to_others_and_says_why
     status = await lab.until_status(
         "slow", "is tried again later", lambda s: s.get("requeues") and "placement" not in s
     )
-    assert "startDeadlineSeconds (2 s)" in status["message"]
+    assert "startDeadlineSeconds (6 s)" in status["message"]
     assert "worker 1 on node" in status["message"]
     assert "ImagePullBackOff: no such image" in status["message"]
     assert status["restarts"] == 0
