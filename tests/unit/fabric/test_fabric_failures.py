@@ -258,3 +258,20 @@ def test_a_pod_that_is_frozen_before_it_answers_a_data_connection_is_late_not_lo
         with pytest.raises(CollectiveTimeoutError, match=r"waited 1 s for rank 0"):
             part(fabrics, 1, summing((0, 1)))()
         melted.set()
+
+
+def test_who_leaves_passes_on_no_loss_of_a_pod_that_it_needed_no_more(monkeypatch):
+    """The others may still be in the call that both have ended: an abort would break it."""
+    with a_job(3, 1) as fabrics:
+        barrier = CollectiveCall("barrier", (0, 1, 2))
+        at_once([lambda rank=rank: run(fabrics, rank, barrier, None, None) for rank in range(3)])
+        channel = next(iter(fabrics[1]._channels.values()))
+        told = []
+        monkeypatch.setattr(fabrics[1]._mesh, "abort", lambda *words: told.append(words))
+        fabrics[0].close()
+        deadline = time.monotonic() + 30
+        while channel.failure is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert isinstance(channel.failure, PeerLostError)
+        fabrics[1].close()
+        assert told == []

@@ -104,6 +104,7 @@ class Channel:
         self._turn = 0
         self._released = False
         self._failure: FabricError | None = None
+        self._hurt = False  # a call of this pod has ended with the failure
         self._first_loss: PeerLostError | None = None
         self._end: tuple[int, FabricError] | None = None
 
@@ -137,6 +138,7 @@ class Channel:
                 part.ticket.settle(meeting.finish, meeting.moving)
             return meeting.finish
         if meeting.error is not None:
+            self._hurt = self._failure is not None
             raise _again(meeting.error)
         self.raise_failure()
         raise FabricError(f"{say(part.call.words())} was given up")
@@ -200,7 +202,16 @@ class Channel:
     def raise_failure(self) -> None:
         """Raise the error that ended this channel, if any."""
         if self._failure is not None:
+            self._hurt = True
             raise _again(self._failure)
+
+    @property
+    def concerns_others(self) -> bool:
+        """Whether a pod that leaves has to pass the failure on: not the loss of a pod that it needed no more.
+
+        The others see for themselves that it has left, and may still end well with what it sent before.
+        """
+        return self._hurt or not isinstance(self._failure, PeerLostError)
 
     def fail(self, error: FabricError, *, tell: bool = True) -> FabricError:
         """End the channel; the error that counts (the first). Wakes everyone here and, with `tell`, on other pods."""

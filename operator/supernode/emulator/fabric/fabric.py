@@ -94,7 +94,7 @@ class Fabric:
             channels = list(self._channels.values())
             self._known = {}
         for channel in channels:
-            if channel.failure is not None and self._mesh is not None:
+            if channel.failure is not None and channel.concerns_others and self._mesh is not None:
                 # Who told us may not have come to all others yet: they would take our leaving for the reason.
                 self._mesh.abort(channel.key, channel.others, channel.failure)
             channel.fail(FabricError("the fabric of this pod was closed"), tell=False)
