@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from supernode.emulator.client import Array, Device
-
-DEVIATION: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class Parameter:
         number: of the parameter in the whole model; what its random start values come from.
         shape: of all of it.
         cut: the axis that tensor ranks share; None: every rank holds all of it.
-        start: `normal` (times `DEVIATION` and `scale`), `one` or `zero`.
-        scale: of the normal start values.
+        start: `normal`, `one` or `zero`.
+        deviation: standard deviation of normal start values.
         rows: it acts on rows of tokens one by one, so that ranks that share the rows have a part of its gradient each.
     """
 
@@ -34,7 +32,7 @@ class Parameter:
     shape: tuple[int, ...]
     cut: int | None = None
     start: str = "zero"
-    scale: float = 1.0
+    deviation: float = 0.0
     rows: bool = False
 
     def part(self, ranks: int) -> tuple[int, ...]:
@@ -55,7 +53,7 @@ def start_values(device: Device, table: Mapping[str, Parameter], seed: int, *, r
                 shape=count,
                 dtype="f32",
                 seed=seed * 1000 + parameter.number,
-                deviation=DEVIATION * parameter.scale,
+                deviation=parameter.deviation,
             )
         else:
             part = device.full(count, float(parameter.start == "one"), dtype="f32")
