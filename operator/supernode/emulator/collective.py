@@ -162,6 +162,8 @@ class Collective:
             self.program.withdraw(self.ticket, self.refused or f"{type(error).__name__}: {error}")
             return
         start = max([stream.seconds, self.issued, *(buffer.storage.ready_seconds for buffer in buffers)])
+        if self.receive is not None:
+            start = max(start, self.receive.storage.free_seconds)
         try:
             if self.receive is not None and self.receive.data is None:
                 spec: Spec = self.receive.spec
@@ -177,8 +179,10 @@ class Collective:
         stream.reach(end, busy=max(end - start, 0.0))
         if stream.trace is not None:
             self._remember(stream, start, end)
-        for buffer in buffers:
-            buffer.storage.ready_seconds = stream.seconds
+        if self.receive is not None:
+            self.receive.storage.ready_seconds = stream.seconds
+        if self.send is not None:
+            self.send.storage.sent(stream.seconds)
         stream.collectives[self.ticket.call.kind] += 1
 
     def _remember(self, stream: Stream, start: float, end: float) -> None:

@@ -15,6 +15,7 @@ from tests.unit.fabric.pods import a_job, at_once, outcomes
 
 from supernode.emulator.fabric import CollectiveCall, agreement
 from supernode.emulator.fabric.contention import limit, schedule, slowest
+from supernode.emulator.fabric.standing import standing
 from supernode.emulator.fabric.timing import LinkClock
 from supernode.emulator.fabric.topology import read_topology
 from supernode.errors import CollectiveTimeoutError
@@ -54,6 +55,20 @@ def test_ports_are_shared_by_rate_and_directions_are_apart():
     assert limit(out, [(both, [(1.0, 2.0, 1.0)])]) == [(1.0, 2.0, 0.5)]
     assert limit(both, [(both, [(1.0, 2.0, 1.0)])]) == []
     assert slowest([[(0.0, 2.0, 0.5)], [(1.0, 3.0, 0.25)]]) == [(0.0, 1.0, 0.5), (1.0, 2.0, 0.25), (2.0, 3.0, 0.25)]
+
+
+@given(st.floats(0, 10), st.integers(0, 1 << 24), st.lists(st.floats(0, 1), max_size=3))
+def test_whoever_is_asked_in_vain_changes_no_bit_of_the_time(ready: float, count: int, ends: list[float]) -> None:
+    """A transfer that has ended may still be asked about, or not: that is up to the threads of the host."""
+    clock = LinkClock(read_topology(WIRING, workers=3, devices=1))
+    call = reduce_of((0, 1), count=count)
+    need = clock.need(call)
+    alone = standing(call, 0, lambda call: None, clock).alone(ready)
+    words = {"finish": alone[0], "moving": alone[1], "begin": ready + need.latency, "seconds": need.seconds}
+    over = [[(0.0, ready * end, 0.5)] for end in ends]
+    assert agreement.settle(words, over) == {"finish": alone[0], "moving": alone[1]}
+    held = agreement.settle(words, [*over, [(ready, ready + 1.0, 0.0)]])
+    assert held["finish"] > ready + 1.0 if need.seconds else held["finish"] == alone[0]
 
 
 @settings(max_examples=60)

@@ -238,6 +238,26 @@ def test_programs_that_see_one_device_each_form_one_group(sidecar: Callable[...,
             client.close()
 
 
+def test_who_reads_what_is_being_sent_does_not_wait_and_who_writes_it_does(pods: list[Emulator]) -> None:
+    """Also when the host has long sent it: else device time would tell how busy the host is."""
+
+    def program(emulator: Emulator) -> tuple[float, float, float]:
+        device = emulator.devices[0]
+        x, y = device.full(1 << 20, 1.0), device.full(1 << 20, 2.0)
+        emulator.synchronize()
+        handle = emulator.group().start("all_gather", [x])
+        deadline = time.monotonic() + 60
+        while not handle.done():
+            assert time.monotonic() < deadline
+        device.launch("add", x, 1.0)
+        read = device.record().seconds
+        device.launch("add", y, 1.0, out=x)
+        return read, handle.synchronize(), device.record().seconds
+
+    for read, sent, written in on_both(pods, program):
+        assert read < sent < written
+
+
 def test_the_same_contended_program_takes_the_same_microseconds_however_busy_the_host_is(directory: Path) -> None:
     """Two streams of collectives over one link, sends beside them, compute between, and pauses of the host anywhere."""
 

@@ -75,7 +75,7 @@ def agree(
         answers = talk.gather({"limits": limits})
         while any("still" in answer for answer in answers):
             answers = talk.gather_again(answers)
-        verdict = talk.spread(_settle(verdict, [answer["limits"] for answer in answers]) if answers else {})
+        verdict = talk.spread(settle(verdict, [answer["limits"] for answer in answers]) if answers else {})
     if "mismatch" in verdict:
         raise CollectiveMismatchError(str(verdict["mismatch"]))
     moving = tuple((float(begin), float(end), float(speed)) for begin, end, speed in verdict["moving"])
@@ -186,12 +186,13 @@ def _judge(
             return {"mismatch": wrong}
         elements = max(max(sum(sends), sum(receives)) for sends, receives in counts.values())
     ready = max(float(opinion["ready"]) for opinion in told)
+    finish, moving = _undisturbed(call, ready, clock, elements)
+    alone = {"finish": finish, "moving": moving}
     after = _common(told, members)
     if not after:
-        finish, moving = _undisturbed(call, ready, clock, elements)
-        return {"finish": finish, "moving": moving}
+        return alone
     need = clock.need(call, elements)
-    return {"after": after, "begin": ready + need.latency, "seconds": need.seconds}
+    return {**alone, "after": after, "begin": ready + need.latency, "seconds": need.seconds}
 
 
 def _told(ranks: Sequence[int], words: Mapping[str, Any], where: str) -> str:
@@ -291,10 +292,17 @@ def _limits(
     return slowest(limits)
 
 
-def _settle(verdict: Mapping[str, Any], limits: Sequence[Sequence[Stretch]]) -> dict[str, Any]:
+def settle(verdict: Mapping[str, Any], limits: Sequence[Sequence[Stretch]]) -> dict[str, Any]:
+    """When a transfer moves beside others, from what it would do alone and what they leave of its links.
+
+    Whether one that has ended is still asked about depends on the threads. So where none is in the way, the answer is
+    the time alone to the last bit: a sum of other parts would be rounded differently.
+    """
     begin, seconds = float(verdict["begin"]), float(verdict["seconds"])
     moving = schedule(begin, seconds, slowest(limits)) if seconds else []
-    return {"finish": moving[-1][1] if moving else begin, "moving": moving}
+    if moving in ([], [(begin, begin + seconds, 1.0)]):
+        return {"finish": verdict["finish"], "moving": verdict["moving"]}
+    return {"finish": moving[-1][1], "moving": moving}
 
 
 def name_ranks(ranks: Sequence[int]) -> str:

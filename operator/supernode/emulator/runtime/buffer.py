@@ -1,13 +1,14 @@
 """An array on a device: its spec, the storage it shares with its views, and its data once a kernel has written it.
 
 Who may change what: the session makes and releases buffers in program order and keeps the order of writes and reads;
-the stream that runs the writing work item sets `data`, `error` and `ready_seconds`. Not here: who may see which buffer
-(`session`).
+the stream that runs the writing work item sets `data`, `error` and `ready_seconds`, those that send set `sent_seconds`.
+Not here: who may see which buffer (`session`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 from supernode.emulator.kernels import Spec
 from supernode.emulator.kernels.table import AnyArray
@@ -16,6 +17,9 @@ from supernode.errors import SupernodeError
 
 if TYPE_CHECKING:
     from supernode.emulator.runtime.stream import Stream
+
+# Several streams may send from the same memory at once.
+_SENDING: Final = threading.Lock()
 
 
 class Storage:
@@ -26,9 +30,10 @@ class Storage:
         stream, position: where it was last written.
         readers: per other stream, where it was last read since; None where there is none.
         ready_seconds: device time at which it was last written.
+        sent_seconds: device time at which the last transfer that read it ended.
     """
 
-    __slots__ = ("allocation", "position", "readers", "ready_seconds", "stream")
+    __slots__ = ("allocation", "position", "readers", "ready_seconds", "sent_seconds", "stream")
 
     def __init__(self, stream: Stream, allocation: Block | None) -> None:
         self.allocation = allocation
@@ -36,6 +41,17 @@ class Storage:
         self.position = 0
         self.readers: dict[Stream, int] | None = None
         self.ready_seconds = 0.0
+        self.sent_seconds = 0.0
+
+    @property
+    def free_seconds(self) -> float:
+        """Device time from which it may be written again: earlier writes and transfers are done."""
+        return max(self.ready_seconds, self.sent_seconds)
+
+    def sent(self, end: float) -> None:
+        """A transfer that read it has ended. Whoever else reads it need not wait for that, so `ready_seconds` stays."""
+        with _SENDING:
+            self.sent_seconds = max(self.sent_seconds, end)
 
     def written(self, stream: Stream, position: int) -> None:
         """A work item writes it; what read it before has been waited for."""

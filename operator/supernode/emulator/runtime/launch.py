@@ -207,9 +207,12 @@ class Launch:
         self.spend(stream, start)
 
     def spend(self, stream: Stream, start: float) -> None:
-        """Count the launch, and its device time from when its inputs were ready."""
+        """Count the launch, and its device time from when its inputs were ready and what it changes is free."""
         signature = self.signature
         end = stream.seconds
+        if signature.into or signature.writes:
+            changed = self.outputs if signature.into else [self.inputs[index] for index in signature.writes]
+            end = max([end, *(buffer.storage.free_seconds for buffer in changed)])
         if end > start:
             start = end
         end = stream.contend(start, signature.seconds) if stream.contends else start + signature.seconds
