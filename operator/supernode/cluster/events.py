@@ -17,7 +17,7 @@ from typing import Final
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import EVENTS, Json, Kind
-from supernode.errors import ClusterError, NotFoundError
+from supernode.errors import ClusterError, ConflictError, NotFoundError
 from supernode.plaintext import plain
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,11 @@ class Events:
             "reportingComponent": COMPONENT,
             "reportingInstance": self._identity[:128],
         }
-        await self._client.create(EVENTS, event, namespace)
+        try:
+            await self._client.create(EVENTS, event, namespace)
+        except ConflictError as exc:
+            if exc.reason != "AlreadyExists":  # ours, whose answer was lost: nobody else has such a name
+                raise
         self._remember(same, (name, namespace, 1))
 
     def _remember(self, same: tuple[str, str, str], value: tuple[str, str, int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import Json, Kind
+from supernode.errors import ConflictError
 
 
 def difference(old: Json, new: Json) -> Json:
@@ -30,10 +31,16 @@ def difference(old: Json, new: Json) -> Json:
     return patch
 
 
-async def write(client: Client, kind: Kind, obj: Json, status: Json) -> Json:
+async def write(client: Client, kind: Kind, obj: Json, status: Json, *, look: bool = False) -> Json:
     """Make the status of `obj` equal to `status`; gives the object as it is now on the server.
 
     The patch carries the resource version that the decision was made on, so that two writers can never both win.
+
+    Args:
+        client: the connection.
+        kind, obj: what is written, as last read.
+        status: all of it.
+        look: at a conflict, whether it is our own write whose answer was lost; needs the right to `get`.
 
     Raises:
         ConflictError: the object has changed since; read again and decide again.
@@ -47,7 +54,16 @@ async def write(client: Client, kind: Kind, obj: Json, status: Json) -> Json:
         "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
         "status": patch,
     }
-    return await client.patch(kind, metadata["name"], body, metadata.get("namespace"), subresource="status")
+    try:
+        return await client.patch(kind, metadata["name"], body, metadata.get("namespace"), subresource="status")
+    except ConflictError:
+        if not look:
+            raise
+        found = await client.get(kind, metadata["name"], metadata.get("namespace"))
+        if not _is_as_written(found, obj, status):
+            raise
+        # Our own write, whose first answer was lost. Taken for somebody else's it would never be told of.
+        return found
 
 
 async def set_finalizer(client: Client, kind: Kind, obj: Json, finalizer: str, *, present: bool) -> Json:
@@ -79,6 +95,13 @@ def condition(obj: Json, kind: str) -> Json | None:
             found: Json = entry
             return found
     return None
+
+
+def _is_as_written(found: Json, obj: Json, status: Json) -> bool:
+    """Whether an object has the status that it should have, and is in all else what was decided on."""
+    ours, theirs = obj["metadata"], found["metadata"]
+    same = all(ours.get(name) == theirs.get(name) for name in ("uid", "generation", "deletionTimestamp"))
+    return same and found.get("status") == _without_none(status)
 
 
 def _without_none(value: Any) -> Any:

@@ -285,6 +285,7 @@ class Server:
         except OSError as exc:
             _LOG.info("client %d is gone: %s", number, exc)
         except Exception:
+            # Other clients must not lose their sidecar over it.
             _LOG.exception("client %d ends because of a fault of the sidecar", number)
             _reply_error(connection, EmulatorError("the sidecar has a fault; its log says more"))
         finally:

@@ -142,6 +142,7 @@ class Answers:
             asked = [each for each in asked if each[2].key not in ways]
             ways |= self._preemptions.plan(left, asked, nominations)
         except Exception:
+            # A fault of ours in what would be nice to have: places are still to be answered.
             logger.exception("who could give way can't be planned")
             ways = {}
         # Who can never start as things are is before nobody.
@@ -171,6 +172,7 @@ class Answers:
         try:
             found = explain_alternatives(alternatives(snapshot, demand, Running({})))
         except Exception:
+            # The same: the sentence is true without its end.
             logger.exception("what job %s could have instead can't be told", demand.key)
             return ""
         return f"; instead: {found}" if found else ""
@@ -190,6 +192,7 @@ class Answers:
             try:
                 placed = None if waited_for & set(demand.pools) else self._as_many_as_fit(candidate, demand)
             except Exception:
+                # The same, with this one gang.
                 logger.exception("fewer workers of job %s can't be placed", demand.key)
                 placed = None
             if placed is not None:
@@ -233,6 +236,7 @@ def _plan(
     try:
         return plan_cycle(snapshot, demands, ends), {}
     except Exception as exc:
+        # Whichever gang it is must not stop the others.
         logger.warning("looking for the gang that can't be planned: %s", exc, exc_info=not isinstance(exc, InputError))
     good: list[GangDemand] = []
     refused: dict[str, str] = {}
@@ -243,6 +247,7 @@ def _plan(
         except InputError as exc:
             refused[demand.key] = str(exc)
         except Exception as exc:
+            # A fault of ours with this one gang: it is told, and left out.
             refused[demand.key] = _unexpected(exc)
     return plan_cycle(snapshot, good, ends), refused
 

@@ -76,19 +76,17 @@ def plan_at(context: Context, obj: Json, model: TrainingJob, placement: Placemen
 
 
 async def create(context: Context, plan: GangPlan, ranks: Sequence[int]) -> Refusal | None:
-    """Create the shared objects and the pods of `ranks`, concurrently; None when all are there.
+    """Create the shared objects, then the pods of `ranks`, concurrently; None when all are there.
 
     Raises:
         ClusterError: the server was away for too long; the next decision goes on where this stopped.
     """
+    # Before the pods: containers can't start without some of it, and when all pods are there nobody would make it.
+    refusal = await _create_shared(context, plan, fresh=len(ranks) == len(plan.workers))
+    if refusal is not None:
+        return refusal
     encoder = PodEncoder() if context.protobuf else None
-    work = [_create_shared(context, plan, fresh=len(ranks) == len(plan.workers))]
-    if manifests.reads_fabric(plan):
-        # What a container can't start without is there before its pod.
-        refusal = await work.pop()
-        if refusal is not None:
-            return refusal
-    work += [_create_pod(context, plan, plan.workers[rank], encoder) for rank in ranks]
+    work = [_create_pod(context, plan, plan.workers[rank], encoder) for rank in ranks]
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
         if isinstance(result, Refusal):

@@ -140,7 +140,7 @@ class Jobs:
         if decision.remove_finalizer:
             return obj
         try:
-            return await self._written(await statuses.write(self._context.client, JOBS, obj, status))
+            return await self._written(await statuses.write(self._context.client, JOBS, obj, status, look=True))
         except BadRequestError as exc:
             # What somebody else has put into the status must not keep the job from being deleted.
             if not facts.deleting:
@@ -256,7 +256,7 @@ class Jobs:
         status = {name: value for name, value in status.items() if value is not None}
         with bound(job=f"{key[0]}/{key[1]}"):
             try:
-                await self._written(await statuses.write(self._context.client, JOBS, obj, status))
+                await self._written(await statuses.write(self._context.client, JOBS, obj, status, look=True))
             except NotFoundError:
                 self._gone(key)
             except ConflictError:

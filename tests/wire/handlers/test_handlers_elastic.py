@@ -47,7 +47,9 @@ async def test_a_gang_starts_with_what_there_is_and_grows_when_devices_free_up(e
     assert small["attempt"] == 0
     lab.kubelet.endings |= {"first-worker-0": 0, "first-worker-1": 0}
     grown = await runs_with(lab, "train", 4)
-    assert (grown["attempt"], grown["restarts"]) == (1, 0)
+    # The other's workers end one by one: it may have grown in two steps.
+    assert grown["attempt"] in (1, 2)
+    assert grown["restarts"] == 0
     assert "disruption" not in grown
 
 
@@ -95,7 +97,7 @@ async def test_only_workers_that_can_be_done_without_give_way(either_lab: Lab) -
     await lab.until_state("high", "Running", seconds=60)
     after = await runs_with(lab, "low", 2)
     assert after["placement"]["workers"] == before["placement"]["workers"][:2], "the first ranks stay where they are"
-    assert (after["attempt"], after["restarts"]) == (1, 0)
+    assert (after["attempt"], after["restarts"]) == (before["attempt"] + 1, 0)
     lab.kubelet.endings |= {"high-worker-0": 0, "high-worker-1": 0}
     await runs_with(lab, "low", 4)
 
