@@ -172,7 +172,12 @@ class Cycle:
     async def _clear_requests(self) -> None:
         """Take the annotations off that were dealt with, and say so where nothing is done."""
         for obj, why in self._migrations.requests_to_clear():
-            if await self._jobs.clear_request(obj) and why:
+            # Whether it stays there or is soon there again: it is a new question, though all else may be the same.
+            self._answered = None
+            if not await self._jobs.clear_request(obj):
+                metadata = obj["metadata"]
+                self._jobs.due.wake_at((metadata.get("namespace", ""), metadata["name"]), self._context.now() + 1.0)
+            elif why:
                 self._context.events.warning(JOBS, obj, "NotDefragmented", f"nobody moves for it: {why}")
 
     async def _place_waiting(self) -> None:

@@ -77,6 +77,20 @@ async def test_a_torn_cluster_is_cured_by_moving_one_gang(either_lab: Lab) -> No
     assert (again["moves"], again["why"]) == ([], "it has a place already")
 
 
+async def test_who_asks_again_at_once_is_answered_again(either_lab: Lab) -> None:
+    """Though nothing else has changed since the last answer, and the request may be back before anybody has looked."""
+    lab = either_lab
+    lab.operator()
+    await lab.add_job("wide", workers=5)
+    await lab.until_state("wide", "Waiting")
+    patch = {"metadata": {"annotations": {ANNOTATION_DEFRAGMENT: "1"}}}
+    for _ in range(30):
+        await lab.client.patch(JOBS, "wide", patch, lab.namespace)
+        async with asyncio.timeout(40):
+            while ANNOTATION_DEFRAGMENT in (await lab.job("wide"))["metadata"].get("annotations", {}):
+                await asyncio.sleep(0)
+
+
 async def test_it_goes_on_however_often_the_operator_is_killed(either_lab: Lab) -> None:
     lab = either_lab
     chance, process = random.Random(5), lab.operator()
