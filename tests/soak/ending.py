@@ -20,6 +20,8 @@ from supernode.errors import ClusterError, NotFoundError
 # Seconds of calm in which all jobs must end, and in which all must be gone when they are deleted.
 CALM = 1800.0
 GONE = 600.0
+# Times that this is looked at: a user's job may have been on its way when calm came, and come after all others went.
+LATE = 3
 
 
 async def until_calm(world: World, cluster: Cluster, users: Users, kubelet: Kubelet, trouble: Trouble) -> None:
@@ -37,7 +39,18 @@ async def until_calm(world: World, cluster: Cluster, users: Users, kubelet: Kube
     for job in users.jobs():
         with contextlib.suppress(ClusterError):
             await users.edit(job, {"runPolicy": {"suspend": False}})
-    end = world.loop.time() + CALM
+    for _ in range(LATE):
+        await _all_end(world, users)
+        if promises.broken:
+            return
+        await asyncio.sleep(60)
+        if not users.jobs():
+            break
+    promises.at_the_end(users.jobs())
+
+
+async def _all_end(world: World, users: Users) -> None:
+    promises, end = users.promises, world.loop.time() + CALM
     while left := [job for job in users.jobs() if (job.get("status") or {}).get("state") not in FINISHED]:
         await asyncio.sleep(2)
         if promises.broken:
@@ -51,6 +64,4 @@ async def until_calm(world: World, cluster: Cluster, users: Users, kubelet: Kube
     for _ in range(int(GONE) // 2):
         await asyncio.sleep(2)
         if promises.broken or not users.jobs():
-            break
-    await asyncio.sleep(60)
-    promises.at_the_end(users.jobs())
+            return

@@ -175,6 +175,11 @@ class Observer:
         self._claims[name] = (uid, status)
         self._held.add(name)
 
+    def written(self, key: Key) -> None:
+        """It is written down: from now on what the API shows is what is held, even if that is nothing any more."""
+        self._held.discard(f"{key[0]}/{key[1]}")
+        self._jobs.add(key)
+
     def drop(self, key: Key) -> None:
         """The placement was not written after all."""
         name = f"{key[0]}/{key[1]}"

@@ -224,6 +224,7 @@ class Cycle:
         if not await self._jobs.take_place(candidate.key, answer):
             self._context.observer.drop(candidate.key)
             return False
+        self._context.observer.written(candidate.key)
         self._context.metrics.count("supernode_placements", str(answer.status["pool"]))
         waited = self._context.now() - candidate.demand.created
         self._context.metrics.observe("supernode_wait_seconds", max(0.0, waited))

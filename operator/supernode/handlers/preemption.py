@@ -63,8 +63,8 @@ class Preemptions:
         self._context = context
         self._readings = readings
         self._rehearsals = rehearsals
-        # uid -> generation of the snapshot for which no plan was found.
-        self._hopeless: dict[str, int] = {}
+        # uid -> generation of the snapshot, and who else waited, when no plan was found.
+        self._hopeless: dict[str, tuple[int, frozenset[str]]] = {}
 
     # --- reading ---------------------------------------------------------------------------------------------------
     def nominations(self) -> dict[str, Nomination]:
@@ -159,6 +159,9 @@ class Preemptions:
         running: list[Victim] | None = None
         taken = {victim[0] for nomination in nominations.values() for victim in nomination.victims}
         taken |= {move.key for nomination in nominations.values() for move in nomination.moves}
+        waiting = self._entitled(snapshot, refused)
+        # Who waits decides with the cluster who may be asked.
+        stamp = (snapshot.generation, frozenset(each.key for demands in waiting.values() for each in demands))
         for candidate, result, demand in refused:
             mine, refusal = nominations.get(demand.key), self._rehearsals.refusal(candidate)
             if refusal is not None:
@@ -169,7 +172,7 @@ class Preemptions:
                 continue
             if mine is not None:
                 taken -= {victim[0] for victim in mine.victims}
-            if plans >= MOST_PLANS or not self._may(snapshot, candidate, result):
+            if plans >= MOST_PLANS or self._hopeless.get(candidate.uid) == stamp or not self._may(candidate, result):
                 continue
             if running is None:
                 running = self._victims(snapshot)
@@ -177,9 +180,9 @@ class Preemptions:
             if not victims:
                 continue
             plans += 1
-            found = plan_preemption(snapshot, demand, victims)
+            found = plan_preemption(snapshot, demand, victims, waiting)
             if found is None or not (found.gangs or found.shrunk):
-                self._hopeless[candidate.uid] = snapshot.generation
+                self._hopeless[candidate.uid] = stamp
                 continue
             nomination = self._nominate(candidate, found)
             taken |= {victim[0] for victim in nomination.victims}
@@ -190,16 +193,25 @@ class Preemptions:
 
     def prune(self, live: set[str]) -> None:
         """Remember nothing of jobs that are gone; `live`: uids of those that are there."""
-        self._hopeless = {uid: generation for uid, generation in self._hopeless.items() if uid in live}
+        self._hopeless = {uid: stamp for uid, stamp in self._hopeless.items() if uid in live}
 
-    def _may(self, snapshot: Snapshot, candidate: Candidate, result: Unplaceable) -> bool:
+    def _entitled(
+        self, snapshot: Snapshot, refused: Sequence[tuple[Candidate, Unplaceable, GangDemand]]
+    ) -> dict[str, list[GangDemand]]:
+        """Those that may take back what their namespaces are guaranteed, by namespace."""
+        quotas = {quota.namespace for info in snapshot.pools for quota in info.quotas if quota.guarantees}
+        found: dict[str, list[GangDemand]] = {}
+        for candidate, result, demand in refused if quotas else ():
+            if demand.namespace in quotas and self._may(candidate, result):
+                found.setdefault(demand.namespace, []).append(demand)
+        return found
+
+    def _may(self, candidate: Candidate, result: Unplaceable) -> bool:
         """Whether a gang may ask others to give way."""
         priority = self._readings.priority(candidate.model)
         if isinstance(priority, Problem) or not priority.preempts:
             return False
-        if result.code in _HOPELESS or not result.possible or result.reserved_for:
-            return False
-        return self._hopeless.get(candidate.uid) != snapshot.generation
+        return result.code not in _HOPELESS and result.possible and not result.reserved_for
 
     def _still_helps(self, snapshot: Snapshot, demand: GangDemand, nomination: Nomination) -> bool:
         """Whether the gang can start when those victims that still hold something have gone."""

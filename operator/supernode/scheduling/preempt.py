@@ -11,8 +11,9 @@ Who may be asked: a gang of lower priority; and, as reclaim, a gang of a namespa
 guaranteed, by a gang that stays within what its own namespace is guaranteed, whatever the priorities. No more gangs of
 a namespace are reclaimed than it takes to end its borrowing: before each of them it still holds more than guaranteed.
 A gang that would borrow itself can't have what another namespace is guaranteed, whatever the priorities: it would be
-taken back at once, and the two would stop each other for ever. Guarantees count in the unit that they are stated in,
-devices or effective compute; of two units the one that is exceeded.
+taken back at once, and the two would stop each other for ever. For the same reason it stops nobody in whose stead
+another gang of that namespace, which waits, would be within the guarantee. Guarantees count in the unit that they are
+stated in, devices or effective compute; of two units the one that is exceeded.
 """
 
 from __future__ import annotations
@@ -70,10 +71,21 @@ class Preemption:
     reclaimed: tuple[str, ...] = ()
 
 
-def plan_preemption(snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> Preemption | None:
+def plan_preemption(
+    snapshot: Snapshot,
+    demand: GangDemand,
+    victims: Iterable[Victim],
+    waiting: Mapping[str, Sequence[GangDemand]] | None = None,
+) -> Preemption | None:
     """The smallest set of gangs that have to give way for this one; None if no set that may would help.
 
     A gang that fits as things are gets a plan in which nobody gives way.
+
+    Args:
+        snapshot: the cluster; node masks of all demands belong to it.
+        demand: the gang.
+        victims: who could be asked.
+        waiting: other gangs that can't be placed and may ask, by namespace.
 
     Raises:
         InputError: a node mask that does not belong to this snapshot.
@@ -81,7 +93,7 @@ def plan_preemption(snapshot: Snapshot, demand: GangDemand, victims: Iterable[Vi
     trial = Trial(snapshot, demand)
     if trial.placed is not None:
         return Preemption((), (), 0.0, trial.placed)
-    plan = _Plan(snapshot, demand, victims)
+    plan = _Plan(snapshot, demand, victims, waiting or {})
     stopped: tuple[str, ...] = ()
     shrunk = plan.shrink(trial, ())
     if shrunk is None:
@@ -127,8 +139,14 @@ def waits_for(snapshot: Snapshot, demand: GangDemand, plan: Preemption) -> Unpla
 class _Plan:
     """Who may be asked, and for what."""
 
-    def __init__(self, snapshot: Snapshot, demand: GangDemand, victims: Iterable[Victim]) -> None:
-        self._snapshot, self._demand = snapshot, demand
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        demand: GangDemand,
+        victims: Iterable[Victim],
+        waiting: Mapping[str, Sequence[GangDemand]],
+    ) -> None:
+        self._snapshot, self._demand, self._waiting = snapshot, demand, waiting
         self._counted: dict[tuple[str, str], Amount] = {}
         self.able = {v.key: v for v in victims if v.key in snapshot.holders and self._may_go(v)}
         self._reclaims = any(
@@ -237,7 +255,10 @@ class _Plan:
         return self._counted[pool, namespace]
 
     def _legal(self, keys: Sequence[str], shares: Mapping[str, Share] | None = None) -> bool:
-        """Whether no namespace gives back more gangs than end its borrowing; `shares`: of those that only shrink."""
+        """Whether no namespace gives back more gangs than end its borrowing, nor any that it would have back at once.
+
+        `shares`: of those that only shrink.
+        """
         if not self._reclaims:
             return True
         gone: dict[tuple[str, str], list[tuple[Amount, bool]]] = {}
@@ -252,7 +273,23 @@ class _Plan:
                 if amount.devices:
                     bounded = self._bounded(self.able[key], pool)
                     gone.setdefault((pool, _namespace(key)), []).append((amount, bounded))
-        return all(_owed(self._borrowed(*where), given) for where, given in gone.items())
+        return all(
+            _owed(self._borrowed(*where), given) and not self._taken_back(*where, given)
+            for where, given in gone.items()
+        )
+
+    def _taken_back(self, pool: str, namespace: str, given: Sequence[tuple[Amount, bool]]) -> bool:
+        """Whether this gang would borrow, and one that waits would then be within its namespace's guarantee."""
+        info = self._snapshot.pool(pool)
+        waiting = self._waiting.get(namespace) if any(only for _, only in given) else None
+        if info is None or not waiting or self._within(pool):
+            return False
+        left = self._held(pool, namespace)
+        for amount, _ in given:
+            left -= amount
+        return any(
+            within(left, self._snapshot, each, info, self._snapshot.memo) for each in waiting if pool in each.pools
+        )
 
 
 def _owed(borrowed: Amount, given: Sequence[tuple[Amount, bool]]) -> bool:

@@ -12,6 +12,7 @@ from tests.unit.scheduling.clusters import MODEL, a_gang, a_pool, a_state, held
 from tests.unit.scheduling.crowds import PAIR, PEAK, check_limits
 
 from supernode.scheduling.cycle import plan_cycle
+from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.explain import explain
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
@@ -77,6 +78,26 @@ def test_what_a_namespace_is_guaranteed_is_safe_from_higher_priorities_that_woul
     plan = plan_preemption(state.snapshot(), a_gang("b/new", 4, priority=9), victims)
     assert plan is not None
     assert len(plan.gangs) == 3
+
+
+def test_nobody_is_stopped_whose_stead_a_waiting_gang_would_have_back_at_once() -> None:
+    """b/wide holds 8, of which 2 are guaranteed; b/small waits, and would be within that if b/wide were gone."""
+    state = a_state(pools=[a_pool(quotas=(Quota("b", 2), Quota("d", 8)))])
+    state.claim("b/wide", held("b/wide", *((f"dcu-{index}", PAIR) for index in range(4))), {})
+    snapshot, victims = state.snapshot(), [Victim("b/wide", 5, 0.0)]
+    small, larger = a_gang("b/small", 1), a_gang("b/larger", 2)
+
+    def may(key: str, workers: int, priority: int, *waiting: GangDemand) -> bool:
+        demand = a_gang(key, workers, priority=priority)
+        return plan_preemption(snapshot, demand, victims, {"b": waiting}) is not None
+
+    assert not may("e/new", 1, 9, small)
+    assert not may("e/new", 1, 9, larger, small)
+    # Nobody would take it back: nobody waits, who waits would borrow too, or who asks is within its own guarantee.
+    assert may("e/new", 1, 9)
+    assert may("e/new", 1, 9, larger)
+    assert may("d/new", 1, 0, small)
+    assert may("b/new", 4, 9, small)
 
 
 def test_a_gang_that_borrows_in_part_gives_way_as_a_whole() -> None:

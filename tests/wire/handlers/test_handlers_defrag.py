@@ -87,7 +87,7 @@ async def test_who_asks_again_at_once_is_answered_again(either_lab: Lab) -> None
     for _ in range(30):
         await lab.client.patch(JOBS, "wide", patch, lab.namespace)
         async with asyncio.timeout(40):
-            while ANNOTATION_DEFRAGMENT in (await lab.job("wide"))["metadata"].get("annotations", {}):
+            while ANNOTATION_DEFRAGMENT in (await lab.job("wide"))["metadata"].get("annotations", {}):  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 
