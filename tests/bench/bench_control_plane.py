@@ -24,6 +24,8 @@ from tests.builders.kube import ASSETS
 from supernode.cluster.kinds import JOBS
 
 GANGS = 9
+# Times that each is measured: the API server's own search for garbage makes one run half as fast as the next.
+TURNS = 3
 
 
 def cases() -> Iterable[Case]:
@@ -77,11 +79,11 @@ async def large(bench: Bench) -> AsyncIterator[Case]:
 async def small(bench: Bench) -> AsyncIterator[Case]:
     """Many small jobs at once, and how long each waits."""
     count = bench.sizes.small_jobs
-    waits: dict[str, float] = {}
+    turns: list[dict[str, float]] = []
     name = f"{count} jobs of 4 workers at once"
-    async for case in _beside_bare(bench, "small", name, [(f"job-{i}", 4) for i in range(count)], waits=waits):
+    async for case in _beside_bare(bench, "small", name, [(f"job-{i}", 4) for i in range(count)], waits=turns):
         yield case
-    worst = max(waits.values()) / statistics.median(waits.values())
+    worst = max(max(waits.values()) / statistics.median(waits.values()) for waits in turns)
     yield Case(f"longest wait for a place, as many times the median: {name}", round(worst, 2), "x", 3, "lower")
 
 
@@ -92,28 +94,36 @@ async def _beside_bare(
     jobs: list[tuple[str, int]],
     *,
     rack: bool = False,
-    waits: dict[str, float] | None = None,
+    waits: list[dict[str, float]] | None = None,
 ) -> AsyncIterator[Case]:
-    """The jobs' pods by the operator, then the same pods by a bare loop while no operator runs."""
+    """The jobs' pods by the operator, then the same pods by a bare loop while no operator runs, by turns: medians.
+
+    `waits`: gets for each turn how long each job waited for its place.
+    """
     count = sum(workers for _, workers in jobs)
-    await bench.namespace(namespace)
-    await bench.namespace(f"{namespace}-bare")
-    await bench.operator()
-    began = time.monotonic()
-    watcher = (
-        asyncio.create_task(_watch_places(bench, namespace, began, waits, len(jobs))) if waits is not None else None
-    )
-    await many([bench.add_job(namespace, job, workers, rack=rack) for job, workers in jobs])
-    await bench.until_pods(namespace, count)
-    took = time.monotonic() - began
-    if watcher is not None:
-        await watcher
-    pods = await bench.all_pods(namespace)
-    check(pods, count, bench.sizes.per_rack if rack else None)
-    await bench.clear(namespace)
-    bare = await bench.bare(pods, f"{namespace}-bare")
-    await bench.clear(f"{namespace}-bare")
-    rate, naive = count / took, count / bare
+    took, bare = [], []
+    for turn in range(TURNS):
+        here, there = f"{namespace}-{turn}", f"{namespace}-{turn}-bare"
+        await bench.namespace(here)
+        await bench.namespace(there)
+        await bench.operator()
+        began = time.monotonic()
+        places: dict[str, float] = {}
+        watcher = (
+            asyncio.create_task(_watch_places(bench, here, began, places, len(jobs))) if waits is not None else None
+        )
+        await many([bench.add_job(here, job, workers, rack=rack) for job, workers in jobs])
+        await bench.until_pods(here, count)
+        took.append(time.monotonic() - began)
+        if watcher is not None and waits is not None:
+            await watcher
+            waits.append(places)
+        pods = await bench.all_pods(here)
+        check(pods, count, bench.sizes.per_rack if rack else None)
+        await bench.clear(here)
+        bare.append(await bench.bare(pods, there))
+        await bench.clear(there)
+    rate, naive = (count / statistics.median(each) for each in (took, bare))
     yield Case(f"from apply to all pods on their nodes: {name}", round(rate, 1), "pods/s", None, "higher")
     yield Case(f"bare loop: {name}", round(naive, 1), "pods/s", None, "higher")
     yield Case(f"share of the bare loop's pods/s: {name}", round(rate / naive, 3), "x", 0.9, "higher")
