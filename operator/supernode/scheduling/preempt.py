@@ -11,15 +11,16 @@ Who may be asked: a gang of lower priority; and, as reclaim, a gang of a namespa
 guaranteed, by a gang that stays within what its own namespace is guaranteed, whatever the priorities. No more gangs of
 a namespace are reclaimed than it takes to end its borrowing: before each of them it still holds more than guaranteed.
 A gang that would borrow itself can't have what another namespace is guaranteed, whatever the priorities: it would be
-taken back at once, and the two would stop each other for ever. For the same reason it stops nobody in whose stead
-another gang of that namespace, which waits, would be within the guarantee. Guarantees count in the unit that they are
-stated in, devices or effective compute; of two units the one that is exceeded.
+taken back at once, and the two would stop each other for ever. For the same reason it stops nobody in whose stead a
+gang of that namespace, one that waits or the same one with fewer workers, would be within the guarantee. Guarantees
+count in the unit that they are stated in, devices or effective compute; of two units the one that is exceeded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.entitlement import within
@@ -261,9 +262,9 @@ class _Plan:
         """
         if not self._reclaims:
             return True
-        gone: dict[tuple[str, str], list[tuple[Amount, bool]]] = {}
+        gone: dict[tuple[str, str], list[_Gone]] = {}
         for key in keys:
-            holding = self._snapshot.holders[key]
+            holding, victim = self._snapshot.holders[key], self.able[key]
             part = shares.get(key) if shares else None
             for pool in holding.pools:
                 info = self._snapshot.pool(pool)
@@ -271,34 +272,55 @@ class _Plan:
                     continue
                 amount = holding.amount_in(info) if part is None else part.pools.get(pool, Amount())
                 if amount.devices:
-                    bounded = self._bounded(self.able[key], pool)
-                    gone.setdefault((pool, _namespace(key)), []).append((amount, bounded))
+                    again = _least(amount, victim, int(holding.workers.sum())) if part is None else None
+                    given = _Gone(amount, self._bounded(victim, pool), again)
+                    gone.setdefault((pool, _namespace(key)), []).append(given)
         return all(
             _owed(self._borrowed(*where), given) and not self._taken_back(*where, given)
             for where, given in gone.items()
         )
 
-    def _taken_back(self, pool: str, namespace: str, given: Sequence[tuple[Amount, bool]]) -> bool:
-        """Whether this gang would borrow, and one that waits would then be within its namespace's guarantee."""
+    def _taken_back(self, pool: str, namespace: str, given: Sequence[_Gone]) -> bool:
+        """Whether this gang would borrow, and one that stops or waits would then be within what is guaranteed to it."""
         info = self._snapshot.pool(pool)
-        waiting = self._waiting.get(namespace) if any(only for _, only in given) else None
-        if info is None or not waiting or self._within(pool):
+        if info is None or not any(each.bounded for each in given) or self._within(pool):
             return False
-        left = self._held(pool, namespace)
-        for amount, _ in given:
-            left -= amount
-        return any(
-            within(left, self._snapshot, each, info, self._snapshot.memo) for each in waiting if pool in each.pools
-        )
+        quota, left = self._quota(pool, namespace), self._held(pool, namespace)
+        for each in given:
+            left -= each.amount
+        if any(each.again is not None and quota.within(left + each.again) for each in given):
+            return True
+        waiting = [demand for demand in self._waiting.get(namespace, ()) if pool in demand.pools]
+        return any(within(left, self._snapshot, demand, info, self._snapshot.memo) for demand in waiting)
 
 
-def _owed(borrowed: Amount, given: Sequence[tuple[Amount, bool]]) -> bool:
+class _Gone(NamedTuple):
+    """What a gang gives back of a pool.
+
+    Attributes:
+        amount: so much.
+        bounded: it goes only as long as its namespace holds more than it is guaranteed.
+        again: what it needs at least to start again; None: it does not stop.
+    """
+
+    amount: Amount
+    bounded: bool
+    again: Amount | None
+
+
+def _least(held: Amount, victim: Victim, workers: int) -> Amount:
+    """What a gang that holds so much with so many workers would hold with as few as it can start with."""
+    fewest = max(1, workers - victim.surplus)
+    return Amount(held.devices * fewest // workers, held.compute * fewest // workers)
+
+
+def _owed(borrowed: Amount, given: Sequence[_Gone]) -> bool:
     """Whether a namespace still borrows, in one of the units, before the last of those gangs that may go only then."""
-    bounded = [amount for amount, only in given if only]
+    bounded = [each.amount for each in given if each.bounded]
     if not bounded:
         return True
-    devices = sum(amount.devices for amount, _ in given) - max(amount.devices for amount in bounded)
-    compute = sum(amount.compute for amount, _ in given) - max(amount.compute for amount in bounded)
+    devices = sum(each.amount.devices for each in given) - max(amount.devices for amount in bounded)
+    compute = sum(each.amount.compute for each in given) - max(amount.compute for amount in bounded)
     return devices < borrowed.devices or compute < borrowed.compute
 
 

@@ -98,6 +98,11 @@ def test_nobody_is_stopped_whose_stead_a_waiting_gang_would_have_back_at_once() 
     assert may("e/new", 1, 9, larger)
     assert may("d/new", 1, 0, small)
     assert may("b/new", 4, 9, small)
+    # Nor may one stop that could start again within the guarantee, with fewer workers; it may give up some of them.
+    victims = [Victim("b/wide", 5, 0.0, surplus=3)]
+    assert may("e/new", 3, 9)
+    assert not may("e/new", 4, 9)
+    assert may("d/new", 4, 9)
 
 
 def test_a_gang_that_borrows_in_part_gives_way_as_a_whole() -> None:
