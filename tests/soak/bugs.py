@@ -90,11 +90,12 @@ def ignored_conflicts() -> Any:
     """A status that was refused counts as written."""
     honest = status.write
 
-    async def write(client: Any, kind: Any, obj: Json, wanted: Json) -> Json:
+    async def write(client: Any, kind: Any, obj: Json, wanted: Json, *, look: bool = False) -> Json:
         try:
-            return await honest(client, kind, obj, wanted)
+            return await honest(client, kind, obj, wanted, look=look)
         except ConflictError:
-            return {**obj, "status": wanted}
+            version = str(int(obj["metadata"]["resourceVersion"]) + 1)
+            return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}, "status": wanted}
 
     return mock.patch("supernode.cluster.status.write", write)
 
@@ -194,7 +195,7 @@ def nobody_sweeps() -> Any:
 def blind_writes() -> Any:
     """Status is written over whatever has changed since it was read, the claim before its time included."""
 
-    async def write(client: Any, kind: Any, obj: Json, wanted: Json) -> Json:
+    async def write(client: Any, kind: Any, obj: Json, wanted: Json, *, look: bool = False) -> Json:
         patch = status.difference(obj.get("status") or {}, wanted)
         metadata = obj["metadata"]
         if not patch:

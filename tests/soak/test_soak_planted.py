@@ -29,7 +29,7 @@ PLANTED = {
     "stale-events": (r"can't be held|two hands", 15),
     "unread-lists": (r"is gone before|can't be held|without a claim", 1),
     "blind-writes": (r"run twice|forgotten|can't be held|two hands", 105),
-    "ignored-conflicts": (r"can't be held|can't hold its place|without a claim", 60),
+    "ignored-conflicts": (r"without a claim", 5),
     "nobody-asks-first": (r"stopped in vain", 1),
 }
 MOST = 100
