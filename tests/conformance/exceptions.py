@@ -54,6 +54,9 @@ EXCEPTIONS: tuple[Accepted, ...] = (
     Accepted(
         "nodes", None, "/body*/taints", "a cordoned node is tainted at once; a real cluster's node controller does it"
     ),
+    Accepted(
+        "patch-json", 20, "*", "a patch to another kind is refused for that (400), not for what then fails to decode"
+    ),
     Accepted("crd-definitions", 19, "/body*/message", "the regular expression library words its own errors"),
     Accepted("crd-definitions", 20, "*", _CEL),
     Accepted("crd-definitions", 21, "/body*/message", _CEL),

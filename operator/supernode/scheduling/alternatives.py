@@ -165,7 +165,8 @@ def _later(snapshot: Snapshot, demand: GangDemand, running: Running) -> Alternat
 
 def _instead(snapshot: Snapshot, demand: GangDemand, running: Running) -> Alternative | None:
     plan = plan_preemption(snapshot, demand, running.victims)
-    return None if plan is None else Alternative(preemption=plan)
+    # Nobody need give way where nothing but what is kept for another gang is in the way.
+    return None if plan is None or not (plan.gangs or plan.shrunk) else Alternative(preemption=plan)
 
 
 def _moved(snapshot: Snapshot, demand: GangDemand, running: Running, wait: float | None) -> Alternative | None:

@@ -350,3 +350,9 @@ def test_a_stream_of_backfilled_gangs_does_not_starve_the_head() -> None:
 def test_times_that_can_not_be(seconds: float) -> None:
     with pytest.raises(InputError, match="TrainingJob default/gpt: seconds"):
         a_gang(seconds=seconds)
+
+
+def test_nobody_is_named_where_nobody_need_give_way() -> None:
+    """What keeps it waiting may be a place that is kept for another gang."""
+    found = words(scattered(), a_gang("d/new", 1, priority=5), Running({}, tuple(victims(low=90.0))))
+    assert not [sentence for sentence in found if "gave way" in sentence]

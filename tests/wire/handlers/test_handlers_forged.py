@@ -46,7 +46,8 @@ async def test_forged_plans_stop_nobody(either_lab: Lab) -> None:
     # Somebody else's words about places: the gang is told, given up and queued; the others go on.
     placement = {**status["placement"], "workers": [{"rank": 7, "node": "n", "devices": [200]}]}
     await write(lab, "runs", placement=placement, state="Restarting")
-    await lab.add_job("good", workers=2)
+    # Of high priority: else its turn comes after the one that waits for all devices.
+    await lab.add_job("good", workers=2, scheduling=scheduling)
     await lab.until_state("good", "Running")
     lab.kubelet.endings |= {"good-worker-0": 0, "good-worker-1": 0}
     await lab.until_state("runs", "Running")

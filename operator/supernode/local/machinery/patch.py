@@ -28,7 +28,7 @@ def json_patch(obj: Any, operations: Any) -> Any:
         UnprocessableError: an operation does not apply to this object (a missing path, a failed test).
     """
     if not isinstance(operations, list) or not all(isinstance(step, dict) for step in operations):
-        raise BadRequestError("a JSON patch is a list of operations")
+        raise BadRequestError("error decoding patch: a JSON patch is a list of operations")
     if len(operations) > MAX_OPERATIONS:
         raise BadRequestError(f"a JSON patch may have {MAX_OPERATIONS} operations, found {len(operations)}")
     result = copy.deepcopy(obj)
