@@ -78,9 +78,8 @@ status:
   state: Running
   placement:
     pool: dcu-bw1000
-    workers:
-    - {rank: 0, node: dcu-0, pool: dcu-bw1000, devices: [0, 1]}
-    - {rank: 1, node: dcu-1, pool: dcu-bw1000, devices: [0, 1]}
+    assignment:
+    - {pool: dcu-bw1000, nodes: [dcu-0, dcu-1], devices: [0-1]}
 """
 
 

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from tests.builders.placements import placed_on
 from tests.e2e.test_place_command import CLUSTER, RUNNING, a_job, call, run
 
 
@@ -148,7 +149,7 @@ def test_a_running_mix_holds_both_pools(tmp_path: Path) -> None:
     held = {
         **job,
         "metadata": {"name": "first", "namespace": "default"},
-        "status": {"state": "Running", "placement": {"pool": "both", "workers": found["workers"]}},
+        "status": {"state": "Running", "placement": {"pool": "both", **placed_on(found["workers"])}},
     }
     cluster = CLUSTER + "---\n" + json.dumps(held) + "\n"
     for pool in MIXED["pools"]:  # type: ignore[attr-defined]

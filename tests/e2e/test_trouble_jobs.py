@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.builders.placements import placed_on, workers_in
 from tests.builders.trouble import CORE, OURS, SLEEPING, SUMMING, Trouble, trouble
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
@@ -145,7 +146,7 @@ async def test_forged_pods_and_statuses_stop_nobody(lab: Trouble) -> None:
         await lab.client.create(f"{CORE}/pods", {"metadata": metadata, "spec": spec})
     await lab.job("real")
     placement = (await lab.until_state("real", "Running"))["placement"]
-    placement["workers"][0]["devices"] = [200]
+    placement |= placed_on([{**worker, "devices": [200]} for worker in workers_in(placement)])
     status = {"placement": placement, "completionTime": "0001-01-01T00:00:00Z"}
     await lab.client.patch(f"{lab.path('real')}/status", {"status": status})
     await lab.job("other", workers=1)
@@ -246,16 +247,16 @@ async def test_who_gives_way_sees_the_request_and_then_the_signal(lab: Trouble) 
 
 async def test_nodes_that_close_or_go(lab: Trouble) -> None:
     await lab.job("moved", SUMMING, workers=1)
-    node = (await lab.until_state("moved", "Running"))["placement"]["workers"][0]["node"]
+    node = workers_in((await lab.until_state("moved", "Running"))["placement"])[0]["node"]
     taint = {"key": "broken", "effect": "NoExecute"}
     await lab.client.patch(f"{NODES}/{node}", {"spec": {"taints": [taint]}})
     status = await lab.until_state("moved", "Running", restarts=1)
-    other = status["placement"]["workers"][0]["node"]
+    other = workers_in(status["placement"])[0]["node"]
     assert other != node
     await lab.client.patch(f"{NODES}/{node}", {"spec": {"taints": None}})
     await lab.client.delete(f"{NODES}/{other}")
     status = await lab.until_state("moved", "Running", restarts=2)
-    assert status["placement"]["workers"][0]["node"] != other
+    assert workers_in(status["placement"])[0]["node"] != other
     lost = f"worker 0 is lost: node {other} is no longer in the cluster"
     assert any(lost in event for event in await lab.events("moved"))
     await lab.settled("moved")

@@ -196,7 +196,7 @@ class Promises:
             if status.get("state") in FINISHED and not self._live(uid):
                 continue
             for worker in workers_of(job):
-                of = (worker.get("pool") or status["placement"]["pool"], job["metadata"]["namespace"])
+                of = (worker["pool"], job["metadata"]["namespace"])
                 used[of] = used.get(of, 0) + len(worker["devices"])
                 for device in worker["devices"]:
                     other = held.setdefault((worker["node"], device), uid)

@@ -5,6 +5,7 @@ In: each change of a job. Out: notes in the ledger.
 
 from __future__ import annotations
 
+from tests.builders.placements import workers_in
 from tests.soak.ledger import Ledger
 
 from supernode.cluster.kinds import Json
@@ -47,8 +48,8 @@ def _placement(ledger: Ledger, old: Json, new: Json, wanted: int) -> None:
     was, now = old.get("placement") or {}, new.get("placement") or {}
     if not now or now == was:
         return
-    places = [(each["node"], tuple(each["devices"])) for each in now["workers"]]
-    left = [(each["node"], tuple(each["devices"])) for each in was.get("workers") or []]
+    places = [(each["node"], tuple(each["devices"])) for each in workers_in(now)]
+    left = [(each["node"], tuple(each["devices"])) for each in workers_in(was)]
     if len({each["pool"] for each in now.get("stages") or []}) > 1:
         ledger.note("stages over two pools")
     if not left:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.builders.placements import workers_in
+
 from supernode.cluster.kinds import Json
 from supernode.local.server.store import ResourceKey
 
@@ -30,8 +32,7 @@ def lives(pod: Json) -> bool:
 
 def workers_of(job: Json) -> list[Json]:
     """What a job claims."""
-    found: list[Json] = ((job.get("status") or {}).get("placement") or {}).get("workers") or []
-    return found
+    return workers_in((job.get("status") or {}).get("placement"))
 
 
 def pod_words(pod: Json) -> str:

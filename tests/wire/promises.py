@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import JOBS, LEASES, PODS, Json
@@ -26,7 +27,7 @@ def invariants(jobs: list[Json], pods: list[Json]) -> list[str]:
         name, status = job["metadata"]["name"], job.get("status") or {}
         if status.get("state") in ("Succeeded", "Failed"):
             continue
-        for worker in (status.get("placement") or {}).get("workers", []):
+        for worker in workers_in(status.get("placement")):
             for device in worker["devices"]:
                 other = claims.setdefault((worker["node"], device), name)
                 if other != name:
@@ -44,7 +45,7 @@ def invariants(jobs: list[Json], pods: list[Json]) -> list[str]:
             wrong.append(f"pod {name} runs without a claim")
         elif labels["supernode.dev/attempt"] == str(placement.get("attempt", 0)):
             rank = int(labels["supernode.dev/rank"])
-            workers = {worker["rank"]: worker for worker in placement["workers"]}
+            workers = {worker["rank"]: worker for worker in workers_in(placement)}
             devices = pod["metadata"]["annotations"]["supernode.dev/devices"]
             worker = workers.get(rank)
             if worker is None or (pod["spec"]["nodeName"], devices) != (

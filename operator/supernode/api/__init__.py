@@ -23,7 +23,7 @@ from supernode.api.conditions import (
 from supernode.api.crd import KINDS, crds
 from supernode.api.group import NODE_LEVEL, SuperNodeGroup
 from supernode.api.job import TrainingJob, TrainingJobSpec
-from supernode.api.job_status import PlacementStatus, Progress, TrainingJobStatus, WorkerCounts, WorkerPlacement
+from supernode.api.job_status import AssignmentStatus, PlacementStatus, Progress, TrainingJobStatus, WorkerCounts
 from supernode.api.pool import AcceleratorPool
 from supernode.api.read import group_from, job_from, model_from, pool_from
 from supernode.api.rules import Problem
@@ -33,6 +33,7 @@ __all__ = [
     "KINDS",
     "NODE_LEVEL",
     "AcceleratorPool",
+    "AssignmentStatus",
     "Condition",
     "ConditionType",
     "PlacementStatus",
@@ -43,7 +44,6 @@ __all__ = [
     "TrainingJobSpec",
     "TrainingJobStatus",
     "WorkerCounts",
-    "WorkerPlacement",
     "crds",
     "find_condition",
     "group_from",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from supernode.api.document import Metadata, Spec
 from supernode.api.fields import Name
-from supernode.api.job_rules import JOB_RULES, NAME_RULE
+from supernode.api.job_rules import CONSTRAINT_RULES, JOB_RULES, NAME_RULE
 from supernode.api.job_status import TrainingJobStatus
 from supernode.api.pool import MAX_DEVICES_PER_NODE
 from supernode.api.rules import Rule
@@ -60,6 +60,8 @@ class SliceConstraint(Spec):
 
 class Constraints(Spec):
     """Where the workers are placed, relative to each other."""
+
+    rules: ClassVar[tuple[Rule[Any], ...]] = CONSTRAINT_RULES
 
     topology: list[TopologyConstraint] = Field(
         default_factory=list,

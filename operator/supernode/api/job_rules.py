@@ -1,6 +1,9 @@
 """Rules of a TrainingJob that cross its fields, and what of it may not change while it runs.
 
-Each is said in CEL for the API server and in Python for files that never saw one; a test compares the two.
+Each is said in CEL for the API server and in Python for files that never saw one; a test compares the two. The server
+evaluates all of them at every write, of the status too, and for each `self.field` it copies the schemas of all that
+object's fields: so a rule asks first what usually settles it, stands as deep in the object as it can, and names a part
+that it needs often once, by `[part].all(name, ...)`.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from supernode.api.rules import Rule
 
 if TYPE_CHECKING:
-    from supernode.api.job import TrainingJob, TrainingJobSpec
+    from supernode.api.job import Constraints, TrainingJob, TrainingJobSpec
 
 # Model ranks and total accelerators in CEL. The schema's bounds keep both far inside 64 bits.
 _MODEL = "self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.context"
 _TOTAL = "self.workers * self.acceleratorsPerWorker"
 # Data ranks: given, or what is left (at least 1, so that nothing is divided by zero when the sum is wrong anyway).
 _DATA = f"(has(self.parallelism.data) ? self.parallelism.data : ({_TOTAL} < {_MODEL} ? 1 : ({_TOTAL}) / ({_MODEL})))"
+# The same, of p: the parallelism.
+_P_MODEL = "p.tensor * p.pipeline * p.context"
+_P_DATA = f"(has(p.data) ? p.data : ({_TOTAL} < {_P_MODEL} ? 1 : ({_TOTAL}) / ({_P_MODEL})))"
 _SUM = "self.parallelism.tensor, self.parallelism.pipeline, self.parallelism.context"
 _SIZES = f"self.workers, self.acceleratorsPerWorker, {_TOTAL}"
 _SUSPEND: Final = "can change only while the job is suspended (spec.runPolicy.suspend: true)"
@@ -46,8 +52,8 @@ def _sum_text(spec: TrainingJobSpec) -> str:
     return f"{left} x data {cut.data} = {_ranks(spec) * cut.data}, but {total}"
 
 
-def _nested(spec: TrainingJobSpec) -> bool:
-    sizes = [item.size for item in spec.scheduling.constraints.slices]
+def _nested(constraints: Constraints) -> bool:
+    sizes = [item.size for item in constraints.slices]
     return all(outer % inner == 0 for outer, inner in itertools.pairwise(sizes))
 
 
@@ -77,9 +83,25 @@ def _fixed(field: str, *, optional: bool = False, path: str = "") -> Rule[Any]:
     path = path or field
     same = f"self.{path} == oldSelf.{path}"
     if optional:
-        same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
-    return Rule[Any](field=f".{path}", cel=f"oldSelf.runPolicy.suspend || ({same})", message=_SUSPEND)
+        same = f"(has(self.{path}) ? has(oldSelf.{path}) && {same} : !has(oldSelf.{path}))"
+    return Rule[Any](field=f".{path}", cel=f"{same} || oldSelf.runPolicy.suspend", message=_SUSPEND)
 
+
+CONSTRAINT_RULES: Final[tuple[Rule[Any], ...]] = (
+    Rule[Any](
+        field=".topology",
+        cel="!has(self.topology) || self.topology.all(a, self.topology.exists_one(b, a.level == b.level))",
+        message="a level is named twice",
+        holds=lambda constraints: len({item.level for item in constraints.topology}) == len(constraints.topology),
+    ),
+    Rule[Any](
+        field=".slices",
+        cel="!has(self.slices) || [0, 1, 2].all(i, i + 1 >= size(self.slices) || "
+        "self.slices[i].size % self.slices[i + 1].size == 0)",
+        message="slices go from the outside in: each size must be a multiple of the next",
+        holds=_nested,
+    ),
+)
 
 JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     Rule[Any](
@@ -90,7 +112,8 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     ),
     Rule[Any](
         field=".parallelism",
-        cel=f"has(self.parallelism.data) ? {_MODEL} * self.parallelism.data == {_TOTAL} : ({_TOTAL}) % ({_MODEL}) == 0",
+        cel="[self.parallelism].all(p, "
+        f"has(p.data) ? {_P_MODEL} * p.data == {_TOTAL} : ({_TOTAL}) % ({_P_MODEL}) == 0)",
         message="tensor x pipeline x data x context must equal workers x acceleratorsPerWorker",
         numbers=f"has(self.parallelism.data) ? "
         "'tensor %d x pipeline %d x context %d x data %d = %d, but workers %d x acceleratorsPerWorker %d = %d'"
@@ -102,8 +125,8 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     ),
     Rule[Any](
         field=".parallelism.globalBatchSize",
-        cel="!has(self.parallelism.globalBatchSize) || "
-        f"self.parallelism.globalBatchSize % (self.parallelism.microBatchSize * {_DATA}) == 0",
+        cel="[self.parallelism].all(p, !has(p.globalBatchSize) || "
+        f"p.globalBatchSize % (p.microBatchSize * {_P_DATA}) == 0)",
         message="must be a multiple of microBatchSize x data",
         numbers="'globalBatchSize %d is not a multiple of microBatchSize %d x data %d'.format("
         f"[self.parallelism.globalBatchSize, self.parallelism.microBatchSize, {_DATA}])",
@@ -118,7 +141,7 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     ),
     Rule[Any](
         field=".parallelism.expert",
-        cel=f"({_DATA} * self.parallelism.context) % self.parallelism.expert == 0",
+        cel=f"[self.parallelism].all(p, p.expert == 1 || ({_P_DATA} * p.context) % p.expert == 0)",
         message="must divide data x context, from which the expert ranks are taken",
         holds=lambda spec: (spec.data * spec.parallelism.context) % spec.parallelism.expert == 0,
     ),
@@ -141,7 +164,7 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
     ),
     Rule[Any](
         field=".parallelism.interleave",
-        cel="self.parallelism.interleave == 1 || self.parallelism.pipeline > 1",
+        cel="[self.parallelism].all(p, p.interleave == 1 || p.pipeline > 1)",
         message="interleaving needs at least 2 pipeline stages",
         holds=lambda spec: spec.parallelism.interleave == 1 or spec.parallelism.pipeline > 1,
     ),
@@ -160,16 +183,6 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         explain=lambda spec: f"minCount {spec.min_count} is more than workers {spec.workers}",
     ),
     Rule[Any](
-        field=".scheduling.constraints.topology",
-        cel="!has(self.scheduling.constraints.topology) || self.scheduling.constraints.topology.all(a, "
-        "self.scheduling.constraints.topology.exists_one(b, a.level == b.level))",
-        message="a level is named twice",
-        holds=lambda spec: (
-            len({item.level for item in spec.scheduling.constraints.topology})
-            == len(spec.scheduling.constraints.topology)
-        ),
-    ),
-    Rule[Any](
         field=".scheduling.constraints.slices",
         cel="!has(self.scheduling.constraints.slices) || "
         "self.scheduling.constraints.slices.all(s, self.workers % s.size == 0)",
@@ -183,17 +196,9 @@ JOB_RULES: Final[tuple[Rule[Any], ...]] = (
         ),
     ),
     Rule[Any](
-        field=".scheduling.constraints.slices",
-        cel="!has(self.scheduling.constraints.slices) || [0, 1, 2].all(i, "
-        "i + 1 >= size(self.scheduling.constraints.slices) || self.scheduling.constraints.slices[i].size "
-        "% self.scheduling.constraints.slices[i + 1].size == 0)",
-        message="slices go from the outside in: each size must be a multiple of the next",
-        holds=_nested,
-    ),
-    Rule[Any](
         field=".managedBy",
-        cel="has(self.managedBy) == has(oldSelf.managedBy) && "
-        "(!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+        cel="has(self.managedBy) ? has(oldSelf.managedBy) && self.managedBy == oldSelf.managedBy : "
+        "!has(oldSelf.managedBy)",
         message="can't be changed",
     ),
     _fixed("pools"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -15,6 +15,8 @@ _TIME: JsonDict = {"format": "date-time"}
 # Bounds on lists that people read.
 MOST_RUNNERS_UP: Final = 5
 MOST_NODES_NAMED: Final = 1024
+# A set of indices such as 0-3,6.
+_INDICES: Final = "^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$"
 
 
 class WorkerCounts(Status):
@@ -27,15 +29,18 @@ class WorkerCounts(Status):
     failed: int = Field(default=0, description="Workers that failed in this attempt.")
 
 
-class WorkerPlacement(Status):
-    """Where one worker is."""
+class AssignmentStatus(Status):
+    """Workers that are next to each other by rank, in one pool and on each node in the same way."""
 
-    rank: int = Field(description="Rank of the worker, from 0.")
-    node: str = Field(description="Node that it runs on.")
-    pool: str = Field(default="", description="AcceleratorPool that it runs in.")
-    devices: list[int] = Field(
+    pool: str = Field(default="", description="AcceleratorPool that they run in.")
+    nodes: list[str] = Field(
         default_factory=list,
-        description="Indices of its devices on the node.",
+        description="Their nodes, by rank.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    devices: list[Annotated[str, Field(max_length=256, pattern=_INDICES)]] = Field(
+        default_factory=list,
+        description="Indices of the devices of each worker on such a node, by rank, as 0-3,6.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
@@ -97,9 +102,10 @@ class PlacementStatus(Status):
         description="The next best places when it was chosen, best first.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    workers: list[WorkerPlacement] = Field(
+    assignment: list[AssignmentStatus] = Field(
         default_factory=list,
-        description="Each worker's node and devices.",
+        description="Each worker's node and devices: ranks count through the entries, in an entry through its nodes, "
+        "and on each node through devices.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 

@@ -19,6 +19,7 @@ from supernode.api.read import group_from, pool_from
 from supernode.api.rules import Problem
 from supernode.api.validate import validate_group, validate_pool
 from supernode.cluster import nodes, pods, translate
+from supernode.cluster.assignment import nodes_of, worker_count
 from supernode.cluster.belonging import Belonging, index
 from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import Json
@@ -282,7 +283,7 @@ class Observer:
             return None
         status = obj.get("status") or {}
         placement = status.get("placement")
-        if not placement or not placement.get("workers"):
+        if not placement or not worker_count(placement):
             return None
         uid = obj["metadata"]["uid"]
         if status.get("state") in _FINISHED and all(pods.is_over(pod) for pod in self.pods_of(uid)):
@@ -307,8 +308,7 @@ class Observer:
 
     def _touched(self, uid: str, status: Json) -> set[str]:
         """Nodes of a placement and of the job's pods."""
-        found = {str(worker.get("node")) for worker in status.get("workers") or []}
-        return found | {_holds_on(pod) for pod in self.pods_of(uid)} - {""}
+        return nodes_of(status) | {_holds_on(pod) for pod in self.pods_of(uid)} - {""}
 
     def _claim(self, job: Key) -> None:
         wanted = self._claimed(job)

@@ -22,6 +22,7 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.training import ParallelismSpec
 from supernode.api.validate import pool_chip
 from supernode.cluster import manifests, nodes, pods, shares
+from supernode.cluster.assignment import assignment_json, workers_of
 from supernode.cluster.kinds import Json
 from supernode.cluster.quotas import promised_json, promised_of, quota_of
 from supernode.cluster.stages import RANK_ORDER, stages_json, stages_of
@@ -30,7 +31,7 @@ from supernode.cluster.template import check_template
 from supernode.errors import InputError
 from supernode.names import MANAGER
 from supernode.scheduling.demand import GangDemand, LevelConstraint, Slice
-from supernode.scheduling.placement import Placement, StageShare, WorkerPlacement
+from supernode.scheduling.placement import Placement, StageShare
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec
 from supernode.scheduling.topology import Level
@@ -265,10 +266,7 @@ def placement_status(placement: Placement, attempt: int) -> Json:
         "pool": placement.pool,
         "level": placement.level,
         "domain": "/".join(placement.domain),
-        "workers": [
-            {"rank": worker.rank, "node": worker.node, "pool": worker.pool, "devices": list(worker.devices)}
-            for worker in placement.workers
-        ],
+        "assignment": assignment_json(placement.workers),
     }
     if placement.stages:
         status["stages"] = stages_json(placement.stages)
@@ -284,19 +282,11 @@ def placement_of(key: str, status: Json) -> Placement:
         InputError: a status that nobody can have written; names the field.
     """
     try:
-        workers = [
-            WorkerPlacement(
-                int(worker["rank"]),
-                str(worker["node"]),
-                str(worker.get("pool") or status.get("pool") or ""),
-                tuple(int(device) for device in worker.get("devices") or []),
-            )
-            for worker in status.get("workers") or []
-        ]
+        workers = workers_of(status)
         stages = stages_of(status)
         promised = promised_of(status)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as exc:
-        raise InputError(f"can't be read: {exc}", field="status.placement.workers", obj=f"TrainingJob {key}") from exc
+        raise InputError(f"can't be read: {exc}", field="status.placement", obj=f"TrainingJob {key}") from exc
     domain = tuple(part for part in str(status.get("domain") or "").split("/") if part)
     return Placement.of(
         key, workers, level=str(status.get("level") or ""), domain=domain, stages=stages, promised=promised

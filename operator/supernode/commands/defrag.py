@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from supernode.api.rules import Problem
 from supernode.cluster import nodes, pods
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.cache import Store, key_of
 from supernode.cluster.client import Client
 from supernode.cluster.events import Events
@@ -97,7 +98,7 @@ def plan(context: Context, job: Json, moves: int) -> Json:
     name = f"{job['metadata']['namespace']}/{job['metadata']['name']}"
     empty: Json = {"job": name, "moves": [], "why": "", "costDeviceSeconds": 0.0, "gainDeviceSeconds": 0.0}
     empty |= {"nodes": [], "requested": False}
-    if ((job.get("status") or {}).get("placement") or {}).get("workers"):
+    if worker_count((job.get("status") or {}).get("placement") or {}):
         return {**empty, "why": "it has a place already"}
     snapshot, readings = context.observer.snapshot(), Readings(context)
     reading = readings.read(key_of(job), job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 from supernode.api.conditions import seconds_of
 
@@ -52,14 +51,3 @@ def number(value: object, spec: str = "g") -> str:
 def count(amount: int, word: str) -> str:
     """`1 node`, `2 nodes`."""
     return f"{amount} {word}" if amount == 1 else f"{amount} {word}s"
-
-
-def runs(numbers: Sequence[int]) -> str:
-    """`0-3,6` for 0, 1, 2, 3, 6."""
-    parts: list[list[int]] = []
-    for value in sorted(set(numbers)):
-        if parts and parts[-1][-1] == value - 1:
-            parts[-1] = [parts[-1][0], value]
-        else:
-            parts.append([value])
-    return ",".join("-".join(map(str, part)) for part in parts)

@@ -14,9 +14,11 @@ from typing import Final
 from supernode.api.group import SuperNodeGroup
 from supernode.api.read import group_from, pool_from
 from supernode.cluster import nodes, translate
+from supernode.cluster.assignment import workers_of
 from supernode.cluster.kinds import Json
 from supernode.commands.reading import key_of
 from supernode.errors import InputError
+from supernode.scheduling.placement import WorkerPlacement
 from supernode.scheduling.state import PoolSpec
 
 FINISHED: Final = ("Succeeded", "Failed")
@@ -101,12 +103,12 @@ def picture(
     return Picture(tuple(views), dict(sorted(groups.items())), held)
 
 
-def workers_of(job: Json) -> list[Json]:
+def placed(job: Json) -> list[WorkerPlacement]:
     """The workers of a job's placement, as its status has them; none once it has ended."""
     status = job.get("status") or {}
     if status.get("state") in FINISHED:
         return []
-    return list((status.get("placement") or {}).get("workers") or [])
+    return workers_of(status.get("placement") or {})
 
 
 def _held(jobs: Iterable[Json]) -> tuple[dict[str, dict[int, Holder]], dict[tuple[str, str], int]]:
@@ -114,13 +116,10 @@ def _held(jobs: Iterable[Json]) -> tuple[dict[str, dict[int, Holder]], dict[tupl
     held: dict[tuple[str, str], int] = {}
     for job in jobs:
         key = key_of(job)
-        whole = (job.get("status") or {}).get("placement") or {}
-        for worker in workers_of(job):
-            devices = worker.get("devices") or []
-            pool = str(worker.get("pool") or whole.get("pool") or "")
-            held[pool, key] = held.get((pool, key), 0) + len(devices)
-            for device in devices:
-                on_node.setdefault(str(worker.get("node")), {})[int(device)] = Holder(key, int(worker.get("rank", 0)))
+        for worker in placed(job):
+            held[worker.pool, key] = held.get((worker.pool, key), 0) + len(worker.devices)
+            for device in worker.devices:
+                on_node.setdefault(worker.node, {})[device] = Holder(key, worker.rank)
     return on_node, held
 
 

@@ -22,6 +22,7 @@ from supernode.api.pool import AcceleratorPool
 from supernode.api.read import group_from, job_from, pool_from
 from supernode.api.validate import validate_job
 from supernode.cluster import pods, translate
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.storage import stores_of
 from supernode.commands.documents import FORMATS, document
 from supernode.commands.place_answer import EMPTY, human, placed
@@ -231,7 +232,7 @@ class Cluster:
         """Claim what a running job's status says; its key, empty if it holds nothing."""
         status = obj.get("status") or {}
         placement = status.get("placement") or {}
-        if not placement.get("workers") or status.get("state") in _FINISHED:
+        if not worker_count(placement) or status.get("state") in _FINISHED:
             return ""
         key = f"{obj['metadata'].get('namespace', 'default')}/{obj['metadata']['name']}"
         held = translate.placement_of(key, placement)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from supernode.cluster import pods
+from supernode.cluster.assignment import indices_text, workers_of
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, NODES, PODS, Json
-from supernode.commands.figures import runs
 from supernode.commands.picture import Picture, picture
 from supernode.commands.reading import add_options, answer, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Sheet, colour_of
@@ -46,19 +46,19 @@ def facts(job: Json, own: list[Json], seen: Picture) -> Json:
     placement = status.get("placement") or {}
     views = {view.name: view for view in seen.nodes}
     found = {pods.rank_of(pod): pod for pod in sorted(own, key=pods.attempt_of)}
-    planned = {int(worker.get("rank", 0)): worker for worker in placement.get("workers") or []}
+    planned = {worker.rank: worker for worker in workers_of(placement)}
     workers = []
     levels: dict[str, None] = {}
     for rank in sorted(planned.keys() | {rank for rank in found if rank >= 0}):
-        worker, pod = planned.get(rank, {}), found.get(rank)
-        node = str(worker.get("node") or ((pod or {}).get("spec") or {}).get("nodeName") or "")
+        worker, pod = planned.get(rank), found.get(rank)
+        node = worker.node if worker is not None else str(((pod or {}).get("spec") or {}).get("nodeName") or "")
         domains: dict[str, str] = {}
         if node in views:
             for group, path in views[node].domains.items():
                 names = [level.name for level in seen.groups[group].spec.levels]
                 domains |= {name: domain or "" for name, domain in zip(names, path, strict=False)}
         levels |= dict.fromkeys(domains)
-        devices = worker.get("devices") or (list(pods.devices_of(pod)) if pod is not None else [])
+        devices = list(worker.devices if worker is not None else pods.devices_of(pod) if pod is not None else ())
         workers.append({"rank": rank, "node": node, "domains": domains, "devices": devices, **_pod(pod)})
     return {
         "job": key_of(job),
@@ -101,7 +101,7 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
                 str(worker["rank"]),
                 worker["node"],
                 *(worker["domains"].get(level, "") for level in found["levels"]),
-                runs(worker["devices"]),
+                indices_text(worker["devices"]),
                 Mark(worker["phase"], colour_of(worker["phase"])),
                 Mark("yes" if worker["ready"] else "no", Colour.NONE),
                 worker["pod"],

@@ -10,9 +10,10 @@ import argparse
 import string
 from collections.abc import Sequence
 
+from supernode.cluster.assignment import indices_text
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
-from supernode.commands.figures import count, runs
+from supernode.commands.figures import count
 from supernode.commands.picture import NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, list_all, list_allowed, unknown
 from supernode.commands.terminal import ROTATION, Colour, Mark, Piece, Sheet
@@ -191,7 +192,7 @@ def _devices(node: Json, legend: dict[str, str], colours: dict[str, Colour]) -> 
 def _jobs(node: Json, colours: dict[str, Colour]) -> list[Piece]:
     pieces: list[Piece] = ["  "] if node["jobs"] or node["problem"] else []
     for index, entry in enumerate(node["jobs"]):
-        ranks = f" rank{'s' if len(entry['ranks']) > 1 else ''} {runs(entry['ranks'])}"
+        ranks = f" rank{'s' if len(entry['ranks']) > 1 else ''} {indices_text(entry['ranks'])}"
         pieces += [", " if index else "", Mark(entry["job"], colours.get(entry["job"], Colour.NONE)), ranks]
     if node["problem"]:
         pieces.append(Mark(f"{'; ' if node['jobs'] else ''}{node['problem']}", Colour.RED))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from supernode.cluster.assignment import indices_text, worker_count, workers_of
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
-from supernode.commands.figures import age, count, number, percent, runs, span, step_time
+from supernode.commands.figures import age, count, number, percent, span, step_time
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
@@ -120,11 +121,11 @@ def _asked(spec: Json) -> Json:
 def _placement(job: Json) -> Json | None:
     status = job.get("status") or {}
     placement = status.get("placement") or {}
-    if not placement.get("workers"):
+    if not worker_count(placement):
         return None
     on_node: dict[str, list[int]] = {}
-    for worker in placement["workers"]:
-        on_node.setdefault(str(worker.get("node")), []).append(int(worker.get("rank", 0)))
+    for worker in workers_of(placement):
+        on_node.setdefault(worker.node, []).append(worker.rank)
     scheduled = condition_of(job, "Scheduled")
     return {
         "because": str(scheduled.get("message") or "") if scheduled.get("status") == "True" else "",
@@ -278,7 +279,7 @@ def _place(placement: Json, word: str) -> str:
 def _render_placement(placement: Json, sheet: Sheet) -> None:
     for entry in placement["nodes"][:_LISTED]:
         word = "rank" if len(entry["ranks"]) == 1 else "ranks"
-        sheet.line(f"  {entry['node']}  {word} {runs(entry['ranks'])}")
+        sheet.line(f"  {entry['node']}  {word} {indices_text(entry['ranks'])}")
     if len(placement["nodes"]) > _LISTED:
         sheet.line(f"  and {len(placement['nodes']) - _LISTED} more nodes; `supernode ranks` lists all")
     steps = [

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from supernode.api.conditions import timestamp
 from supernode.cluster import translate
+from supernode.cluster.assignment import worker_count, workers_of
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.errors import ClusterError
@@ -163,7 +164,7 @@ class Again:
         mine = next((move for move in nomination.moves if move.names(key, candidate.uid, attempt)), None)
         if mine is None:
             return None
-        count = len(candidate.status["placement"]["workers"])
+        count = worker_count(candidate.status["placement"])
         found = largest(snapshot, key, [count], (), lambda workers: bound_to(demand_at(workers), snapshot, mine.nodes))
         if found is not None:
             return found
@@ -187,7 +188,7 @@ class Again:
         if not plan.deadline or plan.deadline > now + facts.policy.hold:
             plan = replace(plan, deadline=now + facts.policy.hold)
         named = sorted(lost)
-        count = sum(worker["node"] in lost for worker in candidate.status["placement"]["workers"])
+        count = sum(worker.node in lost for worker in workers_of(candidate.status["placement"]))
         more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
         sentence = explain(result, snapshot, demand)
         message = (

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from supernode.cluster import pods
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.cache import Key, Store
 from supernode.cluster.kinds import Json
 from supernode.cluster.manifests import pod_name
@@ -45,15 +46,14 @@ def gang_of(key: Key, obj: Json, specs: Mapping[str, PoolSpec]) -> Gang | None:
     """The gang of a job that runs; None where nobody is to be asked."""
     status = obj.get("status") or {}
     placement = status.get("placement") or {}
-    workers = placement.get("workers") or []
+    workers = worker_count(placement)
     if status.get("state") != "Running" or not workers:
         return None
     # Rank 0 tells; of a gang over several pools its own one counts.
-    first: Json = next((worker for worker in workers if worker.get("rank") == 0), {})
-    spec = specs.get(first.get("pool") or placement.get("pool") or "")
+    spec = specs.get(str(placement["assignment"][0].get("pool") or placement.get("pool") or ""))
     if spec is None or not spec.emulated:
         return None
-    return Gang(key, obj["metadata"]["uid"], placement.get("attempt", 0), len(workers))
+    return Gang(key, obj["metadata"]["uid"], placement.get("attempt", 0), workers)
 
 
 def targets(gangs: Sequence[Gang], store: Store, turn: int) -> list[Target]:

@@ -1,9 +1,10 @@
 """How large a job may become: its status, and what its workers are told of each other. Pure.
 
 The API server keeps an object only up to a size (etcd's 1.5 MiB as it comes), and most of a large job's is its
-placement: a line for each worker. A gang whose placement would not fit is told so before it is placed, because it could
-never be written down. Some frameworks want the addresses of all workers in one variable, and Linux starts no program
-with one that is too long. Flows in: a gang's sizes and names. Flows out: a sentence, or nothing.
+placement: a node's name for each worker, and in the worst case a pool's and devices too. A gang whose placement would
+not fit is told so before it is placed, because it could never be written down. Some frameworks want the addresses of
+all workers in one variable, and Linux starts no program with one that is too long. Flows in: a gang's sizes and names.
+Flows out: a sentence, or nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from functools import lru_cache
 from typing import Final
 
 from supernode.cluster.rendezvous import Gang, most_workers, overflow
+from supernode.scheduling.demand import MOST_DEVICES
 
 #: Bytes of a placement at most; the rest is for the job's spec, the other fields, and who has set which of them.
 LARGEST_PLACEMENT: Final = 2**20
 #: Workers that fit whatever their nodes and pools are called and however many devices they have.
 ALWAYS_FITS: Final = 1000
 
-# {"rank":,"node":"","pool":"","devices":[]}, without the names and numbers; and what a placement says besides.
-_LINE: Final = 44
+# {"pool":"","nodes":[""],"devices":[""]}, without the names and numbers, for a worker that is in nothing like its
+# neighbours; and what a placement says besides.
+_LINE: Final = 40
 _REST: Final = 64 * 1024
-# Two digits and a comma: a node has 64 devices at most.
-_DEVICE: Final = 3
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +60,7 @@ def too_many_workers(workers: int, devices: int, pools: Sequence[str], nodes: Co
     if workers <= ALWAYS_FITS:
         return ""
     longest = max(map(len, nodes), default=0)
-    line = _LINE + len(str(workers)) + longest + max(map(len, pools), default=0) + _DEVICE * devices
+    line = _LINE + longest + max(map(len, pools), default=0) + _longest_text(devices)
     most = (LARGEST_PLACEMENT - _REST) // line
     if workers <= most:
         return ""
@@ -67,3 +68,11 @@ def too_many_workers(workers: int, devices: int, pools: Sequence[str], nodes: Co
         f"{workers:,} workers are too many for one job: with node names of up to {longest} characters its status has "
         f"room for the places of {most:,}; fewer workers with more accelerators each would do"
     )
+
+
+def _longest_text(devices: int) -> int:
+    """Most letters of a set of so many indices: alone two digits and a comma, two neighbours twice that.
+
+    The fewer are left out, the fewer runs there can be.
+    """
+    return min(3 * devices, 6 * (MOST_DEVICES + 1 - devices))

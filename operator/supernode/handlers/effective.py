@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from supernode.api.job import TrainingJob
 from supernode.cluster import nodes
+from supernode.cluster.assignment import workers_of
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.cluster.observe import View
@@ -131,17 +132,17 @@ def _of_job(context: Context, readings: Readings, wired: Wired, key: Key) -> Par
 def _parts(context: Context, wired: Wired, model: TrainingJob, status: Json, placement: Json) -> Parts:
     shape = model_shape(model.spec)
     peaks: dict[tuple[str, str], float] = {}
-    for worker in placement.get("workers") or []:
-        name = worker.get("pool") or placement.get("pool") or ""
+    for worker in workers_of(placement):
+        name = worker.pool
         spec = context.observer.view.specs.get(name)
         if spec is None or shape is None:
             return {}
         try:
-            peak = spec.chip.peak_flops(shape.dtype) * len(worker.get("devices") or [])
+            peak = spec.chip.peak_flops(shape.dtype) * len(worker.devices)
         except InputError:
             return {}
         peaks["pool", name] = peaks.get(("pool", name), 0.0) + peak
-        for group in wired.groups_of(str(worker.get("node"))):
+        for group in wired.groups_of(worker.node):
             peaks["group", group] = peaks.get(("group", group), 0.0) + peak
     seconds = placement.get("predictedStepSeconds")
     predicted = utilisation(model, seconds, context.observer, placement) if seconds else None

@@ -14,6 +14,7 @@ from supernode.api.job import TrainingJob
 from supernode.api.rules import Problem
 from supernode.api.run_policy import FailureRule
 from supernode.cluster import nodes, pods, translate
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.kinds import Json
 from supernode.cluster.observe import View
 from supernode.handlers.life import (
@@ -36,11 +37,11 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
     """What the API says about a job."""
     status = obj.get("status") or {}
     placement = status.get("placement") or {}
-    placed = placement.get("workers") or []
+    placed = worker_count(placement)
     wanted = model.spec.workers if model is not None else 0
     generation = obj["metadata"].get("generation", 0)
     return JobFacts(
-        workers=len(placed) or wanted,
+        workers=placed or wanted,
         wanted=wanted,
         fewest=model.spec.min_count if model is not None else 0,
         policy=run_policy(obj, model),

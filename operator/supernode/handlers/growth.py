@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from supernode.cluster import translate
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.errors import InputError
@@ -74,8 +75,7 @@ class Growth:
             model = self._readings.read(key, obj).model if obj is not None else None
             if obj is None or model is None or "deletionTimestamp" in obj["metadata"]:
                 continue
-            placed = ((obj.get("status") or {}).get("placement") or {}).get("workers") or []
-            if len(placed) >= model.spec.workers:
+            if worker_count((obj.get("status") or {}).get("placement") or {}) >= model.spec.workers:
                 continue
             facts = job_facts(obj, model, accepted=True)
             if not 0 < facts.workers < facts.wanted or facts.state is not State.RUNNING or facts.disruption is not None:

@@ -23,6 +23,7 @@ import numpy as np
 from supernode.api.conditions import timestamp
 from supernode.api.rules import Problem
 from supernode.cluster import translate
+from supernode.cluster.assignment import nodes_of
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.errors import InputError
@@ -265,7 +266,7 @@ class Migrations:
                     f"moves to make room for {whom}, to node{'' if len(move.nodes) == 1 else 's'} "
                     f"{_some(move.nodes)}; it has {seconds:g} s to save a checkpoint"
                 )
-                here = {str(worker.get("node")) for worker in status["placement"]["workers"]}
+                here = nodes_of(status["placement"])
                 leave = tuple(sorted(here - set(move.nodes)))[:1024]
                 kind = DisruptionKind.MIGRATION
                 found.append((obj, Disruption(kind, now, now + seconds, nomination.told(move.key), message, 0, leave)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supernode.cluster.assignment import worker_count
 from supernode.cluster.cache import Store
 from supernode.cluster.kinds import Json
 from supernode.handlers.facts import state_of
@@ -113,6 +114,6 @@ def holder(jobs: Store, key: str, uid: str, attempt: int) -> Json | None:
     if obj is None or obj["metadata"]["uid"] != uid:
         return None
     status = obj.get("status") or {}
-    if state_of(status).finished or not (status.get("placement") or {}).get("workers"):
+    if state_of(status).finished or not worker_count(status.get("placement") or {}):
         return None
     return obj if attempt_of(status) == attempt else None

@@ -17,6 +17,7 @@ from typing import Final
 
 from supernode.api.conditions import timestamp
 from supernode.api.rules import Problem
+from supernode.cluster.assignment import worker_count, workers_of
 from supernode.cluster.kinds import Json
 from supernode.handlers.context import Context
 from supernode.handlers.facts import disruption_of, is_ours, job_facts, state_of
@@ -279,7 +280,7 @@ class Preemptions:
             namespace, _, name = key.partition("/")
             obj = self._context.stores.jobs.get((namespace, name)) or {}
             placement = (obj.get("status") or {}).get("placement") or {}
-            kept = len(placement.get("workers") or ()) - given if given else 0
+            kept = worker_count(placement) - given if given else 0
             victims.append((key, str(obj["metadata"]["uid"]), attempt_of(obj.get("status") or {}), kept))
         raw: Json = {
             "since": timestamp(self._context.now()),
@@ -300,8 +301,8 @@ class Preemptions:
             obj = self._holder(key, uid, attempt)
             if obj is None:
                 continue
-            placed = obj["status"]["placement"].get("workers") or []
-            gives = sum(len(worker.get("devices") or ()) for worker in placed[workers:])
+            placed = workers_of(obj["status"]["placement"])
+            gives = sum(len(worker.devices) for worker in placed[workers:])
             devices += gives
             if not discretion.is_own(demand.namespace, key):
                 others, theirs = others + 1, theirs + gives

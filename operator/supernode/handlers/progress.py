@@ -20,6 +20,7 @@ import aiohttp
 from supernode.api.conditions import seconds_of
 from supernode.api.job import TrainingJob
 from supernode.cluster import pods, translate
+from supernode.cluster.assignment import workers_of
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.cluster.observe import Observer
@@ -90,7 +91,7 @@ def utilisation(
 
     `tokens`: of one step, as the worker has counted them; None = as many as the job's parallelism says.
     """
-    workers = placement.get("workers") or []
+    workers = workers_of(placement)
     shape = translate.model_shape(model.spec)
     # What the ranks that are placed train together: of a gang with fewer workers that may be a smaller batch.
     cut = translate.parallelism(model_at(model, len(workers) or model.spec.workers).spec)
@@ -98,11 +99,11 @@ def utilisation(
         return None
     peak = 0.0
     for worker in workers:
-        spec = observer.view.specs.get(worker.get("pool") or "")
+        spec = observer.view.specs.get(worker.pool)
         if spec is None:
             return None
         try:
-            peak += spec.chip.peak_flops(shape.dtype) * len(worker.get("devices") or [])
+            peak += spec.chip.peak_flops(shape.dtype) * len(worker.devices)
         except InputError:
             return None
     batch = cut.batch if tokens is None else tokens / shape.sequence_length
@@ -153,7 +154,7 @@ class Reports:
         report = self._reports.get(uid)
         step = report[1].get("stepSeconds") if report is not None and report[0] == attempt else None
         slow = {entry.get("rank") for entry in status.get("stragglers") or []}
-        nodes = {worker.get("rank"): str(worker.get("node")) for worker in placement.get("workers") or []}
+        nodes = {worker.rank: worker.node for worker in workers_of(placement)}
         return pace_of(known[1], likes_of(model, placement), nodes, step, slow)
 
     def forget(self, uid: str) -> None:

@@ -12,6 +12,7 @@ from supernode.api.read import job_from
 from supernode.api.rules import Problem
 from supernode.api.validate import validate_job
 from supernode.cluster import translate
+from supernode.cluster.assignment import pools_of
 from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.cluster.rendezvous import Gang
@@ -92,9 +93,8 @@ class Readings:
         """The job as `lifecycle` sees it."""
         facts = job_facts(obj, reading.model, accepted=problem is None)
         if facts.policy.single:
-            placed = ((obj.get("status") or {}).get("placement") or {}).get("workers") or []
             specs = self._context.observer.view.specs
-            used = {specs.get(str(worker.get("pool"))) for worker in placed}
+            used = {specs.get(name) for name in pools_of((obj.get("status") or {}).get("placement") or {})}
             if any(spec is None or spec.emulated for spec in used):
                 # The sidecars of a gang find each other once, at its start: none can come later.
                 return replace(facts, policy=replace(facts.policy, single=False))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from supernode.api.job import TrainingJob
+from supernode.cluster.assignment import workers_of
 from supernode.cluster.kinds import Json
 from supernode.handlers.goodput import Inside
 
@@ -86,13 +87,13 @@ def likes_of(model: TrainingJob, placement: Json) -> dict[int, Hashable]:
     """Rank -> its pool and the pipeline stages of its devices."""
     cut, devices = model.spec.parallelism, model.spec.accelerators_per_worker
     fold = cut.tensor * cut.context
-    workers = placement.get("workers") or []
+    workers = workers_of(placement)
     if placement.get("stages"):  # there ranks count through the data before the pipeline
         fold = max(1, len(workers) * devices // max(1, cut.pipeline))
     return {
-        int(worker["rank"]): (
-            worker.get("pool"),
-            frozenset((int(worker["rank"]) * devices + i) // fold % cut.pipeline for i in range(devices)),
+        worker.rank: (
+            worker.pool,
+            frozenset((worker.rank * devices + i) // fold % cut.pipeline for i in range(devices)),
         )
         for worker in workers
     }

@@ -155,16 +155,16 @@ class Placement:
                 node, or a device index that no node can have; names the job.
         """
         obj = f"TrainingJob {key}"
-        for index, worker in enumerate(workers):
+        for worker in workers:
             if any(type(number) is not int for number in (worker.rank, *worker.devices)):
                 raise InputError(
                     f"ranks and devices are whole numbers, found {worker.rank!r} and {list(worker.devices)!r}",
-                    field=f"status.placement.workers[{index}]",
+                    field="status.placement.assignment",
                     obj=obj,
                 )
         ordered = sorted(workers, key=lambda worker: worker.rank)
         if not ordered or [worker.rank for worker in ordered] != list(range(len(ordered))):
-            raise InputError("ranks must be 0, 1, 2, ... without gaps", field="status.placement.workers", obj=obj)
+            raise InputError("ranks must be 0, 1, 2, ... without gaps", field="status.placement.assignment", obj=obj)
         width = len(ordered[0].devices)
         nodes: dict[str, int] = {}
         pools: dict[str, str] = {}
@@ -172,14 +172,16 @@ class Placement:
             pool = pools.setdefault(worker.node, worker.pool)
             if len(worker.devices) != width or worker.pool != pool or len(set(worker.devices)) != width:
                 raise InputError(
-                    "all workers of a node need the same pool, and all the same number of different devices",
-                    field=f"status.placement.workers[{worker.rank}]",
+                    f"worker {worker.rank}: all workers of a node need the same pool, and all the same number of "
+                    "different devices",
+                    field="status.placement.assignment",
                     obj=obj,
                 )
             if not all(0 <= device < MOST_DEVICES for device in worker.devices):
                 raise InputError(
-                    f"device indices go from 0 to {MOST_DEVICES - 1}, found {list(worker.devices)}",
-                    field=f"status.placement.workers[{worker.rank}].devices",
+                    f"worker {worker.rank}: device indices go from 0 to {MOST_DEVICES - 1}, "
+                    f"found {list(worker.devices)}",
+                    field="status.placement.assignment",
                     obj=obj,
                 )
             nodes.setdefault(worker.node, len(nodes))

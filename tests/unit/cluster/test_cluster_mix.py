@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.builders.placements import workers_in
 
 from supernode.api.read import job_from, pool_from
 from supernode.cluster import manifests, translate
@@ -80,7 +81,7 @@ def test_status_and_back() -> None:
     result = placed(a_cluster().snapshot())
     status = translate.placement_status(result, 3)
     assert status["pool"] == result.pool
-    assert [worker["pool"] for worker in status["workers"]] == [stage["pool"] for stage in status["stages"]]
+    assert [worker["pool"] for worker in workers_in(status)] == [stage["pool"] for stage in status["stages"]]
     assert sum(stage["layers"] for stage in status["stages"]) == 16
     again = translate.placement_of("team-a/gpt", json.loads(json.dumps(status)))
     assert (again.workers, again.stages, again.pool) == (result.workers, result.stages, result.pool)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders.placements import placed_on
 
 from supernode.cluster import translate
 from supernode.cluster.cache import Store
@@ -59,10 +60,7 @@ def a_job(name: str, workers: list[tuple[str, list[int]]], state: str = "Running
         status["placement"] = {
             "attempt": attempt,
             "pool": "a",
-            "workers": [
-                {"rank": rank, "node": node, "pool": "a", "devices": devices}
-                for rank, (node, devices) in enumerate(workers)
-            ],
+            **placed_on([{"node": node, "pool": "a", "devices": devices} for node, devices in workers]),
         }
     return {
         "apiVersion": "supernode.dev/v1alpha1",
@@ -229,8 +227,14 @@ def test_a_placement_survives_its_status() -> None:
     again = translate.placement_of("t/new", status)
     assert again.workers == decision.result.workers
     assert (again.pool, again.level, again.domain) == ("a", decision.result.level, decision.result.domain)
-    for broken in ({"workers": [{"rank": 0}]}, {"workers": [{"rank": 1, "node": "n0", "devices": [0]}]}):
-        with pytest.raises(InputError, match=r"status\.placement\.workers"):
+    for broken in (
+        {"assignment": [{"nodes": ["n0"]}]},
+        placed_on([{"node": "n0", "devices": [0]}, {"node": "n0", "devices": [1, 2]}]),
+        placed_on([{"node": "n0", "devices": [64]}]),
+        {"assignment": [{"nodes": ["n0"], "devices": ["3-1"]}]},
+        {"assignment": ["n0"]},
+    ):
+        with pytest.raises(InputError, match=r"status\.placement"):
             translate.placement_of("t/new", broken)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.builders.manifests import a_group, a_job, a_pool
+from tests.builders.placements import placed_on
 
 from supernode.commands import logs, ranks, status, top, tree, why
 from supernode.commands.picture import picture
@@ -38,8 +39,8 @@ def a_node(name: str, supernode: str | None, *, ready: bool = True, cordoned: bo
 
 
 def placed(job: Json, *nodes: str, state: str = "Running", **more: Any) -> Json:
-    workers = [{"rank": r, "node": n, "pool": "dcu-bw1000", "devices": [0, 1]} for r, n in enumerate(nodes)]
-    where = {"attempt": 0, "pool": "dcu-bw1000", "level": "supernode", "domain": "spine-0/sn-0", "workers": workers}
+    workers = [{"node": node, "pool": "dcu-bw1000", "devices": [0, 1]} for node in nodes]
+    where = {"attempt": 0, "pool": "dcu-bw1000", "level": "supernode", "domain": "spine-0/sn-0", **placed_on(workers)}
     scheduled = {"type": "Scheduled", "status": "True", "reason": "Placed", "message": "2 workers on 2 nodes"}
     job["status"] = {"state": state, "ready": "2/2", "placement": where, "conditions": [scheduled], **more}
     return job

@@ -14,14 +14,30 @@ from supernode.scheduling.placement import Placement, WorkerPlacement
 
 
 def size(workers: int, devices: int, pool: str, node: str) -> int:
-    """Bytes of the largest placement with such names: every worker on a node with the longest name."""
-    numbers = tuple(range(64 - devices, 64))
-    places = [WorkerPlacement(0, node, pool, numbers), WorkerPlacement(1, f"{node[1:]}m", pool, numbers)]
+    """Bytes of the largest placement with such names: no worker has the pool of the one before it."""
+    places = [
+        WorkerPlacement(0, node, pool, scattered(devices)),
+        WorkerPlacement(1, f"{node[1:]}m", f"{pool[1:]}q", scattered(devices)),
+    ]
     one, two = (
         len(json.dumps(translate.placement_status(Placement.of("team/job", places[:n]), 0), separators=(",", ":")))
         for n in (1, 2)
     )
-    return one + (workers - 1) * (two - one + len(str(workers)) - 1)
+    return one + (workers - 1) * (two - one - len(pool) - 1)  # the first `pool` names both
+
+
+def scattered(devices: int) -> tuple[int, ...]:
+    """So many of 64 devices, in as many pairs as there can be."""
+    found, at = list[int](), 63
+    while len(found) < devices:
+        # The last run takes what must be neighbours, because too few are left out.
+        free = at + 1 - (devices - len(found))
+        for _ in range(2 if free > 0 else devices - len(found)):
+            if len(found) < devices:
+                found.append(at)
+                at -= 1
+        at -= 1
+    return tuple(sorted(found))
 
 
 names = st.integers(1, 253).map(lambda length: "n" * length)
@@ -52,5 +68,5 @@ def test_it_says_how_many_there_may_be() -> None:
     said = too_many_workers(100_000, 8, ["dcu"], ["node-00001"])
     assert said == (
         "100,000 workers are too many for one job: with node names of up to 10 characters its status has room for the "
-        "places of 11,299; fewer workers with more accelerators each would do"
+        "places of 12,766; fewer workers with more accelerators each would do"
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from tests.builders.manifests import MODEL, a_group, a_job, a_pool
+from tests.builders.placements import placed_on
 
 from supernode.cluster.cache import Store
 from supernode.cluster.client import Client
@@ -45,11 +46,8 @@ def a_context() -> Context:
 def a_version(name: str, version: int, state: str, mfu: float | None, nodes: list[int]) -> Json:
     obj = a_job(name, pools=["one", "two"], workers=len(nodes), model=MODEL)
     obj["metadata"] |= {"uid": name, "resourceVersion": str(version), "generation": 1}
-    workers = [
-        {"rank": rank, "node": f"n{node}", "pool": "one" if node < 2 else "two", "devices": [0, 1]}
-        for rank, node in enumerate(nodes)
-    ]
-    obj["status"] = {"state": state, "placement": {"pool": "one", "workers": workers, "predictedStepSeconds": 0.5}}
+    workers = [{"node": f"n{node}", "pool": "one" if node < 2 else "two", "devices": [0, 1]} for node in nodes]
+    obj["status"] = {"state": state, "placement": {"pool": "one", **placed_on(workers), "predictedStepSeconds": 0.5}}
     if mfu is not None:
         obj["status"]["mfu"] = mfu
     return obj

@@ -139,7 +139,7 @@ def test_the_largest_size_that_fits_is_found(fits: int, fewest: int, most: int) 
 
 
 def test_no_size_is_chosen_whose_place_could_not_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = bounds._LINE + len("1002") + len("n500") + len("p") + bounds._DEVICE
+    line = bounds._LINE + len("n500") + len("p") + bounds._longest_text(1)
     monkeypatch.setattr(bounds, "LARGEST_PLACEMENT", bounds._REST + 1002 * line)
     ones = GangDemand("t/gang", ("p",), 1004, 1)
     found = largest(a_state(502, 4).snapshot(), "t/gang", [1004, 1003, 1002, 1001], (), exactly(ones))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders.placements import placed_on
 
 from supernode.api.conditions import timestamp
 from supernode.handlers.goodput import Inside, accounted, losses_of, share_of
@@ -175,9 +176,9 @@ def test_ranks_are_alike_by_pool_and_stage() -> None:
 
     cut = {"tensor": 2, "pipeline": 2, "data": 2}
     job = job_from(a_job("gpt", pools=["a"], workers=4, acceleratorsPerWorker=2, model=MODEL, parallelism=cut))
-    workers = [{"rank": rank, "node": "n", "pool": "a", "devices": [0, 1]} for rank in range(4)]
-    likes = likes_of(job, {"workers": workers})
+    workers = [{"node": "n", "pool": "a", "devices": [2 * rank, 2 * rank + 1]} for rank in range(4)]
+    likes = likes_of(job, placed_on(workers))
     # tensor, then pipeline, then data: ranks 0 and 2 are first stages.
     assert likes[0] == likes[2] != likes[1] == likes[3]
-    staged = likes_of(job, {"workers": workers, "stages": [{}, {}]})
+    staged = likes_of(job, {**placed_on(workers), "stages": [{}, {}]})
     assert staged[0] == staged[1] != staged[2] == staged[3]

@@ -15,7 +15,7 @@ from supernode.handlers.life import Decision, Disruption, DisruptionKind, JobFac
 KEY = ("n", "j")
 FACTS = JobFacts(workers=4, state=State.STARTING, placed_attempt=0, started=5.0)
 WAITS = Decision(State.STARTING, 0, 0, "WaitingForPods", "0 of 4 workers run", started=5.0)
-PLACED: dict[str, Any] = {"placement": {"workers": [{}]}}
+PLACED: dict[str, Any] = {"placement": {"assignment": [{}]}}
 
 
 def test_counts_wait_until_it_is_calm_and_then_are_told_once() -> None:

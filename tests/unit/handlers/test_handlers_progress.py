@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders.manifests import MODEL, a_job, a_pool
+from tests.builders.placements import placed_on
 
 from supernode.api.read import job_from, pool_from
 from supernode.chips import find_chip
@@ -36,8 +37,8 @@ def test_tokens_that_were_counted_come_before_the_declared_batch(observer: Obser
     job = job_from(a_job("gpt", pools=["dcu"], workers=2, acceleratorsPerWorker=1, model=MODEL, parallelism=cut))
     shape = translate.model_shape(job.spec)
     assert isinstance(shape, ModelShape)
-    workers = [{"rank": rank, "node": f"n{rank}", "pool": "dcu", "devices": [0]} for rank in range(2)]
-    obj = {"metadata": {"uid": "u"}, "status": {"placement": {"attempt": 0, "pool": "dcu", "workers": workers}}}
+    workers = [{"node": f"n{rank}", "pool": "dcu", "devices": [0]} for rank in range(2)]
+    obj = {"metadata": {"uid": "u"}, "status": {"placement": {"attempt": 0, "pool": "dcu", **placed_on(workers)}}}
     report = {"step": 10, "stepSeconds": 0.5}
     if tokens is not None:
         report["tokens"] = 10 * tokens * shape.sequence_length
@@ -65,7 +66,7 @@ def test_a_shrunken_gang_is_measured_by_the_batch_that_it_trains(
     )
     shape = translate.model_shape(job.spec)
     assert isinstance(shape, ModelShape)
-    placed = {"workers": [{"rank": rank, "node": f"n{rank}", "pool": "dcu", "devices": [0]} for rank in range(3)]}
+    placed = placed_on([{"node": f"n{rank}", "pool": "dcu", "devices": [0]} for rank in range(3)])
     peak = 3 * find_chip("hygon-bw1000").peak_flops(shape.dtype)
     found = utilisation(job, 0.5, observer, placed)
     assert found == pytest.approx(samples * flops_per_step(shape, 1) / (0.5 * peak))
@@ -73,7 +74,7 @@ def test_a_shrunken_gang_is_measured_by_the_batch_that_it_trains(
 
 def test_the_time_left_goes_by_the_wall_clock_of_this_attempt() -> None:
     reports = Reports()
-    obj = {"metadata": {"uid": "u"}, "status": {"placement": {"attempt": 1, "workers": []}}}
+    obj = {"metadata": {"uid": "u"}, "status": {"placement": {"attempt": 1, "assignment": []}}}
     empty = Observer(Stores(Store(), Store(), Store(), Store(), Store()))
     reports.put("u", 0, {"step": 90, "steps": 100}, 0.0)
     reports.put("u", 1, {"step": 50, "steps": 100}, 100.0)
@@ -141,7 +142,7 @@ def test_strangers_and_pods_of_other_attempts_are_not_asked() -> None:
 
 
 def test_only_jobs_that_run_on_emulated_devices_are_asked(observer: Observer) -> None:
-    placement = {"attempt": 2, "pool": "dcu", "workers": [{"rank": 0, "pool": "dcu"}, {"rank": 1, "pool": "dcu"}]}
+    placement = {"attempt": 2, "pool": "dcu", "assignment": [{"pool": "dcu", "nodes": ["a", "b"], "devices": ["0"]}]}
     obj = {"metadata": {"uid": "u"}, "status": {"state": "Running", "placement": placement}}
     specs = {"dcu": replace(observer.view.specs["dcu"], emulated=True)}
     assert gang_of(("n", "j"), obj, specs) == Gang(("n", "j"), "u", 2, 2)

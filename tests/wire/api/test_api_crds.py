@@ -288,13 +288,14 @@ def test_scale(kubectl: Kubectl) -> None:
 
 def test_status_is_written_apart_and_shown_in_columns(kubectl: Kubectl) -> None:
     kubectl.good("apply", "-f", "-", stdin=a_job("shown"))
+    a_place = {"pool": "dcu-bw1000", "nodes": ["dcu-0", "dcu-1"], "devices": ["0-3,6", ""]}
     status = {
         "state": "Running",
         "ready": "2/2",
         "replicas": 2,
         "selector": "supernode.dev/job=shown",
         "mfu": 0.4375,
-        "placement": {"pool": "dcu-bw1000", "domain": "spine-0/sn-0", "workers": [{"rank": 0, "node": "dcu-0"}]},
+        "placement": {"pool": "dcu-bw1000", "domain": "spine-0/sn-0", "assignment": [a_place]},
         "progress": {"step": 12, "loss": 2.5, "updatedAt": "2026-01-01T00:00:00Z"},
         "conditions": [
             {

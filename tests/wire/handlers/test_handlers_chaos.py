@@ -13,6 +13,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.engines import BAD_DAY, embedded
 from tests.wire.operatorlab import Lab, Process, laboratory
 from tests.wire.promises import free_the_lease, look
@@ -114,7 +115,7 @@ class Chaos:
                 status = (await lab.job(name)).get("status", {})
                 done = done and status.get("state") == "Succeeded"
                 if status.get("state") == "Running":
-                    count = len(status["placement"]["workers"])
+                    count = len(workers_in(status["placement"]))
                     lab.kubelet.endings |= {f"{name}-worker-{rank}": 0 for rank in range(count)}
             return done
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -37,7 +38,9 @@ async def a_torn_cluster(lab: Lab, **spec: object) -> dict[str, str]:
     for index in range(4):
         await lab.add_job(f"small-{index}", workers=1, **spec)
         await lab.until_state(f"small-{index}", "Running")
-    where = {f"small-{i}": (await lab.job(f"small-{i}"))["status"]["placement"]["workers"][0]["node"] for i in range(4)}
+    where = {
+        f"small-{i}": workers_in((await lab.job(f"small-{i}"))["status"]["placement"])[0]["node"] for i in range(4)
+    }
     # lab.nodes: the first two are one super-node, the last two the other.
     by_node = {node: name for name, node in where.items()}
     for node in (lab.nodes[0], lab.nodes[2]):
@@ -67,7 +70,7 @@ async def test_a_torn_cluster_is_cured_by_moving_one_gang(either_lab: Lab) -> No
     wide = (await lab.until_state("wide", "Running"))["status"]
     mover = plan["moves"][0]["job"].partition("/")[2]
     moved = await lab.until_status(mover, "runs again", lambda s: s["state"] == "Running" and s["attempt"] == 1)
-    assert moved["placement"]["workers"][0]["node"] != where[mover]
+    assert workers_in(moved["placement"])[0]["node"] != where[mover]
     assert (moved["restarts"], moved.get("disruption")) == (0, None)
     other = next(name for name in where if name != mover)
     assert (await lab.job(other))["status"]["attempt"] == 0, "who need not move is left alone"

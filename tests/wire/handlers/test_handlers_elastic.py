@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -19,7 +20,7 @@ def elastic(fewest: int, grow: int = 0, **more: Any) -> Json:
 
 
 def size(status: Json) -> int:
-    return len((status.get("placement") or {}).get("workers", []))
+    return len(workers_in(status.get("placement")))
 
 
 async def runs_with(lab: Lab, name: str, workers: int) -> Json:
@@ -73,10 +74,10 @@ async def test_a_gang_that_loses_a_node_for_good_shrinks_instead_of_dying(either
     repair = {"repair": {"nodeLossSeconds": 0, "holdSeconds": 3600}, "checkpointSeconds": 1}
     await lab.add_job("train", workers=4, scheduling=elastic(2), runPolicy=repair)
     before = await runs_with(lab, "train", 4)
-    lost = before["placement"]["workers"][1]["node"]
+    lost = workers_in(before["placement"])[1]["node"]
     await lab.node_ready(lost, "Unknown")
     after = await runs_with(lab, "train", 3)
-    assert lost not in {worker["node"] for worker in after["placement"]["workers"]}
+    assert lost not in {worker["node"] for worker in workers_in(after["placement"])}
     # Counted from before: where a node offers its devices late, the gang has grown to its size first.
     assert (after["attempt"], after["restarts"]) == (before["attempt"] + 1, 1)
     await lab.node_ready(lost, "True")
@@ -96,7 +97,7 @@ async def test_only_workers_that_can_be_done_without_give_way(either_lab: Lab) -
     lab.operator()
     await lab.until_state("high", "Running", seconds=60)
     after = await runs_with(lab, "low", 2)
-    assert after["placement"]["workers"] == before["placement"]["workers"][:2], "the first ranks stay where they are"
+    assert workers_in(after["placement"]) == workers_in(before["placement"])[:2], "the first ranks stay where they are"
     assert (after["attempt"], after["restarts"]) == (before["attempt"] + 1, 0)
     lab.kubelet.endings |= {"high-worker-0": 0, "high-worker-1": 0}
     await runs_with(lab, "low", 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import RESOURCE, Lab
 
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, Json
@@ -23,7 +24,7 @@ async def supernodes_of(lab: Lab, name: str) -> list[str]:
     """The super-node of each rank's node."""
     status = (await lab.until_state(name, "Running"))["status"]
     found = []
-    for worker in status["placement"]["workers"]:
+    for worker in workers_in(status["placement"]):
         labels = (await lab.client.get(NODES, worker["node"]))["metadata"]["labels"]
         found.append(labels["supernode.dev/supernode"])
     return found
@@ -199,7 +200,7 @@ async def test_pods_are_what_their_template_says(either_lab: Lab) -> None:
     }
     metadata = {"labels": {"team": "a"}, "annotations": {"team/note": "two words"}}
     await lab.add_job("train", workers=2, devices=1, template={"metadata": metadata, "spec": spec})
-    placed = (await lab.until_state("train", "Running"))["status"]["placement"]["workers"]
+    placed = workers_in((await lab.until_state("train", "Running"))["status"]["placement"])
     # A node has two devices, but not twice the processors that the init container asks for.
     assert len({worker["node"] for worker in placed}) == 2
     for pod in await lab.job_pods("train"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders.placements import placed_on, workers_in
 from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import JOBS
@@ -42,9 +43,12 @@ async def test_forged_plans_stop_nobody(either_lab: Lab) -> None:
             "runs", f"{kind} comes to nothing", lambda s: s["state"] == "Running" and "disruption" not in s
         )
     status = (await lab.job("runs"))["status"]
-    assert (status["restarts"], len(status["placement"]["workers"])) == (0, 2)
+    assert (status["restarts"], len(workers_in(status["placement"]))) == (0, 2)
     # Somebody else's words about places: the gang is told, given up and queued; the others go on.
-    placement = {**status["placement"], "workers": [{"rank": 7, "node": "n", "devices": [200]}]}
+    placement = {
+        **status["placement"],
+        **placed_on([{"node": "n", "devices": [200]}, {"node": "n", "devices": [200, 201]}]),
+    }
     await write(lab, "runs", placement=placement, state="Restarting")
     # Of high priority: else its turn comes after the one that waits for all devices.
     await lab.add_job("good", workers=2, scheduling=scheduling)

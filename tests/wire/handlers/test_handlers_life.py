@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, GROUPS, JOBS, NODES, PODS, POOLS, SECRETS, SERVICES, Json
@@ -37,7 +38,7 @@ async def test_a_gang_starts_runs_and_ends(lab: Lab) -> None:
     assert condition(obj, "Scheduled")["status"] == "True"
     assert condition(obj, "Running")["status"] == "True"
     pods = await lab.job_pods("train")
-    placed = {w["rank"]: w for w in status["placement"]["workers"]}
+    placed = {w["rank"]: w for w in workers_in(status["placement"])}
     for pod in pods:
         labels = pod["metadata"]["labels"]
         worker = placed[int(labels["supernode.dev/rank"])]

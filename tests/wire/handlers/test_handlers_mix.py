@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -29,11 +30,11 @@ async def test_stages_run_in_two_pools(either_lab: Lab) -> None:
     stages = place["stages"]
     assert len(stages) == 3
     assert sum(stage["layers"] for stage in stages) == 24
-    assert [worker["pool"] for worker in place["workers"]] == [stage["pool"] for stage in stages for _ in range(2)]
+    assert [worker["pool"] for worker in workers_in(place)] == [stage["pool"] for stage in stages for _ in range(2)]
     resources = {lab.pool: "hygon.com/hcu", other: "huawei.com/Ascend910"}
     chips = {lab.pool: "hygon-bw1000", other: "huawei-ascend-910c"}
     for pod in await lab.job_pods("gpt"):
-        worker = place["workers"][int(pod["metadata"]["labels"]["supernode.dev/rank"])]
+        worker = workers_in(place)[int(pod["metadata"]["labels"]["supernode.dev/rank"])]
         container, (sidecar,) = pod["spec"]["containers"][0], pod["spec"]["initContainers"]
         words = {entry["name"]: entry.get("value") for entry in container["env"]}
         assert json.loads(words["SUPERNODE_PARALLELISM"])["stages"] == stages

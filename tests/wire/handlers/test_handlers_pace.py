@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 
 from supernode.cluster.kinds import PODS, Json, Kind
@@ -76,7 +77,7 @@ async def test_a_slow_rank_is_named_once_with_its_node(either_lab: Lab) -> None:
         sidecars.run(40, [0.5, 0.5, 0.8, 0.5])
         status = await lab.until_status("train", "a slow rank", lambda s: s.get("stragglers"))
         assert [entry["rank"] for entry in status["stragglers"]] == [2]
-        node = status["placement"]["workers"][2]["node"]
+        node = workers_in(status["placement"])[2]["node"]
         assert status["stragglers"][0]["node"] == node
         said = await lab.condition("train", "Straggling")
         assert said["status"] == "True"

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.builders.placements import placed_on
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -219,7 +220,7 @@ async def test_a_job_of_another_controller_is_left_alone(either_lab: Lab) -> Non
     placement = {
         "attempt": 0,
         "pool": lab.pool,
-        "workers": [{"rank": 0, "node": lab.nodes[0], "pool": lab.pool, "devices": [0, 1]}],
+        **placed_on([{"node": lab.nodes[0], "pool": lab.pool, "devices": [0, 1]}]),
     }
     await lab.client.patch(
         JOBS, "theirs", {"status": {"state": "Running", "placement": placement}}, lab.namespace, subresource="status"

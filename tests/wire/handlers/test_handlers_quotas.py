@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import NAMESPACES, Lab
 from tests.wire.promises import free_the_lease
 
@@ -33,7 +34,7 @@ async def held(lab: Lab) -> int:
     ended = ("Succeeded", "Failed")
     statuses = [job.get("status", {}) for job in jobs]
     placed = [status.get("placement") or {} for status in statuses if status.get("state") not in ended]
-    return sum(len(worker["devices"]) for placement in placed for worker in placement.get("workers") or [])
+    return sum(len(worker["devices"]) for placement in placed for worker in workers_in(placement))
 
 
 async def test_a_limit_in_tflops_lets_as_much_run_as_fits_into_it(either_lab: Lab) -> None:
@@ -165,7 +166,7 @@ async def test_a_gang_with_a_model_counts_with_what_its_place_promises(either_la
     again = await lab.until_status(
         "probe", "runs again", lambda s: s.get("state") == "Running" and s.get("attempt") == 1
     )
-    for name in ("promised", "predictedStepSeconds", "workers"):
+    for name in ("promised", "predictedStepSeconds", "assignment"):
         assert again["placement"][name] == first[name]
     # Room for one and a half of them: the second one waits, a third that says nothing can never start.
     await quota(lab, limitTFLOPS=1.5 * tflops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def nodes_of(status: Json) -> list[str]:
-    return [worker["node"] for worker in (status.get("placement") or {}).get("workers", [])]
+    return [worker["node"] for worker in workers_in(status.get("placement"))]
 
 
 async def running(lab: Lab, name: str, attempt: int) -> Json:
@@ -43,7 +44,7 @@ async def test_a_worker_that_fails_comes_back_where_it_was(either_lab: Lab) -> N
     await lab.until_state("wide", "Waiting")
     lab.kubelet.endings["train-worker-1"] = 1
     status = await running(lab, "train", 1)
-    assert status["placement"]["workers"] == first["placement"]["workers"]
+    assert workers_in(status["placement"]) == workers_in(first["placement"])
     assert status["startTime"] == first["startTime"], "activeDeadlineSeconds counts on"
     assert status["restarts"] == 1
 
@@ -89,10 +90,10 @@ async def test_the_rank_of_a_lost_node_goes_to_another_one_of_the_same_domain(ei
     constraints = {"topology": [{"level": "supernode", "mode": "Required"}]}
     for trouble in TROUBLES:
         await lab.add_job(trouble, workers=3, runPolicy=policy(), scheduling={"constraints": constraints})
-        before = (await lab.until_state(trouble, "Running"))["status"]["placement"]["workers"]
+        before = workers_in((await lab.until_state(trouble, "Running"))["status"]["placement"])
         lost = before[1]["node"]
         await make(trouble, lab, trouble, lost)
-        after = (await running(lab, trouble, 1))["placement"]["workers"]
+        after = workers_in((await running(lab, trouble, 1))["placement"])
         assert [after[rank] for rank in (0, 2)] == [before[rank] for rank in (0, 2)], f"{trouble}: the others stay"
         assert after[1]["node"] != lost, trouble
         other = await lab.client.get(NODES, after[1]["node"])

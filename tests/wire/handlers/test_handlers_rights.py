@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.builders.placements import workers_in
 from tests.wire.controlplane import OPERATOR_USER, ControlPlane
 from tests.wire.operatorlab import ROOT, Lab, laboratory
 
@@ -116,7 +117,7 @@ async def moved(lab: Lab) -> None:
     by_node = {}
     for index in range(4):
         placement = (await lab.job(f"small-{index}"))["status"]["placement"]
-        by_node[placement["workers"][0]["node"]] = f"small-{index}"
+        by_node[workers_in(placement)[0]["node"]] = f"small-{index}"
     for node in (lab.nodes[0], lab.nodes[2]):
         lab.kubelet.endings[f"{by_node[node]}-worker-0"] = 0
         await lab.until_state(by_node[node], "Succeeded")

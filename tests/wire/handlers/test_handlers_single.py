@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
@@ -22,7 +23,7 @@ async def uids(lab: Lab, name: str) -> dict[int, str]:
 
 def supernodes(status: Json) -> list[int]:
     """Which super-node each rank is in: two nodes each, by the nodes' numbers."""
-    return [int(worker["node"].rpartition("-")[2]) // 2 for worker in status["placement"]["workers"]]
+    return [int(worker["node"].rpartition("-")[2]) // 2 for worker in workers_in(status["placement"])]
 
 
 async def settled(lab: Lab, name: str, workers: int, restarts: int) -> Json:
@@ -52,14 +53,14 @@ async def test_a_worker_is_replaced_alone(hardware_lab: Lab) -> None:
     after = await uids(lab, "train")
     assert [rank for rank in range(3) if before[rank] != after[rank]] == [1]
     assert second["attempt"] == 0
-    assert second["placement"]["workers"] == first["placement"]["workers"]
+    assert workers_in(second["placement"]) == workers_in(first["placement"])
     # A node is lost for good: its rank goes elsewhere, here to the other super-node, and the others don't notice.
     homes = supernodes(second)
     moved = next(rank for rank in range(3) if homes.count(homes[rank]) == 2)
-    await lab.node_ready(second["placement"]["workers"][moved]["node"], "Unknown")
+    await lab.node_ready(workers_in(second["placement"])[moved]["node"], "Unknown")
     third = await settled(lab, "train", 3, 2)
     stay = [rank for rank in range(3) if rank != moved]
-    old, new = second["placement"]["workers"], third["placement"]["workers"]
+    old, new = workers_in(second["placement"]), workers_in(third["placement"])
     assert [new[rank] for rank in stay] == [old[rank] for rank in stay]
     assert new[moved]["node"] not in {worker["node"] for worker in old}
     last = await uids(lab, "train")
@@ -81,7 +82,7 @@ async def test_a_gang_runs_on_while_one_of_it_waits_for_a_node(hardware_lab: Lab
     await lab.add_job("train", workers=4, scheduling={"disruptionMode": "Single"}, runPolicy=repair)
     first = await settled(lab, "train", 4, 0)
     before = await uids(lab, "train")
-    lost = first["placement"]["workers"][3]["node"]
+    lost = workers_in(first["placement"])[3]["node"]
     await lab.node_ready(lost, "Unknown")
 
     async def waits() -> bool:
@@ -90,7 +91,7 @@ async def test_a_gang_runs_on_while_one_of_it_waits_for_a_node(hardware_lab: Lab
     await lab.until("it waits for repair", waits)
     assert {rank: uid for rank, uid in before.items() if rank < 3} == await uids(lab, "train")
     await lab.node_ready(lost, "True")
-    assert (await settled(lab, "train", 4, 1))["placement"]["workers"] == first["placement"]["workers"]
+    assert workers_in((await settled(lab, "train", 4, 1))["placement"]) == workers_in(first["placement"])
 
 
 async def test_workers_that_can_be_done_without_go_and_the_others_run_on(hardware_lab: Lab) -> None:

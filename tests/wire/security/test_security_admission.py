@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import NAMESPACES, RESOURCE
 from tests.wire.security.conftest import Two
 
@@ -77,7 +78,7 @@ async def test_nobody_moves_for_pods_that_would_be_refused(two: Two) -> None:
     by_node = {}
     for index in range(4):
         job = await client.get(JOBS, f"small-{index}", two.other)
-        by_node[job["status"]["placement"]["workers"][0]["node"]] = f"small-{index}"
+        by_node[workers_in(job["status"]["placement"])[0]["node"]] = f"small-{index}"
     for node in (lab.nodes[0], lab.nodes[2]):
         lab.kubelet.endings[f"{by_node[node]}-worker-0"] = 0
         await two.until_state(by_node[node], "Succeeded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.builders.placements import workers_in
 from tests.wire.operatorlab import RESOURCE
 from tests.wire.security.conftest import Two
 
@@ -81,7 +82,7 @@ async def test_forged_pods_of_another_namespace_are_none_of_a_jobs_pods(two: Two
         "supernode.dev/attempt": "0",
     }
     container = {"name": "c", "image": "x"}
-    free = next(n for n in lab.nodes if n not in {w["node"] for w in victim["status"]["placement"]["workers"]})
+    free = next(n for n in lab.nodes if n not in {w["node"] for w in workers_in(victim["status"]["placement"])})
     for name, node in (("victim-worker-0", free), ("greedy", free)):
         notes = {ANNOTATION_DEVICES: "0,1", ANNOTATION_CHECKPOINT: "2026-01-01T00:00:00Z"}
         metadata = {"name": name, "annotations": notes}
