@@ -17,6 +17,7 @@ from kubernetes.aio.client import Configuration
 from tests.soak.world import USER, Request, Sent, World
 
 from supernode.cluster.client import REQUEST_TIMEOUT, Client
+from supernode.cluster.form import Form
 from supernode.cluster.kinds import Json, Kind
 from supernode.cluster.refusals import error_from
 from supernode.errors import UnavailableError
@@ -47,7 +48,7 @@ class DirectClient(Client):
             raise UnavailableError("no route to the server")
 
     async def _once(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, headers: Mapping[str, str]
     ) -> bytes:
         await self._through()
         world, network = self.world, self.world.network
@@ -60,7 +61,7 @@ class DirectClient(Client):
             raise error_from(method, path, 410, b"{}", None)
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
-                request = Request(sent, params, body, content_type or "application/json")
+                request = Request(sent, params, body, headers.get("Content-Type", "application/json"))
                 status, retry_after, answer = await world.serve(request)
         except TimeoutError:
             raise UnavailableError(f"{method} {path}: no answer in time") from None
@@ -73,7 +74,13 @@ class DirectClient(Client):
 
     @contextlib.asynccontextmanager
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, resource_version: str, seconds: int
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        resource_version: str,
+        seconds: int,
+        form: Form | None = None,
     ) -> AsyncIterator[AsyncIterator[Json]]:
         await self._through()
         world = self.world

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from supernode.cluster.client import Client
+from supernode.cluster.form import Form
 from supernode.cluster.kinds import Json, Kind
 from supernode.errors import ClusterError, GoneError
 
@@ -162,6 +163,7 @@ class Cache:
         namespace: only this namespace, or None for all.
         sleep: waits between attempts (a seam for tests).
         on_restart: called with a short reason whenever the watch had to begin again; for metrics.
+        form: how its objects are asked for instead of in JSON.
     """
 
     def __init__(
@@ -173,8 +175,10 @@ class Cache:
         namespace: str | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_restart: Callable[[str], None] | None = None,
+        form: Form | None = None,
     ) -> None:
         self._client = client
+        self._form = form
         self._kind = kind
         self._namespace = namespace
         self._sleep = sleep
@@ -220,7 +224,7 @@ class Cache:
         items: list[Json] = []
         token: str | None = None
         while True:
-            page = await self._client.list_page(self._kind, self._namespace, limit=PAGE, token=token)
+            page = await self._client.list_page(self._kind, self._namespace, limit=PAGE, token=token, form=self._form)
             items.extend(map(self.store.trim, page.get("items") or []))
             metadata = page.get("metadata") or {}
             token = metadata.get("continue")
@@ -239,6 +243,7 @@ class Cache:
                 namespace=self._namespace,
                 resource_version=version,
                 seconds=WATCH_SECONDS + random.randrange(20),
+                form=self._form,
             ) as events:
                 async for event in events:
                     obj = event["object"]

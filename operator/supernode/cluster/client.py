@@ -26,10 +26,11 @@ from yaml import YAMLError
 
 from supernode.cluster.connections import Answer, Connections
 from supernode.cluster.credentials import Credentials
-from supernode.cluster.frames import events_in
+from supernode.cluster.form import Form
+from supernode.cluster.frames import events_in, framed_events_in
 from supernode.cluster.kinds import Json, Kind
 from supernode.cluster.kubeconfig import kubeconfig_path
-from supernode.cluster.protobuf import PROTOBUF
+from supernode.cluster.protobuf import MAGIC, PROTOBUF
 from supernode.cluster.refusals import error_from
 from supernode.cluster.sessions import Sessions, connections_to, proxied
 from supernode.errors import ClusterError, ConflictError, NotFoundError, UnavailableError
@@ -37,7 +38,7 @@ from supernode.names import FIELD_MANAGER
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
-METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
+JSON: Final = "application/json"
 
 # Seconds for one ordinary request, connection and answer.
 REQUEST_TIMEOUT: Final = 30.0
@@ -154,8 +155,9 @@ class Client:
         selector: str | None = None,
         limit: int | None = None,
         token: str | None = None,
+        form: Form | None = None,
     ) -> Json:
-        """A list object (one page of it where `limit` is set; `token` continues)."""
+        """A list object (one page of it where `limit` is set; `token` continues); `form`: asked for instead of JSON."""
         params: dict[str, str] = {}
         if selector:
             params["labelSelector"] = selector
@@ -163,7 +165,14 @@ class Client:
             params["limit"] = str(limit)
         if token:
             params["continue"] = token
-        return await self.request("GET", kind.path(namespace), params=params)
+        path = kind.path(namespace)
+        answer = await self.raw("GET", path, params=params, accept=form.accept if form is not None else JSON)
+        if form is None or not answer.startswith(MAGIC):
+            return self._parsed("GET", path, answer)
+        try:
+            return form.page(answer)
+        except ValueError as exc:
+            raise UnavailableError(f"GET {path}: {self._host} did not answer as asked: {exc}") from exc
 
     async def create(self, kind: Kind, obj: Json, namespace: str | None = None, *, dry_run: bool = False) -> Json:
         """Create; safe to repeat only because all our names are deterministic. `dry_run`: only as if.
@@ -236,25 +245,40 @@ class Client:
         Raises:
             ClusterError: the subclass by status.
         """
-        answer = await self._tried(method, path, params, body, content_type, attempts=attempts)
+        answer = await self.raw(method, path, params=params, body=body, content_type=content_type, attempts=attempts)
+        return self._parsed(method, path, answer)
+
+    def _parsed(self, method: str, path: str, answer: bytes) -> Json:
         try:
             parsed: Json = json.loads(answer)
         except ValueError as exc:
             raise UnavailableError(f"{method} {path}: {self._host} did not answer in JSON") from exc
         return parsed
 
-    async def text(self, path: str, params: Mapping[str, str] | None = None, *, accept: str = "") -> str:
+    async def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
         """What a GET answers as plain text, such as a container's log; errors as `request`."""
-        return (await self._tried("GET", path, params, None, accept, attempts=ATTEMPTS)).decode(errors="replace")
+        return (await self.raw("GET", path, params=params)).decode(errors="replace")
 
-    async def _tried(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str, *, attempts: int
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        attempts: int = ATTEMPTS,
     ) -> bytes:
+        """As `request`, but what was answered as it came; `accept`: the forms in which it may."""
+        headers = {"Accept": f"{accept}, */*" if accept == JSON else accept}
+        if body is not None:
+            headers["Content-Type"] = content_type
         for attempt in range(attempts):
             try:
                 if method == "GET" or self.guard is None:
-                    return await self._once(method, path, params, body, content_type)
-                return await self._within(self.guard(), method, path, params, body, content_type)
+                    return await self._once(method, path, params, body, headers)
+                return await self._within(self.guard(), method, path, params, body, headers)
             except UnavailableError as exc:
                 if attempt + 1 == attempts:
                     raise
@@ -263,23 +287,26 @@ class Client:
         raise AssertionError("unreachable")  # pragma: no cover
 
     async def _within(
-        self, seconds: float, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
+        self,
+        seconds: float,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        headers: Mapping[str, str],
     ) -> bytes:
         """A write that is over by then, here and at the server: one that is held up must not land under another."""
         params = {**(params or {}), "timeout": f"{max(1, int(seconds * 1000))}ms"}
         try:
             async with asyncio.timeout(seconds):
-                return await self._once(method, path, params, body, content_type)
+                return await self._once(method, path, params, body, headers)
         except TimeoutError as exc:
             raise UnavailableError(f"{method} {path}: no answer from {self._host} within {seconds:.1f} s") from exc
 
     async def _once(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, content_type: str
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Any, headers: Mapping[str, str]
     ) -> bytes:
-        headers = await self._headers(content_type if body is not None else None)
-        if content_type == PROTOBUF:
-            # What is asked for, where nothing is sent; else what was sent is known here, and its metadata are enough.
-            headers["Accept"] = PROTOBUF if body is None else METADATA_ONLY
+        headers = await self._headers(headers)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         status = 0
         try:
@@ -312,9 +339,17 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, resource_version: str, seconds: int
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        resource_version: str,
+        seconds: int,
+        form: Form | None = None,
     ) -> AsyncIterator[AsyncIterator[Json]]:
         """The stream of watch events after `resource_version`, bookmarks included, for at most `seconds`.
+
+        `form`: what to ask for instead of JSON; the server may send JSON all the same.
 
         Raises:
             GoneError: the version is too old.
@@ -328,22 +363,26 @@ class Client:
         }
         path = kind.path(namespace)
         # A server sends a bookmark about once a minute: a stream silent for longer is dead.
-        async with self._stream("WATCH", path, params, seconds + 15) as response:
-            yield events_in(response.content.iter_any(), path)
+        accept = form.accept_stream if form is not None else JSON
+        async with self._stream("WATCH", path, params, seconds + 15, accept) as response:
+            if form is not None and response.content_type == PROTOBUF:
+                yield framed_events_in(response.content.iter_any(), path, form)
+            else:
+                yield events_in(response.content.iter_any(), path)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         """What a GET answers, in pieces as they come, for as long as it takes (a followed log); errors as `request`."""
-        async with self._stream("GET", path, params, None) as response:
+        async with self._stream("GET", path, params, None, f"{JSON}, */*") as response:
             yield response.content.iter_any()
 
     @contextlib.asynccontextmanager
     async def _stream(
-        self, verb: str, path: str, params: Mapping[str, str] | None, silence: float | None
+        self, verb: str, path: str, params: Mapping[str, str] | None, silence: float | None, accept: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that takes its time; `silence`: seconds without a byte after which it counts as dead."""
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=silence)
-        headers = await self._headers(None)
+        headers = await self._headers({"Accept": accept})
         session = self._open_session()
         url = self._host + path
         try:
@@ -375,10 +414,8 @@ class Client:
         value = settings.get("BearerToken", {}).get("value")
         return str(value) if value else None
 
-    async def _headers(self, content_type: str | None) -> dict[str, str]:
-        headers = {"Accept": "application/json, */*", "User-Agent": "supernode"}
-        if content_type is not None:
-            headers["Content-Type"] = content_type
+    async def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
+        headers = {**given, "User-Agent": "supernode"}
         authorization = await self._authorization()
         if authorization:
             headers["Authorization"] = authorization

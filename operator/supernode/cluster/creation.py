@@ -1,7 +1,7 @@
 """Creates the pods of a gang with as little work for the API server as possible.
 
 Flows in: pods as JSON. Flows out: pods as the server has them, for the store. Where the server speaks protobuf the pods
-go in that form, and only their metadata come back; else all goes as JSON.
+go and come in that form, and what the watch says of them afterwards is known already; else all goes as JSON.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import PODS, Json
 from supernode.cluster.protobuf import MAGIC, PROTOBUF, PodEncoder
-from supernode.errors import ClusterError
+from supernode.cluster.protobuf_reading import read_pod
+from supernode.errors import ClusterError, UnavailableError
 from supernode.names import FIELD_MANAGER
-
-_METADATA = "PartialObjectMetadata"
 
 
 async def speaks_protobuf(client: Client) -> bool:
     """Whether the server reads and writes that form: an embedded one does not."""
     try:
-        return (await client.text("/api/v1", accept=PROTOBUF)).startswith(MAGIC.decode())
+        return (await client.raw("GET", "/api/v1", accept=PROTOBUF)).startswith(MAGIC)
     except ClusterError:
         return False
 
 
 async def create_pod(client: Client, pod: Json, encoder: PodEncoder | None) -> Json:
-    """Create one pod; gives it as far as it is known now.
+    """Create one pod; gives it as the server has it.
 
     Args:
         client: the connection.
@@ -38,14 +37,11 @@ async def create_pod(client: Client, pod: Json, encoder: PodEncoder | None) -> J
     data = encoder.encode(pod) if encoder is not None else None
     if data is None:
         return await client.create(PODS, pod, metadata["namespace"])
-    params = {"fieldManager": FIELD_MANAGER}
-    answer = await client.request(
-        "POST", PODS.path(metadata["namespace"]), body=data, params=params, content_type=PROTOBUF
+    path = PODS.path(metadata["namespace"])
+    answer = await client.raw(
+        "POST", path, params={"fieldManager": FIELD_MANAGER}, body=data, content_type=PROTOBUF, accept=PROTOBUF
     )
-    if answer.get("kind") != _METADATA:
-        return answer
-    made = {**metadata, **answer["metadata"]}
-    version = made["resourceVersion"]
-    # What admission has changed is not known yet: it counts as older, so that the watch's own copy replaces it.
-    made["resourceVersion"] = str(int(version) - 1) if version.isdecimal() else version
-    return {**pod, "metadata": made, "status": {"phase": "Pending"}}
+    try:
+        return read_pod(answer)
+    except ValueError as exc:
+        raise UnavailableError(f"POST {path}: {client.host} did not answer as asked: {exc}") from exc

@@ -25,55 +25,77 @@ from supernode.quantity import parse_resource
 # Bound on words of a container that end up in a status.
 _LONGEST_WORDS: Final = 300
 _LONGEST_REASON: Final = 100
+#: Annotations that are read.
+KEPT_NOTES: Final = (ANNOTATION_DEVICES, ANNOTATION_CHECKPOINT)
+_STAMPS: Final = ("creationTimestamp", "deletionTimestamp")
+
+
+class Trimmed(dict[str, Any]):
+    """A pod of which nothing is left but what is read here."""
 
 
 def trim(pod: Json) -> Json:
     """Keep of a cached pod what is read here; thousands of them stay in memory."""
+    if isinstance(pod, Trimmed):
+        return pod
     metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
-    kept = {
-        name: metadata[name]
-        for name in (
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "deletionTimestamp",
-            "labels",
-            "annotations",
-            "creationTimestamp",
-        )
-        if name in metadata
-    }
+    kept = _only(metadata, "name", "namespace", "uid", "resourceVersion", "labels", *_STAMPS)
     if (owner := controlling(pod)) is not None:
-        kept["ownerReferences"] = [owner]
-    notes = kept.get("annotations") or {}
-    kept["annotations"] = {name: notes[name] for name in (ANNOTATION_DEVICES, ANNOTATION_CHECKPOINT) if name in notes}
-    return {
-        "metadata": kept,
-        "spec": {
-            "nodeName": spec.get("nodeName", ""),
-            "containers": [_trim_container(c) for c in spec.get("containers") or []],
-            "initContainers": [_trim_container(c) for c in spec.get("initContainers") or []],
-            **{name: spec[name] for name in ("overhead", "resources", "restartPolicy") if name in spec},
+        kept["ownerReferences"] = [_only(owner, "apiVersion", "kind", "name", "uid", "controller")]
+    notes = metadata.get("annotations") or {}
+    kept["annotations"] = {name: notes[name] for name in KEPT_NOTES if name in notes}
+    return Trimmed(
+        metadata=kept,
+        spec={
+            "nodeName": spec.get("nodeName") or "",
+            "containers": [_trim_container(each) for each in spec.get("containers") or []],
+            "initContainers": [_trim_container(each) for each in spec.get("initContainers") or []],
+            **_only(spec, "overhead", "restartPolicy"),
+            **({"resources": _trim_resources(spec["resources"])} if spec.get("resources") is not None else {}),
         },
-        "status": {
-            name: status[name]
-            for name in (
-                "phase",
-                "conditions",
-                "podIP",
-                "reason",
-                "message",
-                "containerStatuses",
-                "initContainerStatuses",
-            )
-            if name in status
+        status={
+            **_only(status, "phase", "podIP", "reason", "message"),
+            **_lists("conditions", [_only(each, "type", "status") for each in status.get("conditions") or []]),
+            **_lists("containerStatuses", [_trim_status(each) for each in status.get("containerStatuses") or []]),
+            **_lists(
+                "initContainerStatuses", [_trim_status(each) for each in status.get("initContainerStatuses") or []]
+            ),
         },
-    }
+    )
+
+
+def _only(obj: Json, *names: str) -> Json:
+    """These fields, as far as something is in them."""
+    return {name: obj[name] for name in names if obj.get(name)}
+
+
+def _lists(name: str, items: list[Json]) -> Json:
+    return {name: items} if items else {}
 
 
 def _trim_container(container: Json) -> Json:
-    return {name: container[name] for name in ("name", "resources", "restartPolicy") if name in container}
+    return {**_only(container, "name", "restartPolicy"), "resources": _trim_resources(container.get("resources") or {})}
+
+
+def _trim_resources(resources: Json) -> Json:
+    return _only(resources, "limits", "requests")
+
+
+def _trim_status(status: Json) -> Json:
+    state = status.get("state") or {}
+    found: Json = {"name": status.get("name", ""), "state": {}, "restartCount": status.get("restartCount", 0)}
+    if state.get("waiting") is not None:
+        found["state"]["waiting"] = _only(state["waiting"], "reason", "message")
+    if (ended := state.get("terminated")) is not None:
+        found["state"]["terminated"] = {"exitCode": ended.get("exitCode", 0), **_only(ended, "reason", "message")}
+    devices = [
+        {
+            "name": each.get("name", ""),
+            "resources": [_only(one, "resourceID", "health") for one in each.get("resources") or []],
+        }
+        for each in status.get("allocatedResourcesStatus") or []
+    ]
+    return found | _lists("allocatedResourcesStatus", devices)
 
 
 def request_of(spec: Json) -> dict[str, int]:

@@ -6,6 +6,8 @@ import contextlib
 import json
 from typing import Final
 
+from supernode.cluster.protobuf import MAGIC
+from supernode.cluster.protobuf_reading import read_status
 from supernode.errors import (
     BadRequestError,
     ClusterError,
@@ -38,7 +40,8 @@ def error_from(method: str, path: str, status: int, body: bytes, retry_after: st
     """The error for an answer with status 400 or above: its class by the status, its words from the body."""
     reason, said, seconds = "", "", None
     try:
-        parsed = json.loads(body)
+        # In protobuf where that was asked for.
+        parsed = read_status(body) if body.startswith(MAGIC) else json.loads(body)
         if isinstance(parsed, dict):
             reason = str(parsed.get("reason") or "")
             said = str(parsed.get("message") or "")

@@ -26,6 +26,7 @@ from supernode.cluster.events import Events
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, PRIORITY_CLASSES, Kind
 from supernode.cluster.lease import Lease, LeaseSettings
 from supernode.cluster.observe import Observer, Stores
+from supernode.cluster.protobuf_reading import PODS_FORM
 from supernode.errors import ClusterError, NotFoundError
 from supernode.handlers import wiring
 from supernode.handlers.context import Context
@@ -141,7 +142,14 @@ class Operator:
         cycle = Cycle(context, jobs, Pools(context, readings), readings, on_end=self._note_cycle)
         stop_kopf = asyncio.Event()
         node_cache = Cache(client, NODES, stores.nodes, on_restart=self._counter("nodes"))
-        pod_cache = Cache(client, PODS, stores.pods, namespace=settings.namespace, on_restart=self._counter("pods"))
+        pod_cache = Cache(
+            client,
+            PODS,
+            stores.pods,
+            namespace=settings.namespace,
+            on_restart=self._counter("pods"),
+            form=PODS_FORM,
+        )
         class_cache = Cache(client, PRIORITY_CLASSES, stores.classes, on_restart=self._counter("priorityclasses"))
         watched = [(JOBS, stores.jobs), (POOLS, stores.pools), (GROUPS, stores.groups)]
         listers = [Cache(client, kind, store, namespace=settings.namespace) for kind, store in watched]
