@@ -101,6 +101,14 @@ class Store:
         """Take a version of an object, from whatever source; False when something newer is known already."""
         return self._take(obj, self.trim)
 
+    def knows(self, metadata: Json) -> bool:
+        """Whether the object with this uid is here in this version, or a newer one."""
+        old = self._objects.get((metadata.get("namespace", ""), metadata["name"]))
+        if old is None or old["metadata"].get("uid") != metadata.get("uid"):
+            return False
+        version = version_of({"metadata": metadata})
+        return 0 < version <= version_of(old)
+
     def _take(self, obj: Json, trim: Callable[[Json], Json]) -> bool:
         uid = obj["metadata"].get("uid", "")
         if uid in self._deleted:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -22,6 +23,8 @@ import httptools
 LONGEST_HEAD: Final = 1 << 16
 # Seconds to connect, TLS included.
 CONNECT_TIMEOUT: Final = 10.0
+# Seconds for which a TLS session is taken up: then the server's certificate is verified again.
+SESSION_SECONDS: Final = 600.0
 # Seconds between attempts at the addresses of one name (RFC 8305 recommends 0.25).
 NEXT_ADDRESS: Final = 0.25
 
@@ -51,7 +54,7 @@ class Connections:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._context = context if parts.scheme == "https" else None
+        self._tls = _Tls(context) if context is not None and parts.scheme == "https" else None
         self._server_name = server_name
         self._limit = limit
         self._name = f"Host: {parts.netloc.rpartition('@')[2]}\r\n".encode()
@@ -84,6 +87,8 @@ class Connections:
             # Also when we are cancelled: the answer to what was sent must not be taken for that to the next request.
             self._drop(connection)
             raise
+        if self._tls is not None and connection.answers == 1:
+            self._tls.remember(connection.secured)
         if connection.reusable:
             self._idle.append(connection)
             self._next_turn()
@@ -124,8 +129,8 @@ class Connections:
                     _Connection,
                     self._host,
                     self._port,
-                    ssl=self._context,
-                    server_hostname=self._server_name if self._context is not None else None,
+                    ssl=cast(ssl.SSLContext | None, self._tls),
+                    server_hostname=self._server_name if self._tls is not None else None,
                     happy_eyeballs_delay=NEXT_ADDRESS,
                 )
             self._open.add(connection)
@@ -151,6 +156,37 @@ class Connections:
                 return
 
 
+class _Tls:
+    """TLS that takes up the session of an earlier connection (RFC 8446, 2.2): nothing is signed and verified again.
+
+    A gang's pods go over two dozen connections, and each whole handshake costs the server as much as a pod. asyncio has
+    no way to name a session, but all that it wants of a context is this method.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._session: ssl.SSLSession | None = None
+        self._until = 0.0
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+    ) -> ssl.SSLObject:
+        """As the context's own."""
+        session = self._session if time.monotonic() < self._until else None
+        return self._context.wrap_bio(
+            incoming, outgoing, server_side=server_side, server_hostname=server_hostname, session=session
+        )
+
+    def remember(self, secured: ssl.SSLObject | None) -> None:
+        """Keep the session of a connection on which an answer has come: the server sends its ticket with that."""
+        if secured is not None and not secured.session_reused and secured.session is not None:
+            self._session, self._until = secured.session, time.monotonic() + SESSION_SECONDS
+
+
 class _Connection(asyncio.Protocol):
     """One request at a time, and its answer as it comes; httptools reads it."""
 
@@ -159,6 +195,7 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._last = False
+        self.answers = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -167,6 +204,14 @@ class _Connection(asyncio.Protocol):
         self._framed = False
         self._retry_after: str | None = None
         self._body: list[bytes] = []
+
+    @property
+    def secured(self) -> ssl.SSLObject | None:
+        """Its TLS."""
+        if self._transport is None:
+            return None
+        found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return found
 
     @property
     def reusable(self) -> bool:
@@ -242,6 +287,7 @@ class _Connection(asyncio.Protocol):
     # --- the end -----------------------------------------------------------------------------------------------------
     def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
+        self.answers += 1
         answer = Answer(self._parser.get_status_code(), b"".join(self._body), self._retry_after)
         self._last = self._last or not self._parser.should_keep_alive()
         self._reset()

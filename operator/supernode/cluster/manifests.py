@@ -160,6 +160,11 @@ def secret(plan: GangPlan, value: str) -> Json:
     }
 
 
+def topology_text(plan: GangPlan) -> str:
+    """How the workers are wired, as their sidecars read it."""
+    return json.dumps(plan.topology, separators=(",", ":"), sort_keys=True)
+
+
 def config_map(plan: GangPlan) -> Json:
     """The ConfigMap with the wiring between the workers, and the lists of hosts for MPI."""
     return {
@@ -167,7 +172,7 @@ def config_map(plan: GangPlan) -> Json:
         "kind": "ConfigMap",
         "metadata": _metadata(plan, fabric_name(plan.job, plan.uid)),
         "data": {
-            TOPOLOGY_KEY: json.dumps(plan.topology, separators=(",", ":"), sort_keys=True),
+            TOPOLOGY_KEY: topology_text(plan),
             HOSTFILE_KEY: hostfile(plan.gang),
             MACHINEFILE_KEY: machinefile(plan.gang),
         },

@@ -110,7 +110,17 @@ class PodEncoder:
         if known.many == "*":
             if not isinstance(value, list):
                 raise _UnknownError
-            return b"".join(self._item(known, index, item, memory) for index, item in enumerate(value))
+            parts = []
+            below = memory.below
+            for index, item in enumerate(value):
+                place = below.get(index)
+                if place is None:
+                    place = below[index] = _Memory()
+                if place.data is None or place.value != item:
+                    place.data = self._one(known, item, place)
+                    place.value = item
+                parts.append(place.data)
+            return b"".join(parts)
         if not isinstance(value, dict):
             raise _UnknownError
         inner = _Field(b"\x12", known.kind, "")
@@ -118,16 +128,6 @@ class PodEncoder:
             _sized(known.key, _sized(b"\x0a", _text(name)) + self._one(inner, item, _Memory()))
             for name, item in value.items()
         )
-
-    def _item(self, known: _Field, index: int, value: Any, memory: _Memory) -> bytes:
-        """One of a list."""
-        place = memory.below.get(index)
-        if place is None:
-            place = memory.below[index] = _Memory()
-        if place.data is None or place.value != value:
-            place.data = self._one(known, value, place)
-            place.value = value
-        return place.data
 
     def _one(self, known: _Field, value: Any, memory: _Memory) -> bytes:
         own = _ENCODERS.get(known.kind)

@@ -9,7 +9,9 @@ pkg/apis/meta/v1).
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
@@ -78,8 +80,12 @@ def read_list(data: bytes) -> Json:
     return {"metadata": metadata, "items": [_pod(item) for item in found.items]}
 
 
-def read_event(data: bytes) -> Json:
+def read_event(data: bytes, known: Callable[[Json], bool] = lambda metadata: False) -> Json:
     """An event of a watch of pods, in the form of JSON. The object of an ``ERROR`` is the refusal.
+
+    Args:
+        data: the event.
+        known: by name, namespace, uid and version whether a pod is known as it is or newer: no more of it is read then.
 
     Raises:
         ValueError: something else.
@@ -87,7 +93,11 @@ def read_event(data: bytes) -> Json:
     event = _parsed("WatchEvent", data)
     if event.type == "ERROR":
         return {"type": event.type, "object": read_status(event.object.raw)}
-    return {"type": event.type, "object": read_pod(event.object.raw)}
+    pod = _parsed("Pod", _opened(event.object.raw, "Pod"))
+    metadata = _texts(pod.metadata, "name", "namespace", "uid", "resourceVersion")
+    if event.type in ("ADDED", "MODIFIED") and known(metadata):
+        return {"type": event.type, "object": Trimmed(metadata=metadata)}
+    return {"type": event.type, "object": _pod(pod)}
 
 
 def read_status(data: bytes) -> Json:
@@ -105,6 +115,11 @@ def read_status(data: bytes) -> Json:
 PODS_FORM: Final = Form(
     f"{PROTOBUF}, application/json", f"{PROTOBUF};stream=watch, application/json", read_list, read_event
 )
+
+
+def pods_form(known: Callable[[Json], bool]) -> Form:
+    """The same, without reading again what a store knows."""
+    return replace(PODS_FORM, event=partial(read_event, known=known))
 
 
 def _opened(data: bytes, kind: str) -> bytes:

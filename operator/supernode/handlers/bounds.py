@@ -13,7 +13,8 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-from supernode.cluster.rendezvous import Gang, most_workers, overflow
+from supernode.cluster.rendezvous import LONGEST_VARIABLE, Gang, most_workers, overflow
+from supernode.names import ENV_TOPOLOGY
 from supernode.scheduling.demand import MOST_DEVICES
 
 #: Bytes of a placement at most; the rest is for the job's spec, the other fields, and who has set which of them.
@@ -45,6 +46,23 @@ def too_many_addresses(framework: str, gang: Gang, taken: frozenset[str] = froze
         f"{gang.workers:,} workers are too many for {framework}: {what} would have {size:,} bytes with the addresses "
         f"of all, and {whose} at most {most:,}; with these names up to {most_workers(framework, gang, taken):,} "
         f"fit; fewer workers with more accelerators each would do"
+    )
+
+
+def too_much_wiring(workers: int, text: str) -> str:
+    """Why the sidecars of a gang can't be told how it is wired; empty where they can.
+
+    Args:
+        workers: of the gang.
+        text: what they are told, as ``SUPERNODE_TOPOLOGY``.
+    """
+    size = len(ENV_TOPOLOGY) + len(text.encode()) + 2
+    if size <= LONGEST_VARIABLE:
+        return ""
+    return (
+        f"{workers:,} workers are too many for emulated devices here: {ENV_TOPOLOGY} would have {size:,} bytes with "
+        f"the wiring between all, and Linux starts a program with at most {LONGEST_VARIABLE:,}; fewer workers with "
+        "more accelerators each would do"
     )
 
 

@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds to gather changes that come together, before a cycle, and how often that is done while more of them come:
 # jobs that are applied together are placed together, instead of some when the pods of the others are made.
-GATHER: Final = 0.02
-GATHERS: Final = 4
+GATHER: Final = 0.008
+GATHERS: Final = 10
 # Seconds after which everything is looked at even if nothing seems to have changed.
 RESYNC: Final = 60.0
 # Jobs looked at concurrently.

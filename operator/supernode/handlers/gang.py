@@ -21,6 +21,7 @@ from supernode.cluster.protobuf import PodEncoder
 from supernode.cluster.wiring import wiring
 from supernode.errors import BadRequestError, ClusterError, ConflictError, ForbiddenError, InputError, NotFoundError
 from supernode.handlers import shared
+from supernode.handlers.bounds import too_much_wiring
 from supernode.handlers.context import Context
 from supernode.handlers.life import PodRef
 from supernode.handlers.sizes import model_at
@@ -156,6 +157,10 @@ async def delete_shared(context: Context, namespace: str, uid: str) -> None:
 
 async def _create_shared(context: Context, plan: GangPlan, *, fresh: bool) -> Refusal | None:
     """Service, Secret and ConfigMap. `fresh`: no pod of this attempt has been made, so none has read an old one."""
+    if any(pool.chip is not None for pool in plan.pools.values()):
+        refusal = too_much_wiring(len(plan.workers), manifests.topology_text(plan))
+        if refusal:
+            return Refusal(refusal, permanent=True)
     try:
         taken = await shared.create(context, plan, fresh=fresh)
     except FINAL as exc:

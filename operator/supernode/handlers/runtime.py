@@ -26,7 +26,7 @@ from supernode.cluster.events import Events
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, PODS, POOLS, PRIORITY_CLASSES, Kind
 from supernode.cluster.lease import Lease, LeaseSettings
 from supernode.cluster.observe import Observer, Stores
-from supernode.cluster.protobuf_reading import PODS_FORM
+from supernode.cluster.protobuf_reading import pods_form
 from supernode.errors import ClusterError, NotFoundError
 from supernode.handlers import wiring
 from supernode.handlers.context import Context
@@ -148,7 +148,7 @@ class Operator:
             stores.pods,
             namespace=settings.namespace,
             on_restart=self._counter("pods"),
-            form=PODS_FORM,
+            form=pods_form(stores.pods.knows),
         )
         class_cache = Cache(client, PRIORITY_CLASSES, stores.classes, on_restart=self._counter("priorityclasses"))
         watched = [(JOBS, stores.jobs), (POOLS, stores.pools), (GROUPS, stores.groups)]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supernode.cluster.cache import Store
 from supernode.cluster.frames import framed_events_in
 from supernode.cluster.kinds import Json
 from supernode.cluster.pods import Trimmed, trim
 from supernode.cluster.protobuf import MAGIC, PodEncoder
-from supernode.cluster.protobuf_reading import PODS_FORM, read_event, read_list, read_pod, read_status
+from supernode.cluster.protobuf_reading import PODS_FORM, pods_form, read_event, read_list, read_pod, read_status
 from supernode.cluster.refusals import error_from
 from supernode.errors import GoneError, UnavailableError
 
@@ -141,3 +142,24 @@ def test_bytes_of_any_kind_are_refused_or_read(data: bytes) -> None:
 def test_a_pod_is_not_taken_for_a_list() -> None:
     with pytest.raises(ValueError, match="'Pod' instead of a PodList"):
         read_list(encoded(a_pod()))
+
+
+def test_no_more_than_its_name_is_read_of_a_pod_that_is_known() -> None:
+    store = Store(trim=trim)
+    form = pods_form(store.knows)
+    event = an_event(b"MODIFIED", encoded(a_pod(phase="Running")))
+    assert form.event(event)["object"] == trim(a_pod(phase="Running")), "not known yet"
+    for version, uid, known in (("6", "u1", False), ("7", "u1", True), ("8", "u1", True), ("8", "other", False)):
+        store = Store(trim=trim)
+        pod = a_pod(phase="Pending")
+        pod["metadata"] |= {"resourceVersion": version, "uid": uid}
+        store.offer(pod)
+        found = pods_form(store.knows).event(event)
+        assert ("spec" not in found["object"]) is known
+        assert found["object"]["metadata"]["resourceVersion"] == "7", "the watch goes on from there"
+        store.apply(found["type"], found["object"])
+        kept = store.get(("n", "p"))
+        assert kept is not None
+        assert kept["status"]["phase"] == ("Pending" if known else "Running")
+        gone = an_event(b"DELETED", encoded(a_pod(phase="Running")))
+        assert "spec" in pods_form(store.knows).event(gone)["object"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supernode.api.job import MAX_WORKERS
 from supernode.cluster import translate
-from supernode.handlers.bounds import ALWAYS_FITS, LARGEST_PLACEMENT, too_many_workers
+from supernode.cluster.rendezvous import LONGEST_VARIABLE
+from supernode.handlers.bounds import ALWAYS_FITS, LARGEST_PLACEMENT, too_many_workers, too_much_wiring
 from supernode.scheduling.placement import Placement, WorkerPlacement
 
 
@@ -70,3 +73,22 @@ def test_it_says_how_many_there_may_be() -> None:
         "100,000 workers are too many for one job: with node names of up to 10 characters its status has room for the "
         "places of 12,766; fewer workers with more accelerators each would do"
     )
+
+
+def test_a_wiring_that_no_program_could_be_started_with_is_refused_with_numbers() -> None:
+    at_most = "x" * (LONGEST_VARIABLE - len("SUPERNODE_TOPOLOGY=") - 1)
+    assert too_much_wiring(9000, at_most) == ""
+    assert too_much_wiring(9000, f"{at_most}x") == (
+        "9,000 workers are too many for emulated devices here: SUPERNODE_TOPOLOGY would have 131,073 bytes with the "
+        "wiring between all, and Linux starts a program with at most 131,072; fewer workers with more accelerators "
+        "each would do"
+    )
+
+
+def test_linux_has_that_limit() -> None:
+    """`env` can't even be started with one byte more (execve(2), E2BIG)."""
+    name = "SUPERNODE_TOPOLOGY"
+    room = LONGEST_VARIABLE - len(name) - 2
+    assert subprocess.run(["env"], env={name: "x" * room}, stdout=subprocess.DEVNULL).returncode == 0
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["env"], env={name: "x" * (room + 1)}, stdout=subprocess.DEVNULL)

@@ -194,3 +194,22 @@ async def test_one_leads_and_the_other_takes_over(admin: Client, real_cluster: C
 async def test_pods_of_the_pods_kind_are_listed_everywhere(admin: Client) -> None:
     async with running(Cache(admin, PODS, Store())) as cache:
         assert cache.synced.is_set()
+
+
+@pytest.mark.parametrize("seconds", [600.0, 0.0])
+async def test_later_connections_take_up_the_session_of_the_first(
+    real_cluster: ControlPlane, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("supernode.cluster.connections.SESSION_SECONDS", seconds)
+    client = await Client.connect(str(real_cluster.admin))
+    try:
+        await client.list_page(CONFIG_MAPS, "default")
+        found = await asyncio.gather(*(client.list_page(CONFIG_MAPS, "default") for _ in range(6)))
+        assert all(page["kind"] == "ConfigMapList" for page in found)
+        assert client._direct is not None
+        open_now = [connection.secured for connection in client._direct._open]
+        reused = [secured.session_reused for secured in open_now if secured is not None]
+        assert len(reused) >= 2
+        assert reused.count(False) == (1 if seconds else len(reused))
+    finally:
+        await client.close()
