@@ -186,9 +186,13 @@ def pod(plan: GangPlan, worker: WorkerPlan) -> Json:
     the user did not set himself (ours named ``SUPERNODE_*`` always), and in an emulated pool the sidecar.
     """
     pool = plan.pools[worker.pool]
-    template = copy.deepcopy(plan.template)
-    meta = template.get("metadata") or {}
-    spec: Json = template.get("spec") or {}
+    # Copied is only what is changed here; the rest is the template's own, which the pods of a gang share.
+    meta = plan.template.get("metadata") or {}
+    spec: Json = {**(plan.template.get("spec") or {})}
+    first = {**spec["containers"][0]}
+    spec["containers"] = [first, *spec["containers"][1:]]
+    if first.get("resources"):
+        first["resources"] = {**first["resources"]}
     spec["hostname"] = pod_name(plan.job, worker.rank)
     spec["subdomain"] = plan.job
     spec["nodeName"] = worker.node

@@ -27,7 +27,6 @@ from supernode.cluster.kinds import Json
 PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 #: The first bytes of everything in it.
 MAGIC: Final = b"k8s\0"
-_SIMPLE: Final = ("text", "bool", "int", "base64")
 
 
 class _UnknownError(Exception):
@@ -58,6 +57,10 @@ class _Memory:
     value: Any = None
     data: bytes | None = None
     below: dict[Any, _Memory] = field(default_factory=dict)
+
+
+# The value of an entry of a map.
+_VALUE: Final = {kind: _Field(b"\x12", kind, "") for kind in ("text", "base64", "Quantity")}
 
 
 class PodEncoder:
@@ -93,7 +96,7 @@ class PodEncoder:
             place = memory.below.get(name)
             if place is None:
                 place = memory.below[name] = _Memory()
-            if place.data is None or place.value != item:
+            if place.data is None or (place.value is not item and place.value != item):
                 place.data = self._field(known, item, place)
                 place.value = item
             parts.append(place.data)
@@ -116,18 +119,25 @@ class PodEncoder:
                 place = below.get(index)
                 if place is None:
                     place = below[index] = _Memory()
-                if place.data is None or place.value != item:
+                if place.data is None or (place.value is not item and place.value != item):
                     place.data = self._one(known, item, place)
                     place.value = item
                 parts.append(place.data)
             return b"".join(parts)
         if not isinstance(value, dict):
             raise _UnknownError
-        inner = _Field(b"\x12", known.kind, "")
-        return b"".join(
-            _sized(known.key, _sized(b"\x0a", _text(name)) + self._one(inner, item, _Memory()))
-            for name, item in value.items()
-        )
+        entries = []
+        for name, item in value.items():
+            place = memory.below.get(name)
+            if place is None:
+                place = memory.below[name] = _Memory()
+            if place.data is None or place.value != item:
+                place.data = _sized(
+                    known.key, _sized(b"\x0a", _text(name)) + self._one(_VALUE[known.kind], item, place)
+                )
+                place.value = item
+            entries.append(place.data)
+        return b"".join(entries)
 
     def _one(self, known: _Field, value: Any, memory: _Memory) -> bytes:
         own = _ENCODERS.get(known.kind)
