@@ -28,11 +28,11 @@ PLANTED = {
     "ended-runs-again": (r"job run twice: Succeeded became", 1),
     "stale-events": (r"can't be held|two hands", 15),
     "unread-lists": (r"is gone before|can't be held|without a claim", 1),
-    "blind-writes": (r"run twice|forgotten|can't be held|two hands", 105),
+    "blind-writes": (r"run twice|forgotten|can't be held|two hands", 45),
     "ignored-conflicts": (r"without a claim", 5),
     "nobody-asks-first": (r"stopped in vain", 1),
 }
-MOST = 100
+MOST = 400  # schedules: whatever moves them (timing of the operator) may put the telling one later
 
 
 def test_every_fault_that_can_be_planted_is() -> None:
