@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tests.builders.kube import api_server, write_kubeconfig
 from tests.wire.operatorlab import NAMESPACES, install_definitions
 
 from supernode.cluster.client import Client
-from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json
+from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json, Kind
 from supernode.errors import NotFoundError
 from supernode.names import LEASE_NAME, LEASE_NAMESPACE
 
@@ -177,14 +177,16 @@ class Bench:
     async def add_job(
         self, namespace: str, name: str, workers: int, *, devices: int = DEVICES, rack: bool = False
     ) -> None:
+        await self.client.create(JOBS, self.a_job(name, workers, devices=devices, rack=rack), namespace)
+
+    def a_job(self, name: str, workers: int, *, devices: int = DEVICES, rack: bool = False) -> Json:
         container = {"name": "trainer", "image": "bench:1", "command": ["train"]}
         spec: Json = {"pools": ["bench"], "workers": workers, "acceleratorsPerWorker": devices, "framework": "PyTorch"}
         spec["template"] = {"spec": {"containers": [container]}}
         spec["runPolicy"] = {"startDeadlineSeconds": 86400}  # nobody starts these pods
         if rack:
             spec["scheduling"] = {"constraints": {"topology": [{"level": "rack", "mode": "Required"}]}}
-        body = {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": {"name": name}, "spec": spec}
-        await self.client.create(JOBS, body, namespace)
+        return {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": {"name": name}, "spec": spec}
 
     async def count(self, namespace: str) -> int:
         """Pods of a namespace, counted in etcd: asking the API server fifty times a second would cost it as much as
@@ -230,24 +232,24 @@ class Bench:
             pods = [pod["metadata"]["name"] for pod in await self.all_pods(namespace)]
             await many([self.client.request("DELETE", PODS.path(namespace, name), body=options) for name in pods])
 
-    async def bare(self, pods: list[Json], namespace: str) -> float:
-        """Seconds of a loop that creates the same pods, on the same nodes, and decides nothing."""
+    async def bare(self, pods: list[Json], namespace: str, jobs: Sequence[Json] = ()) -> float:
+        """Seconds of a loop that creates the same pods, on the same nodes, and decides nothing; `jobs`: these first."""
         # Without the operator's own clients: its cost per request is part of what is compared.
-        bodies = [_fresh(pod) for pod in pods]
+        bodies = [*((JOBS, job) for job in jobs), *((PODS, _fresh(pod)) for pod in pods)]
         credentials = await self.client.credentials()
         context = ssl.create_default_context(cafile=credentials.ca_file)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        url = credentials.server + PODS.path(namespace)
         connector = aiohttp.TCPConnector(limit=IN_FLIGHT, ssl=context)
         async with aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False) as session:
 
-            async def one(body: Json) -> None:
+            async def one(kind: Kind, body: Json) -> None:
+                url = credentials.server + kind.path(namespace)
                 async with session.post(url, data=json.dumps(body).encode()) as answer:
                     await answer.read()
                     answer.raise_for_status()
 
             began = time.monotonic()
-            await many([one(body) for body in bodies])
+            await many([one(kind, body) for kind, body in bodies])
             took = time.monotonic() - began
         await asyncio.sleep(0.1)
         return took
