@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.builders.kube import ASSETS
 from tests.conformance.engines import embedded
 from tests.wire.controlplane import ControlPlane, control_plane
 from tests.wire.operatorlab import laboratory
+
+from supernode.names import FINALIZER, MANAGER
 
 helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk")
 pytestmark = [
@@ -28,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/supernode"
 NAMESPACE = "supernode-system"
 USER = f"system:serviceaccount:{NAMESPACE}:supernode"
+POLICIES = "mutatingadmissionpolicies,mutatingadmissionpolicybindings"
 Json = dict[str, Any]
 
 
@@ -152,6 +156,43 @@ def test_the_lease_alone_in_kube_system(cluster: Cluster) -> None:
     assert not may("update", "supernode-operator", "default")
 
 
+def finalizers_of(cluster: Cluster, namespace: str, **more: Any) -> list[str]:
+    """What a new job's finalizers would be; nothing is kept."""
+    template = {"spec": {"containers": [{"name": "trainer", "image": "trainer:1"}]}}
+    spec = {"pools": ["pool"], "workers": 1, "acceleratorsPerWorker": 1, "template": template}
+    job: Json = {"apiVersion": "supernode.dev/v1alpha1", "kind": "TrainingJob", "spec": spec}
+    job["metadata"] = {"name": "probe", "namespace": namespace, "finalizers": more.pop("finalizers", [])}
+    spec |= more
+    made = json.loads(cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=job))
+    return list(made["metadata"].get("finalizers", []))
+
+
+def until_finalizers(cluster: Cluster, namespace: str, wanted: list[str]) -> None:
+    """The API server takes a moment to learn of a new policy, and of the definition that it is about."""
+    deadline = time.monotonic() + 60
+    found: list[str] | str = []
+    while found != wanted:
+        try:
+            found = finalizers_of(cluster, namespace)
+        except AssertionError as exc:
+            found = str(exc)
+            assert "There can be a delay" in found, found
+        assert time.monotonic() < deadline, f"{found}, not {wanted}"
+
+
+def test_the_api_server_puts_the_finalizer_on_new_jobs(cluster: Cluster) -> None:
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    if not cluster.real:  # it has no such policies: the operator does it itself
+        assert "mutatingadmission" not in cluster.kubectl("api-resources", "-o", "name")
+        assert finalizers_of(cluster, "default") == []
+        return
+    until_finalizers(cluster, "default", [FINALIZER])
+    assert finalizers_of(cluster, "default", finalizers=["example.com/mine"]) == ["example.com/mine", FINALIZER]
+    assert finalizers_of(cluster, "default", finalizers=[FINALIZER, "a.b/c"]) == [FINALIZER, "a.b/c"]
+    assert finalizers_of(cluster, "default", managedBy=MANAGER) == [FINALIZER]
+    assert finalizers_of(cluster, "default", managedBy="example.com/other") == []
+
+
 async def test_the_operator_does_its_work_under_these_rights(cluster: Cluster, tmp_path: Path) -> None:
     kubeconfig = cluster.operator_kubeconfig()
     async with laboratory(cluster.plane, tmp_path) as lab:
@@ -166,6 +207,10 @@ async def test_the_operator_does_its_work_under_these_rights(cluster: Cluster, t
         policy = {"backoffLimit": 1, "ttlSecondsAfterFinished": 1}
         await lab.add_job("train", runPolicy=policy, template=example["spec"]["template"])
         await lab.until_state("train", "Running")
+        if cluster.real:  # the finalizer was there already: of the job the operator has written the status alone
+            writers = (await lab.job("train"))["metadata"]["managedFields"]
+            who = [(each["manager"], each.get("subresource")) for each in writers]
+            assert who == [("user", None), ("supernode", "status")], writers
         lab.kubelet.endings["train-worker-0"] = 1
 
         async def restarted() -> bool:
@@ -190,8 +235,21 @@ def test_upgrade_keeps_what_was_set_and_uninstall_keeps_the_definitions(cluster:
     cluster.helm.upgrade(chart, "supernode", {"replicas": 1}, namespace=NAMESPACE)
     deployment = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "deploy", "supernode", "-o", "json"))
     assert deployment["spec"]["replicas"] == 1
+    if cluster.real:
+        until_finalizers(cluster, "default", [FINALIZER])
+        # Of other namespaces' jobs nobody would take it off.
+        cluster.kubectl("create", "namespace", "team-a")
+        cluster.helm.upgrade(chart, "supernode", {"watchNamespace": "team-a"}, namespace=NAMESPACE)
+        until_finalizers(cluster, "default", [])
+        until_finalizers(cluster, "team-a", [FINALIZER])
+        cluster.helm.upgrade(chart, "supernode", {"admissionPolicy": {"create": False}}, namespace=NAMESPACE)
+        assert cluster.kubectl("get", POLICIES, "-o", "name").split() == []
+        cluster.helm.upgrade(chart, "supernode", {"admissionPolicy": {"create": True}}, namespace=NAMESPACE)
+        assert len(cluster.kubectl("get", POLICIES, "-o", "name").split()) == 2
     with pytest.raises(helm.HelmError):
         cluster.helm.upgrade(chart, "supernode", {"replicaCount": 1}, namespace=NAMESPACE)
     cluster.helm.uninstall("supernode")
     assert cluster.kubectl("-n", NAMESPACE, "get", "deploy,svc,pdb", "-o", "name").split() == []
     assert len(cluster.kubectl("get", "crd", "-o", "name").split()) == 3
+    if cluster.real:
+        assert cluster.kubectl("get", POLICIES, "-o", "name").split() == []

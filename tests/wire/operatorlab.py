@@ -305,7 +305,8 @@ class Lab:
                 **spec,
             },
         }
-        return await self.client.create(JOBS, body, self.namespace)
+        params = {"fieldManager": "user"}  # `managedFields` then tell what the operator wrote
+        return await self.client.request("POST", JOBS.path(self.namespace), body=body, params=params)
 
     # --- looking ---------------------------------------------------------------------------------------------------
     async def job(self, name: str) -> Json:
