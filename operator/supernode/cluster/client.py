@@ -47,8 +47,8 @@ ATTEMPTS: Final = 5
 # Longest wait between two attempts, seconds.
 LONGEST_PAUSE: Final = 5.0
 GOODBYE: Final = 0.1  # seconds for TLS connections to close
-# Concurrent connections. Two dozen requests in flight saturate an API server from one loop.
-CONNECTIONS: Final = 48
+# Concurrent connections: more than a gang's pods take at a time, so that the lease never waits for them.
+CONNECTIONS: Final = 72
 
 
 class Client:

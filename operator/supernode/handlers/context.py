@@ -16,9 +16,9 @@ from supernode.cluster.events import Events
 from supernode.cluster.observe import Observer, Stores
 from supernode.telemetry.metrics import OperatorMetrics
 
-# Requests of one kind (pod creates, deletes) in flight at a time. More does not make an API server faster, and each
-# needs a connection, whose TLS handshake costs both sides as much as creating a pod.
-IN_FLIGHT: Final = 24
+# Requests of one kind (pod creates, deletes) in flight at a time. Fewer leave etcd less to write at once (24: 3 % fewer
+# pods a second); more do not make an API server faster, and each needs a connection.
+IN_FLIGHT: Final = 48
 
 
 @dataclass(slots=True)
