@@ -25,7 +25,7 @@ from supernode.cluster.kinds import JOBS
 
 GANGS = 9
 # Times that each is measured: the API server's own search for garbage makes one run half as fast as the next.
-TURNS = 5
+TURNS = 7
 # Seconds that an operator has run before jobs come: a start is measured in a row of its own.
 CALM = 2.0
 
@@ -110,13 +110,14 @@ async def _beside_bare(
         await bench.namespace(there)
         await bench.operator()
         await asyncio.sleep(CALM)
+        await bench.settle()
         began = time.monotonic()
         places: dict[str, float] = {}
         watcher = (
             asyncio.create_task(_watch_places(bench, here, began, places, len(jobs))) if waits is not None else None
         )
         await many([bench.add_job(here, job, workers, rack=rack) for job, workers in jobs])
-        await bench.until_pods(here, count)
+        await bench.until_pods(here, count, quiet=0.8 * min(took, default=0.0))
         took.append(time.monotonic() - began)
         if watcher is not None and waits is not None:
             await watcher
@@ -124,10 +125,12 @@ async def _beside_bare(
         pods = await bench.all_pods(here)
         check(pods, count, bench.sizes.per_rack if rack else None)
         await bench.clear(here)
+        await bench.settle()
         bare.append(await bench.bare(pods, there))
         await bench.clear(there)
         if waits is not None:
             # What nobody could be faster than who is given jobs: their users make them, and nobody decides anything.
+            await bench.settle()
             least.append(await bench.bare(pods, there, [bench.a_job(name, workers) for name, workers in jobs]))
             await bench.clear(there)
     rate, naive = (count / statistics.median(each) for each in (took, bare))

@@ -20,14 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import yaml
 from tests.builders.kube import api_server, write_kubeconfig
 from tests.wire.operatorlab import NAMESPACES, install_definitions
 
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, LEASES, NODES, PODS, POOLS, Json, Kind
-from supernode.errors import NotFoundError
-from supernode.names import LEASE_NAME, LEASE_NAMESPACE
+from supernode.errors import NotFoundError, UnavailableError
+from supernode.names import FINALIZER, LEASE_NAME, LEASE_NAMESPACE
 
+POLICY = Path(__file__).parents[2] / "charts/supernode/admission/finalizer-policy.yaml"
+_ADMISSION = ("admissionregistration.k8s.io", "v1")
+POLICIES = Kind(*_ADMISSION, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", namespaced=False)
+BINDINGS = Kind(*_ADMISSION, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", namespaced=False)
 TOKEN = "bench"
 # The operator's own, as a token and as a user.
 OPERATOR = "operator"
@@ -132,6 +137,7 @@ class Bench:
     async def furnish(self) -> None:
         """Nodes in racks, a pool, a group."""
         await install_definitions(self.client)
+        await self._install_policy()
         await many([self._add_node(index) for index in range(self.sizes.nodes)])
         everything = {"matchLabels": {"bench": "yes"}}
         level = {"name": "rack", "nodeLabel": "bench/rack", "bandwidthGBps": 100, "latencyMicroseconds": 5}
@@ -139,6 +145,20 @@ class Bench:
         for kind, spec in ((POOLS, pool), (GROUPS, {"nodeSelector": everything, "levels": [level]})):
             body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "bench"}, "spec": spec}
             await self.client.create(kind, body)
+
+    async def _install_policy(self) -> None:
+        """What the chart installs besides the operator, at work: new jobs get the finalizer from the API server."""
+        spec = yaml.safe_load(POLICY.read_text())
+        for kind, body in ((POLICIES, spec), (BINDINGS, {"policyName": "finalizer"})):
+            metadata = {"name": "finalizer"}
+            policy = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": body}
+            await self.client.create(kind, policy)
+        while True:
+            with contextlib.suppress(UnavailableError):  # for a moment it does not know of the definition
+                job = await self.client.create(JOBS, self.a_job("probe", 1), "default", dry_run=True)
+                if FINALIZER in job["metadata"].get("finalizers", []):
+                    return
+            await asyncio.sleep(0.1)
 
     async def _add_node(self, index: int) -> None:
         name, rack = f"node-{index:05d}", f"rack-{index // self.sizes.per_rack:02d}"
@@ -188,6 +208,15 @@ class Bench:
             spec["scheduling"] = {"constraints": {"topology": [{"level": "rack", "mode": "Required"}]}}
         return {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": {"name": name}, "spec": spec}
 
+    async def settle(self) -> None:
+        """Have the API server collect its garbage, so that what is measured next doesn't pay for what was before."""
+        credentials = await self.client.credentials()
+        context = ssl.create_default_context(cafile=credentials.ca_file)
+        url, headers = f"{credentials.server}/debug/pprof/heap?gc=1", {"Authorization": f"Bearer {TOKEN}"}
+        async with self._etcd.get(url, headers=headers, ssl=context) as answer:
+            await answer.read()
+            answer.raise_for_status()
+
     async def count(self, namespace: str) -> int:
         """Pods of a namespace, counted in etcd: asking the API server fifty times a second would cost it as much as
         a tenth of what is measured, which the bare loop does not pay."""
@@ -197,8 +226,10 @@ class Bench:
             answer.raise_for_status()
             return int((await answer.json()).get("count", 0))
 
-    async def until_pods(self, namespace: str, count: int, seconds: float = 900.0) -> None:
+    async def until_pods(self, namespace: str, count: int, *, quiet: float = 0.0, seconds: float = 900.0) -> None:
+        """Until there are `count` pods; `quiet`: seconds for which there is no use in asking."""
         began = time.monotonic()
+        await asyncio.sleep(quiet)
         while (there := await self.count(namespace)) < count:
             took = time.monotonic() - began
             if took > seconds:
@@ -206,7 +237,7 @@ class Bench:
                 raise RuntimeError(f"{there} of {count} pods in {namespace}\n{log}")
             # The less often the longer it will take: the question itself costs a part of what is measured.
             left = took * (count - there) / there if there else 0.1
-            await asyncio.sleep(min(0.5, max(0.02, left / 2)))
+            await asyncio.sleep(min(0.5, max(0.005, left / 2)))
 
     async def all_pods(self, namespace: str) -> list[Json]:
         items: list[Json] = []
