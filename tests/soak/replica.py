@@ -47,6 +47,7 @@ class Replica:
         self._tasks: list[asyncio.Task[Any]] = []
         self.main: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
+        self._release: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -60,7 +61,7 @@ class Replica:
         self.lives += 1
         # The lease's own requests are never guarded.
         self.clients = [DirectClient(self.world, self.identity), DirectClient(self.world, self.identity)]
-        self._tasks, self._lease, self._stopping = [], None, False
+        self._tasks, self._lease, self._release, self._stopping = [], None, None, False
         self.main = self.world.loop.create_task(self._run(*self.clients))
 
     @property
@@ -70,17 +71,19 @@ class Replica:
     def kill(self) -> None:
         """As SIGKILL does: not one more word."""
         self._end()
-        if self.main is not None:
-            self.main.cancel()
+        for task in (self.main, self._release):
+            if task is not None:
+                task.cancel()
 
     async def stop(self) -> None:
-        """As SIGTERM does: everything stops, then the lease is given back."""
+        """As SIGTERM does: everything stops, then the lease is given back; a kill may come before that is done."""
         self._stopping, clients, lease = True, self.clients, self._lease
         for task in (*self._tasks, self.main):
             if task is not None:
                 task.cancel()
         if lease is not None:
-            await lease.release()
+            self._release = self.world.loop.create_task(lease.release())
+            await asyncio.wait([self._release])
         for client in clients:
             client.gone = True
 

@@ -30,6 +30,8 @@ from supernode.local.server import Faults
 
 # Things that happen in a schedule before the calm.
 STEPS = 32
+# Seconds of its time in which each of them is over: what takes longer would take for ever.
+LONGEST = 3600.0
 # What the server counts of its own, in the ledger's words.
 SERVED = {
     "conflict": "409 conflict",
@@ -170,7 +172,8 @@ class Schedule:
         """One thing happens."""
         self.promises.log(f"--- {getattr(chosen, '__name__', chosen)}")
         with contextlib.suppress(ClusterError):
-            await chosen()
+            async with asyncio.timeout(LONGEST):
+                await chosen()
 
     async def named(self, name: str, seconds: float) -> None:
         """One thing that users or trouble can do, by its name; then so much time goes by."""

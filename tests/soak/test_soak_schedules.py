@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+from tests.soak.cluster import Plan
 from tests.soak.ledger import ENOUGH, GROUPS, RARE, Ledger, missing, table
+from tests.soak.scene import play
+from tests.soak.schedule import Schedule
 
 COUNT = os.environ.get("SUPERNODE_SOAK", "50")
 
@@ -29,6 +33,27 @@ def test_a_seed_is_the_same_run_every_time() -> None:
     first, second = soak("--seed", "1"), soak("--seed", "1")
     traces = [re.findall(r"trace ([0-9a-f]+)", done.stdout) for done in (first, second)]
     assert traces[0] == traces[1] != []
+
+
+def test_an_operator_that_stops_may_be_killed_at_any_moment_of_it() -> None:
+    """Its last request has no answer then: whoever waited for that waited for ever (seed 118)."""
+
+    async def tell(schedule: Schedule) -> None:
+        replica = schedule.replicas[0]
+        for turns in range(1, 30):
+            await asyncio.sleep(20)  # it leads again
+            replica.world.loop.in_turns(turns, replica.kill)
+            await schedule.step(replica.stop)
+
+    assert play(Plan(), tell).problems == []
+
+
+def test_a_step_that_never_ends_is_told() -> None:
+    async def tell(schedule: Schedule) -> None:
+        await schedule.step(asyncio.Event().wait)  # type: ignore[arg-type]
+
+    with pytest.raises(TimeoutError):
+        play(Plan(), tell)
 
 
 def test_what_never_happened_is_told() -> None:
