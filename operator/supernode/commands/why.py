@@ -15,6 +15,7 @@ from supernode.commands.figures import age, count, number, percent, span, step_t
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
+from supernode.handlers.bounds import too_many_workers
 from supernode.handlers.goodput import INSIDE, losses_of
 from supernode.handlers.stragglers import sentence_of
 
@@ -75,6 +76,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         "restarts": int(status.get("restarts") or 0),
         "asked": _asked(spec),
         "placement": _placement(job),
+        "growth": _growth(spec, status, named, seen),
         "goodput": _goodput(status),
         "stragglers": list(status.get("stragglers") or []),
         "remainingSeconds": (status.get("progress") or {}).get("remainingSeconds"),
@@ -138,6 +140,29 @@ def _placement(job: Json) -> Json | None:
         "mfu": status.get("mfu"),
         "runnersUp": list(placement.get("runnersUp") or []),
     }
+
+
+def _growth(spec: Json, status: Json, named: Sequence[str], seen: Picture) -> str:
+    """Why the gang runs with fewer workers than its job asks for; empty where it has them all, or none."""
+    have, asked = worker_count(status.get("placement") or {}), _asked(spec)
+    if not 0 < have < asked["workers"] or status.get("state") not in ("Starting", "Running"):
+        return ""
+    text = f"has {have:,} of {count(asked['workers'], 'worker')}: "
+    pools = named or sorted({view.pool for view in seen.nodes if view.pool})
+    never = too_many_workers(
+        asked["workers"], asked["acceleratorsPerWorker"], pools, [view.name for view in seen.nodes]
+    )
+    if never:
+        return f"{text}{never}"
+    if have < asked["minCount"]:
+        return f"{text}it starts again with more when there is room for {_at_least(asked)}"
+    seconds = (((spec.get("scheduling") or {}).get("policy") or {}).get("gang") or {}).get("growAfterSeconds")
+    wait = f", {span(seconds)} after it got its place at the earliest" if seconds else ""
+    return f"{text}it starts again with more when there is room for them and nobody waits for these pools{wait}"
+
+
+def _at_least(asked: Json) -> str:
+    return "all of them" if asked["minCount"] == asked["workers"] else f"{asked['minCount']} or more"
 
 
 def _goodput(status: Json) -> Json | None:
@@ -225,6 +250,8 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
             sheet.sentence(f"placed because: {found['placement']['because']}")
         sheet.sentence(_place(found["placement"], "ran" if found["state"] in FINISHED else "runs"))
         _render_placement(found["placement"], sheet)
+        if found["growth"]:
+            sheet.sentence(found["growth"])
     _render_goodput(found, sheet)
     for pool in found["pools"]:
         sheet.blank()

@@ -149,6 +149,21 @@ def test_why_of_a_running_job_says_where_and_why_there() -> None:
     assert "held by: this job 4" in text
 
 
+def test_why_of_a_running_job_says_why_it_has_fewer_workers_than_it_asks_for() -> None:
+    def text(workers: int, state: str = "Running", **gang: int) -> str:
+        job = placed(created(a_job(workers=workers, scheduling={"policy": {"gang": gang}})), "dcu-0", "dcu-1")
+        job["status"]["state"] = state
+        return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job])))
+
+    assert "has 2 of" not in text(2)
+    assert "has 2 of" not in text(3, "Succeeded")
+    assert "has 2 of 3 workers: it starts again with more when there is room for all of them\n" in text(3)
+    assert "has 2 of 5 workers: it starts again with more when there is room for 4 or more\n" in text(5, minCount=4)
+    elastic = text(4, minCount=1, growAfterSeconds=300).replace("\n", " ")
+    assert "when there is room for them and nobody waits for these pools, 5m after it got its place" in elastic
+    assert "40,000 workers are too many for one job" in text(40_000, minCount=1)
+
+
 def test_why_of_a_job_that_nobody_looked_at_and_of_a_pool_that_is_not_there() -> None:
     job = created(a_job(pools=["nope"]))
     text = shown(why, why.facts(job, [], [job], picture([], [], [], [])))
