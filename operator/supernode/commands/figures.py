@@ -14,6 +14,14 @@ def age(since: str | None, now: float) -> str:
     return ""
 
 
+def until(time: str | None, now: float) -> str:
+    """How long from now an RFC 3339 time is; empty for one that has passed, and for no time."""
+    with contextlib.suppress(ValueError, TypeError):
+        left = seconds_of(time or "") - now
+        return span(left) if left > 0 else ""
+    return ""
+
+
 def span(seconds: float) -> str:
     """Seconds in one or two units: 42s, 5m, 90m, 3h, 2d4h, 120d."""
     whole = max(int(seconds), 0)

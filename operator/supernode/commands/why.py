@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from supernode.cluster.assignment import indices_text, worker_count, workers_of
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
-from supernode.commands.figures import age, count, number, percent, span, step_time
+from supernode.commands.figures import age, count, number, percent, span, step_time, until
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
@@ -76,6 +76,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         "restarts": int(status.get("restarts") or 0),
         "asked": _asked(spec),
         "placement": _placement(job),
+        "disruption": _disruption(status),
         "growth": _growth(spec, status, named, seen),
         "goodput": _goodput(status),
         "stragglers": list(status.get("stragglers") or []),
@@ -142,10 +143,19 @@ def _placement(job: Json) -> Json | None:
     }
 
 
+def _disruption(status: Json) -> Json | None:
+    """What is being done to a gang that has a place; None where nothing is."""
+    plan = status.get("disruption") or {}
+    if not plan.get("message") or not worker_count(status.get("placement") or {}):
+        return None
+    return {name: str(plan.get(name) or "") for name in ("kind", "message", "deadline")}
+
+
 def _growth(spec: Json, status: Json, named: Sequence[str], seen: Picture) -> str:
-    """Why the gang runs with fewer workers than its job asks for; empty where it has them all, or none."""
+    """What a gang waits for that runs with fewer workers than its job asks for; empty where it has them all, or none,
+    and where something is being done to it: that comes first, and may be just this."""
     have, asked = worker_count(status.get("placement") or {}), _asked(spec)
-    if not 0 < have < asked["workers"] or status.get("state") not in ("Starting", "Running"):
+    if not 0 < have < asked["workers"] or status.get("state") not in ("Starting", "Running") or _disruption(status):
         return ""
     text = f"has {have:,} of {count(asked['workers'], 'worker')}: "
     pools = named or sorted({view.pool for view in seen.nodes if view.pool})
@@ -252,6 +262,8 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         _render_placement(found["placement"], sheet)
         if found["growth"]:
             sheet.sentence(found["growth"])
+    if found["disruption"] is not None and found["disruption"]["message"] not in because["message"]:
+        sheet.sentence(_plan(found["disruption"], now))
     _render_goodput(found, sheet)
     for pool in found["pools"]:
         sheet.blank()
@@ -296,6 +308,11 @@ def _render_goodput(found: Json, sheet: Sheet) -> None:
         sheet.line(f"left: {span(found['remainingSeconds'])} at the pace of this attempt")
     if found["stragglers"]:
         sheet.sentence(sentence_of(found["stragglers"]))
+
+
+def _plan(plan: Json, now: float) -> str:
+    ends = until(plan["deadline"], now)
+    return f"{plan['kind']}: {plan['message']}{f' (in {ends} at the latest)' if ends else ''}"
 
 
 def _place(placement: Json, word: str) -> str:
