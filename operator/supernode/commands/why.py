@@ -73,6 +73,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         "state": state,
         "created": job["metadata"].get("creationTimestamp"),
         "because": _because(status, state),
+        "message": str(status.get("message") or ""),
         "restarts": int(status.get("restarts") or 0),
         "asked": _asked(spec),
         "placement": _placement(job),
@@ -253,6 +254,9 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
     sheet.line(*pieces)
     if because["message"]:
         sheet.sentence(because["message"], 2)
+    plan = found["disruption"] or {"message": ""}
+    if found["message"] not in because["message"] and found["message"] != plan["message"]:
+        sheet.sentence(found["message"], 2)
     sheet.blank()
     _render_asked(found["asked"], sheet)
     if found["placement"] is not None:
@@ -262,8 +266,8 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
         _render_placement(found["placement"], sheet)
         if found["growth"]:
             sheet.sentence(found["growth"])
-    if found["disruption"] is not None and found["disruption"]["message"] not in because["message"]:
-        sheet.sentence(_plan(found["disruption"], now))
+    if plan["message"] not in because["message"]:
+        sheet.sentence(_plan(plan, now))
     _render_goodput(found, sheet)
     for pool in found["pools"]:
         sheet.blank()

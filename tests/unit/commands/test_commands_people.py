@@ -164,10 +164,17 @@ def test_why_of_a_running_job_says_why_it_has_fewer_workers_than_it_asks_for() -
     assert "40,000 workers are too many for one job" in text(40_000, minCount=1)
 
 
+def test_why_of_a_job_that_has_a_place_says_what_keeps_it_from_running() -> None:
+    stuck = "0 of 2 workers run; worker 0 on node dcu-0: ErrImagePull: no such image"
+    job = placed(created(a_job()), "dcu-0", "dcu-1", state="Starting", message=stuck)
+    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job])))
+    assert f"default/gpt is Starting (Placed)\n  2 workers on 2 nodes\n  {stuck}\n\n" in text
+
+
 def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
     def text(**plan: Any) -> str:
         job = placed(created(a_job(workers=4, scheduling={"policy": {"gang": {"minCount": 2}}})), "dcu-0", "dcu-1")
-        job["status"]["disruption"] = plan
+        job["status"] |= {"disruption": plan, "message": plan.get("message", "2 workers")}
         return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]))).replace("\n", " ")
 
     grows = "starts again with 4 workers instead of 2: devices for them are free"
@@ -177,6 +184,7 @@ def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
     assert "has 2 of 4" not in text(kind="Resize", message=grows, deadline="2026-01-01T00:01:30Z")
     assert f"Resize: {grows} " in text(kind="Resize", message=grows, deadline="2025-12-31T23:59:59Z")
     assert "at the latest" not in text(kind="Resize", message=grows, deadline="2025-12-31T23:59:59Z")
+    assert text(kind="Resize", message=grows).count(grows) == 1
     assert text(kind="Repair", message="2 workers on 2 nodes").count("2 workers on 2 nodes") == 1  # said already
     assert "has 2 of 4" in text()
 
