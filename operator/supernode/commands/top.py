@@ -26,6 +26,7 @@ from supernode.commands.reading import (
 from supernode.commands.status import STATES
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of, emit, sheet_for
 from supernode.errors import UnavailableError
+from supernode.handlers.goodput import counted_until
 
 # Running jobs first; those that have ended last.
 _ORDER = ("Running", "Starting", "Restarting", "Waiting", "Pending", "Suspended", "Failed", "Succeeded")
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def gather(client: Client) -> Json:
         jobs, _ = await list_jobs(client, args, everywhere=args.all_namespaces)
-        return facts(await list_allowed(client, POOLS), jobs)
+        return facts(await list_allowed(client, POOLS), jobs, time.time())
 
     if args.once or args.output != "table" or not sys.stdout.isatty():
         return answer(args, gather, render)
@@ -93,9 +94,9 @@ def frame(text: str, lines: int) -> str:
     return _HOME + "".join(f"{line}{_REST_OF_LINE}\n" for line in shown) + _REST_OF_SCREEN
 
 
-def facts(pools: list[Json] | None, jobs: list[Json]) -> Json:
-    """The values that are shown."""
-    rows = [_job(job) for job in jobs]
+def facts(pools: list[Json] | None, jobs: list[Json], now: float) -> Json:
+    """The values that are shown, at `now` (seconds since the epoch)."""
+    rows = [_job(job, now) for job in jobs]
     rows.sort(key=lambda row: (_ORDER.index(row["state"]) if row["state"] in STATES else len(_ORDER), row["job"]))
     return {
         "pools": [_pool(pool) for pool in sorted(pools or [], key=lambda pool: str(pool["metadata"]["name"]))],
@@ -114,7 +115,7 @@ def _pool(pool: Json) -> Json:
     }
 
 
-def _job(job: Json) -> Json:
+def _job(job: Json, now: float) -> Json:
     spec, status = job.get("spec") or {}, job.get("status") or {}
     progress, placement = status.get("progress") or {}, status.get("placement") or {}
     return {
@@ -129,7 +130,7 @@ def _job(job: Json) -> Json:
         "stepSeconds": progress.get("stepSeconds"),
         "predictedStepSeconds": placement.get("predictedStepSeconds"),
         "mfu": status.get("mfu"),
-        "goodput": (status.get("goodput") or {}).get("share"),
+        "goodput": counted_until(status, job["metadata"].get("creationTimestamp"), now).get("share"),
         "remainingSeconds": progress.get("remainingSeconds"),
         "stragglers": [entry.get("rank") for entry in status.get("stragglers") or []],
         "restarts": int(status.get("restarts") or 0),

@@ -6,6 +6,7 @@ Shown: the operator's own sentence, what was asked, what is free where, who hold
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 
 from supernode.cluster.assignment import indices_text, worker_count, workers_of
@@ -16,7 +17,7 @@ from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
 from supernode.handlers.bounds import too_many_workers
-from supernode.handlers.goodput import INSIDE, losses_of
+from supernode.handlers.goodput import INSIDE, counted_until, losses_of
 from supernode.handlers.stragglers import sentence_of
 
 # Conditions by which a state is told, the most telling first.
@@ -50,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
         jobs = await list_allowed(client, JOBS)
         if jobs is None:  # of other namespaces only the sums are known, by the pools' status
             jobs = await list_all(client, JOBS, job["metadata"]["namespace"])
-        return facts(job, pools or [], jobs, picture(nodes or [], pools or [], groups or [], jobs))
+        return facts(job, pools or [], jobs, picture(nodes or [], pools or [], groups or [], jobs), time.time())
 
     return answer(args, gather, render)
 
 
-def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture) -> Json:
+def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture, now: float) -> Json:
     """The values that are shown.
 
     Args:
@@ -63,6 +64,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         pools: all pools.
         jobs: all jobs that the user may see.
         seen: nodes, groups and who holds what.
+        now: seconds since the epoch.
     """
     spec, status = job.get("spec") or {}, job.get("status") or {}
     state = str(status.get("state") or "Pending")
@@ -79,7 +81,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture)
         "placement": _placement(job),
         "disruption": _disruption(status),
         "growth": _growth(spec, status, named, seen),
-        "goodput": _goodput(status),
+        "goodput": _goodput(job, now),
         "stragglers": list(status.get("stragglers") or []),
         "remainingSeconds": (status.get("progress") or {}).get("remainingSeconds"),
         "pools": [_pool(name, by_name.get(name), key_of(job), seen) for name in named],
@@ -176,9 +178,9 @@ def _at_least(asked: Json) -> str:
     return "all of them" if asked["minCount"] == asked["workers"] else f"{asked['minCount']} or more"
 
 
-def _goodput(status: Json) -> Json | None:
-    """What the job's time went into, as shares; None before anything is counted."""
-    counted = status.get("goodput") or {}
+def _goodput(job: Json, now: float) -> Json | None:
+    """What the job's time went into until now, as shares; None before anything is counted."""
+    counted = counted_until(job.get("status") or {}, job["metadata"].get("creationTimestamp"), now)
     if counted.get("share") is None:
         return None
     return {"share": counted["share"], "losses": losses_of(counted), "measuredAt": counted.get("measuredAt")}

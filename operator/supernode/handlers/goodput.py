@@ -83,6 +83,15 @@ def accounted(before: Json, after: Json, created: str | None, inside: Inside, no
     return {name: value for name, value in known.items() if value is not None}
 
 
+def counted_until(status: Json, created: str | None, now: float) -> Json:
+    """What `status.goodput` would be if it were written now; empty as long as there is nothing to count.
+
+    A job in whose status nothing changes is not written, perhaps for days: what is shown of it is reckoned by the state
+    that it has. Of steps since the last report it isn't known what slowed them down.
+    """
+    return accounted(status, status, created, Inside(), now) or {}
+
+
 def share_of(counted: Json) -> float | None:
     """The productive share by the sums of `status.goodput`; None while they are all 0."""
     whole = sum(_number(counted, name) for name in ("waitingSeconds", "startingSeconds", "runningSeconds"))

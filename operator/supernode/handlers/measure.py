@@ -9,7 +9,7 @@ from supernode.cluster.cache import Key
 from supernode.cluster.kinds import Json
 from supernode.handlers.context import Context
 from supernode.handlers.facts import state_of
-from supernode.handlers.goodput import CAUSES
+from supernode.handlers.goodput import CAUSES, counted_until
 from supernode.handlers.life import State
 
 # Values of gauges, by (metric, its labels).
@@ -34,6 +34,7 @@ class JobGauges:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._told: dict[Key, _Told] = {}
+        context.metrics.before_text(self._age)
 
     def tell(self) -> None:
         """Make the gauges equal to what the stores hold."""
@@ -45,12 +46,21 @@ class JobGauges:
             told = self._told.get(key)
             if told is None or told.obj is not obj:
                 state = state_of(obj.get("status") or {})
-                values = values_of(key, obj) if state is State.RUNNING else {}
+                values = values_of(key, obj, self._context.now()) if state is State.RUNNING else {}
                 self._replace(told.values if told is not None else {}, values)
                 told = self._told[key] = _Told(obj, str(state), values)
             counts[told.state] += 1
         for state_name, number in counts.items():
             metrics.gauge("supernode_jobs", number, state_name)
+
+    def _age(self) -> None:
+        """Goodput changes with time alone, and is counted when somebody looks."""
+        now = self._context.now()
+        for key, told in self._told.items():
+            if told.values:
+                values = values_of(key, told.obj, now)
+                self._replace(told.values, values)
+                self._told[key] = told._replace(values=values)
 
     def _replace(self, before: Values, after: Values) -> None:
         metrics = self._context.metrics
@@ -60,10 +70,11 @@ class JobGauges:
             metrics.gauge(name, value, *labels)
 
 
-def values_of(key: Key, obj: Json) -> dict[tuple[str, ...], float]:
-    """The gauges of a running job."""
+def values_of(key: Key, obj: Json, now: float) -> dict[tuple[str, ...], float]:
+    """The gauges of a running job at `now` (seconds since the epoch)."""
     status = obj.get("status") or {}
-    progress, counted = status.get("progress") or {}, status.get("goodput") or {}
+    progress = status.get("progress") or {}
+    counted = counted_until(status, obj["metadata"].get("creationTimestamp"), now)
     found: dict[tuple[str, ...], float | None] = {
         ("supernode_job_step_seconds", *key): progress.get("stepSeconds"),
         ("supernode_job_mfu_ratio", *key): status.get("mfu"),

@@ -5,6 +5,7 @@ Flows in: counts and seconds. Flows out: Prometheus text. Nothing is registered 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,6 +158,7 @@ class OperatorMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._before_text: list[Callable[[], None]] = []
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -196,6 +198,12 @@ class OperatorMetrics:
         """Add to a histogram."""
         self._histograms[name].observe(value)
 
+    def before_text(self, refresh: Callable[[], None]) -> None:
+        """Have `refresh` called each time before the metrics are shown, for gauges that change with time alone."""
+        self._before_text.append(refresh)
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        for refresh in self._before_text:
+            refresh()
         return generate_latest(self._registry)

@@ -121,7 +121,7 @@ def test_why_of_a_waiting_job_says_what_was_asked_what_is_free_and_who_holds_it(
     )
     other = created(waiting(a_job("late", namespace="b")))
     jobs = [placed(created(a_job()), "dcu-0", "dcu-1"), wide, other]
-    found = why.facts(wide, [POOL], jobs, picture(NODES, [POOL], [GROUP], jobs))
+    found = why.facts(wide, [POOL], jobs, picture(NODES, [POOL], [GROUP], jobs), NOW)
     text = shown(why, found)
     assert text.splitlines()[:4] == [
         "default/wide is Waiting (InsufficientAccelerators) for 5m",
@@ -141,7 +141,7 @@ def test_why_of_a_running_job_says_where_and_why_there() -> None:
         "predictedStepSeconds": 0.25,
         "runnersUp": [{"level": "supernode", "domain": "spine-0/sn-1"}],
     }
-    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job])))
+    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
     assert "default/gpt is Running (Placed)\n  2 workers on 2 nodes\n" in text
     assert "runs in: pool dcu-bw1000, all in supernode spine-0/sn-0\n  dcu-0  rank 0\n" in text
     assert "step: predicted 250 ms, observed 500 ms, MFU 40.0%\n" in text
@@ -149,11 +149,19 @@ def test_why_of_a_running_job_says_where_and_why_there() -> None:
     assert "held by: this job 4" in text
 
 
+def test_goodput_counts_until_now_though_nothing_was_written_since() -> None:
+    job = placed(created(a_job()), "dcu-0", "dcu-1")
+    job["status"]["goodput"] = {"share": 0.0, "waitingSeconds": 60.0, "measuredAt": "2025-12-31T23:01:00Z"}
+    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
+    assert "goodput: 98.3% of its time; lost to waiting 1.7%\n" in text
+    assert "98.3%" in shown(top, top.facts([POOL], [job], NOW))
+
+
 def test_why_of_a_running_job_says_why_it_has_fewer_workers_than_it_asks_for() -> None:
     def text(workers: int, state: str = "Running", **gang: int) -> str:
         job = placed(created(a_job(workers=workers, scheduling={"policy": {"gang": gang}})), "dcu-0", "dcu-1")
         job["status"]["state"] = state
-        return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job])))
+        return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
 
     assert "has 2 of" not in text(2)
     assert "has 2 of" not in text(3, "Succeeded")
@@ -167,7 +175,7 @@ def test_why_of_a_running_job_says_why_it_has_fewer_workers_than_it_asks_for() -
 def test_why_of_a_job_that_has_a_place_says_what_keeps_it_from_running() -> None:
     stuck = "0 of 2 workers run; worker 0 on node dcu-0: ErrImagePull: no such image"
     job = placed(created(a_job()), "dcu-0", "dcu-1", state="Starting", message=stuck)
-    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job])))
+    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
     assert f"default/gpt is Starting (Placed)\n  2 workers on 2 nodes\n  {stuck}\n\n" in text
 
 
@@ -175,7 +183,7 @@ def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
     def text(**plan: Any) -> str:
         job = placed(created(a_job(workers=4, scheduling={"policy": {"gang": {"minCount": 2}}})), "dcu-0", "dcu-1")
         job["status"] |= {"disruption": plan, "message": plan.get("message", "2 workers")}
-        return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]))).replace("\n", " ")
+        return shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW)).replace("\n", " ")
 
     grows = "starts again with 4 workers instead of 2: devices for them are free"
     assert f"Resize: {grows} (in 90s at the latest)" in text(
@@ -191,7 +199,7 @@ def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
 
 def test_why_of_a_job_that_nobody_looked_at_and_of_a_pool_that_is_not_there() -> None:
     job = created(a_job(pools=["nope"]))
-    text = shown(why, why.facts(job, [], [job], picture([], [], [], [])))
+    text = shown(why, why.facts(job, [], [job], picture([], [], [], []), NOW))
     assert "no operator has looked at this job yet" in text
     assert "pool nope: there is none of that name that you can see" in text
 
@@ -201,7 +209,7 @@ def test_why_names_what_other_pods_hold() -> None:
     pool = with_status(a_pool(), capacity=8, allocated=6, free=2)
     jobs = [placed(a_job("x"), "dcu-0")]
     assert "held by: default/x 2, others 4" in shown(
-        why, why.facts(job, [pool], jobs, picture(NODES, [pool], [GROUP], jobs))
+        why, why.facts(job, [pool], jobs, picture(NODES, [pool], [GROUP], jobs), NOW)
     )
 
 
@@ -305,11 +313,11 @@ def test_top_puts_running_jobs_first() -> None:
     progress = {"step": 150, "loss": 2.58459, "stepSeconds": 0.00078}
     running = placed(created(a_job("z")), "dcu-0", progress=progress, mfu=0.0011)
     done = placed(created(a_job("a")), "dcu-1", state="Succeeded")
-    lines = shown(top, top.facts([POOL], [done, created(waiting(a_job("b"))), running])).splitlines()
+    lines = shown(top, top.facts([POOL], [done, created(waiting(a_job("b"))), running], NOW)).splitlines()
     assert lines[:2] == ["POOL                                HELD", "dcu-bw1000  [##########..........]  4 of 8"]
     assert [line.split()[0] for line in lines[4:]] == ["default/z", "default/b", "default/a"]
     assert lines[4].split()[4:9] == ["150", "2.585", "780", "us", "0.11%"]
-    assert shown(top, top.facts(None, [])) == "no jobs"
+    assert shown(top, top.facts(None, [], NOW)) == "no jobs"
 
 
 @pytest.mark.parametrize(
@@ -339,9 +347,9 @@ def test_no_name_or_message_reaches_the_terminal_raw(module: Any) -> None:
         status: lambda: status.facts(
             EVIL, EVIL, jobs=[job], pools=[pool], groups=[GROUP], nodes_=[], lease={"spec": {"holderIdentity": EVIL}}
         ),
-        top: lambda: top.facts([pool], [job]),
+        top: lambda: top.facts([pool], [job], NOW),
         tree: lambda: tree.facts(seen, ["scalex"]),
-        why: lambda: why.facts(job, [pool], [job], seen),
+        why: lambda: why.facts(job, [pool], [job], seen, NOW),
         ranks: lambda: ranks.facts(job, [pod], seen),
     }[module]()
     for text in (shown(module, found), shown(module, found, 60), document(found, "json"), document(found, "yaml")):

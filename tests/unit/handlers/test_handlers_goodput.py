@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.builders.placements import placed_on
 
 from supernode.api.conditions import timestamp
-from supernode.handlers.goodput import Inside, accounted, losses_of, share_of
+from supernode.handlers.goodput import Inside, accounted, counted_until, losses_of, share_of
 from supernode.handlers.stragglers import Pace, likes_of, pace_of, sentence_of, stragglers_json
 
 CREATED = 1_800_000_000
@@ -45,6 +45,21 @@ def test_waiting_starting_and_loading_are_lost_and_steps_are_not() -> None:
     )
     assert (counted["waitingSeconds"], counted["startingSeconds"], counted["runningSeconds"]) == (40, 30, 130)
     assert counted["share"] == pytest.approx(130 / 200)
+
+
+@pytest.mark.parametrize(("state", "field"), [("Waiting", "waiting"), ("Running", "running"), ("Starting", "starting")])
+def test_time_in_which_nothing_was_written_is_shown_all_the_same(state: str, field: str) -> None:
+    counted = told((0, a_status("Pending")), (6, a_status(state)))
+    assert counted["share"] == 0
+    shown = counted_until({**a_status(state), "goodput": counted}, timestamp(CREATED), CREATED + 606)
+    assert shown[f"{field}Seconds"] == 600 + (6 if state == "Waiting" else 0)
+    assert shown["share"] == pytest.approx(600 / 606 if state == "Running" else 0, abs=1e-4)
+
+
+def test_of_a_job_that_has_ended_and_of_one_that_nobody_counted_nothing_is_added() -> None:
+    counted = told((0, a_status("Running")), (60, a_status("Succeeded")))
+    assert counted_until({**a_status("Succeeded"), "goodput": counted}, timestamp(CREATED), CREATED + 999) == counted
+    assert counted_until({}, None, CREATED) == {}
 
 
 def test_steps_that_were_lost_count_when_they_are_computed_again() -> None:

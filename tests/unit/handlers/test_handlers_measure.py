@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from supernode.api.conditions import timestamp
 from supernode.cluster.cache import Store
 from supernode.cluster.client import Client
 from supernode.cluster.events import Events
@@ -44,6 +45,20 @@ def shown(registry: CollectorRegistry) -> dict[tuple[str, tuple[str, ...]], floa
         for sample in family.samples
         if sample.name.startswith("supernode_job_") or sample.name == "supernode_jobs"
     }
+
+
+def test_goodput_is_counted_when_somebody_looks() -> None:
+    context, registry = a_context()
+    moments = iter([1_800_000_000.0, 1_800_000_060.0])
+    context.now = lambda: next(moments)
+    job = a_job("a", 1, "Running", None, 0.0, None)
+    job["status"] = {"state": "Running", "goodput": {"share": 0.0, "waitingSeconds": 20.0}}
+    job["status"]["goodput"]["measuredAt"] = timestamp(1_800_000_000)
+    context.stores.jobs.offer(job)
+    gauges = JobGauges(context)
+    gauges.tell()
+    assert shown(registry)["supernode_job_goodput_ratio", ("n", "a")] == 0.0
+    assert b'supernode_job_goodput_ratio{job="a",namespace="n"} 0.75\n' in context.metrics.text()
 
 
 CHANGES = st.tuples(
