@@ -110,15 +110,18 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
     if pods:
         # The rest of an attempt that is over (or of one whose placement is not known): first let it all end.
         # A state that drains stays until the claim is released: a resume half-way must not look like a lost worker.
+        keep = replace(keep, delete=_all_of(pods, now))
+        if job.policy.suspend:
+            return replace(keep, state=State.SUSPENDED, reason="Suspended", message=_SUSPENDED)
         rest = State.PENDING if job.placed_attempt is None else job.state
-        state = State.SUSPENDED if job.policy.suspend else rest
-        return replace(keep, state=state, reason="Draining", message=_draining(pods), delete=_all_of(pods, now))
+        if rest is State.SUSPENDED:
+            return replace(keep, state=rest, reason="Resumed", message=_RESUMED)
+        return replace(keep, state=rest, reason="Draining", message=_draining(pods))
     if job.placed_attempt is not None:
         return _stopped(keep, job, now)
     keep = replace(keep, disruption=None)
     if job.policy.suspend:
-        message = "spec.runPolicy.suspend is true"
-        return replace(keep, state=State.SUSPENDED, reason="Suspended", message=message, started=None)
+        return replace(keep, state=State.SUSPENDED, reason="Suspended", message=_SUSPENDED, started=None)
     if not job.accepted:
         return replace(keep, state=State.PENDING, reason="Misconfigured")
     if job.retry_at is not None and now < job.retry_at <= now + LONGEST_PAUSE:
@@ -160,7 +163,7 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
             keep,
             state=State.SUSPENDED,
             reason="Suspended",
-            message="spec.runPolicy.suspend is true",
+            message=_SUSPENDED,
             delete=_all_of(pods, now),
             started=None,
             disruption=None,
@@ -371,6 +374,10 @@ def _all_of(pods: Sequence[PodFacts], now: float) -> tuple[PodRef, ...]:
 def _whom(by: str) -> str:
     """On whose behalf: a job of this namespace by its name, others by their uid."""
     return by if "/" in by or not by else f"a gang of another namespace (uid {by})"
+
+
+_SUSPENDED: Final = "spec.runPolicy.suspend is true"
+_RESUMED: Final = "spec.runPolicy.suspend is false again: it is queued when the pods of its last attempt have ended"
 
 
 def _draining(pods: Sequence[PodFacts]) -> str:

@@ -42,6 +42,8 @@ def tell_change(
     if decision.reason in ("WorkerStuck", "CheckpointRequested") and said != decision.message:
         logger.info("%s: %s", decision.reason, decision.message)
         events.warning(JOBS, before, decision.reason, decision.message)
+    if decision.reason == "Resumed" and said != decision.message:
+        events.normal(JOBS, before, decision.reason, decision.message)
     if decision.reason == "ReplacingWorkers" and decision.restarts != facts.restarts:
         logger.info("%s: %s", decision.reason, decision.message)
         events.warning(JOBS, before, decision.reason, decision.message)

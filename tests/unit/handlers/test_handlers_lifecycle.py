@@ -191,6 +191,9 @@ def test_a_resume_half_way_through_a_suspend_is_not_a_failure() -> None:
     assert decision.state is State.SUSPENDED
     assert decision.create == ()
     assert decision.restarts == 0
+    assert (decision.reason, decision.message.split(":")[0]) == ("Resumed", "spec.runPolicy.suspend is false again")
+    again = decide(replace(job, policy=RunPolicy(suspend=True)), [a_pod(0, deleting=True)], NOW)
+    assert (again.reason, again.message) == ("Suspended", "spec.runPolicy.suspend is true")
     assert decide(job, [], NOW).release
 
 

@@ -115,6 +115,12 @@ def test_who_gave_way_reads_from_where_it_goes_on() -> None:
     assert said == [("Warning", "Requeued", words)]
 
 
+def test_a_resume_is_told_while_the_pods_still_end() -> None:
+    resumed = Decision(State.SUSPENDED, 0, 0, reason="Resumed", message="it is queued when its pods have ended")
+    facts = JobFacts(workers=2, state=State.SUSPENDED)
+    assert Scene().change(resumed, facts) == [("Normal", "Resumed", resumed.message)]
+
+
 def test_answers_of_the_queue_are_told_when_they_are_new() -> None:
     assert Scene().answer(Known(placed=Placed({"attempt": 2}, "2 workers on 2 nodes"))) == [
         ("Normal", "Placed", "attempt 2: 2 workers on 2 nodes")
