@@ -152,6 +152,11 @@ def allows(node: Json, pod_spec: Json) -> bool:
     return all(taint.get("effect") not in _CLOSING or _tolerated(taint, tolerations) for taint in taints)
 
 
+def marks(node: Json) -> tuple[object, ...]:
+    """The parts of a node that `allows` looks at: equal values give equal answers."""
+    return tuple(sorted(labels_of(node).items())), repr((node.get("spec") or {}).get("taints") or [])
+
+
 def placement_rules(pod_spec: Json) -> tuple[Any, ...]:
     """The parts of a template that `allows` looks at: equal values give equal answers."""
     return (

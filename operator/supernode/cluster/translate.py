@@ -111,6 +111,7 @@ def node_info(
             if group.spec.node_selector.matches(labels)
         },
         unhealthy=nodes.unhealthy_devices(node),
+        marks=nodes.marks(node),
     )
 
 

@@ -66,6 +66,8 @@ class NodeInfo:
         pool: name of the one pool that selects it; empty = none.
         groups: name of each group that selects it -> its label value per level, outermost first; None = no label.
         unhealthy: bit i = device i exists but must not be used.
+        marks: what jobs' selectors and tolerations are held against. Not read here: it only tells that who may go
+            there can be another question than it was, although nothing else has changed.
     """
 
     name: str
@@ -74,6 +76,7 @@ class NodeInfo:
     pool: str = ""
     groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     unhealthy: int = 0
+    marks: tuple[object, ...] = ()
 
 
 def booked(request: Mapping[str, int], obj: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -32,6 +33,28 @@ def policy(loss: int = 0, hold: int = 300, **more: Any) -> Json:
 
 async def annotate(lab: Lab, node: str, devices: str | None) -> None:
     await lab.client.patch(NODES, node, {"metadata": {"annotations": {ANNOTATION_UNHEALTHY: devices}}})
+
+
+@pytest.mark.parametrize("way", ["NoSchedule", "NoExecute", "label"])
+async def test_who_waits_for_nodes_that_are_closed_to_it_starts_when_they_open(either_lab: Lab, way: str) -> None:
+    """Long before everything is looked at again: nothing but the node itself tells of it."""
+    lab = either_lab
+
+    async def close(patch: Json) -> None:
+        for node in lab.nodes:
+            await lab.client.patch(NODES, node, patch)
+
+    selector = {"nodeSelector": {"disk": "fast"}} if way == "label" else {}
+    container = {"name": "trainer", "image": "python:3", "command": ["python", "-c", "pass"]}
+    template = {"spec": {"containers": [container], **selector}}
+    if way != "label":
+        await close({"spec": {"taints": [{"key": "x", "value": "y", "effect": way}]}})
+    lab.operator()
+    await lab.add_job("patient", template=template)
+    await lab.until_state("patient", "Waiting")
+    await asyncio.sleep(1)  # until the operator has nothing more to do
+    await close({"metadata": {"labels": {"disk": "fast"}}} if way == "label" else {"spec": {"taints": None}})
+    await lab.until_state("patient", "Running", seconds=20)
 
 
 async def test_a_worker_that_fails_comes_back_where_it_was(either_lab: Lab) -> None:
