@@ -20,6 +20,7 @@ from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.repair import plan_replacement
+from supernode.scheduling.rescore import common_domain, step_on
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Unplaceable
 from supernode.scheduling.work import Work
@@ -78,7 +79,7 @@ def go_on(
         if held.stages:
             # Its ranks count through the data first: the last ones are a stage, not replicas.
             return largest(snapshot, held.key, [target], lost, demand_at)
-        held = first_workers(held, target)
+        held = first_workers(snapshot, demand_at(target), held)
     if not set(held.nodes) & set(lost):
         return held
     demand = demand_at(target)
@@ -120,9 +121,24 @@ def largest(
     return best
 
 
-def first_workers(held: Placement, count: int) -> Placement:
-    """The place of the first ranks alone."""
-    left, before = held.workers[:count], held.workers
+def first_workers(snapshot: Snapshot, demand: GangDemand, held: Placement) -> Placement:
+    """The place of the first ranks alone, with its own innermost domain and step time.
+
+    What it promises stays the share of these workers in the old promise: quotas are not asked about it.
+
+    Args:
+        snapshot: of the nodes.
+        demand: with as many workers as stay.
+        held: the place that the gang has.
+    """
+    left, before = held.workers[: demand.workers], held.workers
+    row_of = {name: row for row, name in enumerate(snapshot.node_names)}
+    rows = [row_of[worker.node] for worker in left if worker.node in row_of]
+    where, level, domain, predicted = snapshot.pool(held.pool), held.level, held.domain, None
+    if len(rows) == len(left):  # else a repair comes next, and tells these itself
+        level, domain = common_domain(snapshot, held.group, rows)
+        if where is not None and not held.node_pools:
+            predicted = step_on(snapshot, where, demand, rows)
     shares = []
     for pool, compute in held.promised:
         had = sum(worker.pool == pool for worker in before)
@@ -131,8 +147,9 @@ def first_workers(held: Placement, count: int) -> Placement:
         held.key,
         left,
         group=held.group,
-        level=held.level,
-        domain=held.domain,
+        level=level,
+        domain=domain,
+        predicted=predicted,
         stages=held.stages,
         promised=shares,
     )

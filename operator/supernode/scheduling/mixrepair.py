@@ -15,8 +15,7 @@ from supernode.scheduling.demand import GangDemand, Mask
 from supernode.scheduling.mixclock import settled_step
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.promise import promised_at
-from supernode.scheduling.rescore import common_topology
-from supernode.scheduling.score import innermost
+from supernode.scheduling.rescore import common_domain, common_topology
 from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Snapshot
 from supernode.scheduling.unplaceable import Unplaceable
@@ -66,13 +65,7 @@ def pool_by_pool(
     row = {name: index for index, name in enumerate(snapshot.node_names)}
     rows = [row[worker.node] for worker in workers]
     topology = common_topology(snapshot, rows)
-    level, domain = "", tuple[str, ...]()
-    if topology is not None:
-        positions = positions_of(topology, len(snapshot.node_names))[rows]
-        whole = innermost(topology.node_domain[positions].T)
-        if whole >= 0:
-            level = topology.levels[whole].name
-            domain = topology.path(whole, int(topology.node_domain[positions[0], whole]))
+    level, domain = common_domain(snapshot, topology.name, rows) if topology is not None else ("", ())
     predicted = settled_step(snapshot, demand, workers, placement.stages)
     return Placement.of(
         demand.key,

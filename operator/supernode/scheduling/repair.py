@@ -5,15 +5,18 @@ out: the whole gang's new `Placement` with its step time, or an `Unplaceable` wi
 of the part that found no place. Nothing is changed.
 
 A lost node's workers stay together on one new node where one has the room, as near as can be to where they were: in
-the same domain of the innermost level possible, never outside that of the required levels and of the slices. A slice
-that its domain can't complete moves whole, the innermost first; so its healthy workers get other nodes too, but no
-worker outside it does. A gang without any healthy node is placed anew.
+the same domain of the innermost level possible, never outside that of the required levels and of the slices. Where
+nobody of the gang is left in that domain, near to the others of the gang is tried as well, and with several lost
+nodes one domain for all; the shortest predicted step decides, without a model the innermost domain that holds the
+gang. A slice that its domain can't complete moves whole, the innermost first; so its healthy workers get other nodes
+too, but no worker outside it does. A gang without any healthy node is placed anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 
 import numpy as np
 
@@ -25,8 +28,7 @@ from supernode.scheduling.mixrepair import pool_by_pool
 from supernode.scheduling.place import place_in
 from supernode.scheduling.placement import Placement, WorkerPlacement
 from supernode.scheduling.promise import promised_at
-from supernode.scheduling.rescore import common_topology, step_on
-from supernode.scheduling.score import innermost
+from supernode.scheduling.rescore import common_domain, common_topology, step_on
 from supernode.scheduling.search import anchor_level
 from supernode.scheduling.snapshot import Int64, PoolInfo, Snapshot
 from supernode.scheduling.topology import NODE_LEVEL, Topology
@@ -35,6 +37,14 @@ from supernode.scheduling.work import Work, positions_of
 from supernode.steptime.predict import StepTime
 
 _NAMED = 6  # lost nodes that a refusal names
+
+
+class _Aim(Enum):
+    """What the lost workers are to be near to."""
+
+    OLD = auto()  # where they were
+    OTHERS = auto()  # the healthy workers of the gang
+    ONE_DOMAIN = auto()  # each other, and then the healthy ones
 
 
 def plan_replacement(
@@ -57,8 +67,24 @@ def plan_replacement(
     if placement.node_pools:
         return pool_by_pool(snapshot, demand, placement, gone, plan_replacement)
     repair = _Repair(snapshot, demand, placement, gone)
-    refusal = repair.anew() if len(gone) == len(placement.nodes) else repair.patch()
-    return refusal if refusal is not None else repair.result()
+    if len(gone) == len(placement.nodes):
+        refusal = repair.anew()
+        return refusal if refusal is not None else repair.result()
+    aims = repair.other_aims()
+    refusal = repair.patch()
+    if refusal is not None:
+        return refusal
+    best = repair.result()
+    for aim in aims:
+        other = _Repair(snapshot, demand, placement, gone, aim=aim)
+        if other.patch() is None:
+            best = min(best, other.result(), key=_standing)
+    return best
+
+
+def _standing(found: Placement) -> tuple[float, int]:
+    """Shortest step first; the deeper the domain that holds all, the better."""
+    return (np.inf if found.predicted is None else found.predicted.seconds), -len(found.domain)
 
 
 def replace_ranks(
@@ -92,6 +118,7 @@ class _Repair:
         *,
         closed: Collection[int] = (),
         ranks: Collection[int] = (),
+        aim: _Aim = _Aim.OLD,
     ) -> None:
         pool = snapshot.pool(placement.pool)
         if pool is None:
@@ -100,6 +127,7 @@ class _Repair:
             )
         self.pool: PoolInfo = pool
         self.snapshot, self.demand, self.placement, self.gone = snapshot, demand, placement, set(gone)
+        self.aim = aim
         names = snapshot.node_names
         row = {name: index for index, name in enumerate(names)}
         self.room: Int64
@@ -158,6 +186,19 @@ class _Repair:
         """Rows of a domain that have room; level -1 = everywhere."""
         rows = np.flatnonzero(self.room > 0)
         return rows if level < 0 else rows[self.paths[rows, level] == domain]
+
+    def other_aims(self) -> list[_Aim]:
+        """What else than near to the old places is worth a try, before anything is repaired."""
+        levels = self.paths.shape[1] - 1
+        if not levels:
+            return []
+        aims = []
+        left = {self.paths[at, levels - 1] for at in self.rows if at >= 0}
+        if any(self.old[rank] < 0 or self.paths[self.old[rank], levels - 1] not in left for rank in self.lost):
+            aims.append(_Aim.OTHERS)
+        if len(self.gone) > 1:
+            aims.append(_Aim.ONE_DOMAIN)
+        return aims
 
     # --- plans ---------------------------------------------------------------------------------------------------
     def anew(self) -> Unplaceable | None:
@@ -262,13 +303,16 @@ class _Repair:
         """Places for some ranks on some rows; False and nothing changed if they have too little room."""
         if int(self.room[rows].sum()) < len(ranks):
             return False
+        if self.aim is _Aim.ONE_DOMAIN and ranks:
+            rows = self._one_domain(rows, ranks)
         together: dict[str, list[int]] = {}
         for rank in ranks:
             together.setdefault(self.placement.workers[rank].node, []).append(rank)
         # The largest losses first: they find a node that takes them whole least often.
         for node in sorted(together, key=lambda node: (-len(together[node]), node)):
             left = together[node]
-            home = self.old[left[0]] if self.old[left[0]] >= 0 else self._mate(left[0])
+            old = self.old[left[0]]
+            home = old if old >= 0 and self.aim is _Aim.OLD else self._mate(left[0])
             while left:
                 open_rows = rows[self.room[rows] > 0]
                 near = (
@@ -284,6 +328,23 @@ class _Repair:
                 self._settle(left[:fits], row)
                 left = left[fits:]
         return True
+
+    def _one_domain(self, rows: Int64, ranks: Sequence[int]) -> Int64:
+        """Those of `rows` in one domain with room for all ranks, as far in as can be: the nearest, then the fullest."""
+        mate = self._mate(ranks[0])
+        for level in range(self.paths.shape[1] - 2, -1, -1):
+            where = self.paths[rows, level]
+            able = []
+            for domain in np.unique(where[where >= 0]).tolist():
+                inside = rows[where == domain]
+                room = int(self.room[inside].sum())
+                if room >= len(ranks):
+                    shared = self.paths[inside[0], : level + 1] == self.paths[mate, : level + 1]
+                    able.append((0 if mate < 0 else -int(shared.sum()), room, domain))
+            if able:
+                chosen: Int64 = rows[where == min(able)[2]]
+                return chosen
+        return rows
 
     def _settle(self, ranks: list[int], row: int) -> None:
         count = np.asarray([len(ranks)], dtype=np.int64)
@@ -306,14 +367,20 @@ class _Repair:
                 self.free[row] |= mask
 
     def _mate(self, rank: int) -> int:
-        """Row of the healthy worker whose rank is nearest: where a worker belongs whose node has left the cluster."""
-        healthy = [(abs(other - rank), row) for other, row in enumerate(self.rows) if row >= 0]
-        return min(healthy)[1] if healthy else -1
+        """Row of the healthy worker that is nearest to where this one was, then by rank; -1 if there is none."""
+        old = self.old[rank]
+
+        def distance(other: int, row: int) -> tuple[int, int, int]:
+            shared = 0 if old < 0 else int((self.paths[row, :-1] == self.paths[old, :-1]).sum())
+            return -shared, abs(other - rank), row
+
+        healthy = [distance(other, row) for other, row in enumerate(self.rows) if row >= 0]
+        return min(healthy)[2] if healthy else -1
 
     # --- answers ---------------------------------------------------------------------------------------------------
     def result(self) -> Placement:
         """The whole gang's place, with its step time."""
-        level, domain = _common(self.snapshot, self.placement.group, set(self.rows))
+        level, domain = common_domain(self.snapshot, self.placement.group, set(self.rows))
         group = self.topology.name if self.topology is not None and level else self.placement.group
         stages = self.placement.stages
         predicted: StepTime | None = settled_step(self.snapshot, self.demand, self.workers, stages) if stages else None
@@ -364,19 +431,3 @@ class _Repair:
             domain=domain,
         )
         return Unplaceable(Reason.WAITING_FOR_REPAIR, (refusal,), possible=True)
-
-
-def _common(snapshot: Snapshot, group: str, rows: Collection[int]) -> tuple[str, tuple[str, ...]]:
-    """Innermost level of the group of which one domain holds all these nodes, and its path."""
-    where = sorted(rows)
-    for topology in snapshot.topologies:
-        positions = positions_of(topology, len(snapshot.node_names))[where]
-        if (group and topology.name != group) or (positions < 0).any():
-            continue
-        level = innermost(topology.node_domain[positions].T)
-        if level >= 0:
-            path = topology.path(level, int(topology.node_domain[positions[0], level]))
-            if len(where) == 1:
-                return NODE_LEVEL, (*path, snapshot.node_names[where[0]])
-            return topology.levels[level].name, path
-    return "", ()

@@ -6,16 +6,16 @@ can be none. Not here: the search for places, which scores its own (`score`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from supernode.errors import ChipError
 from supernode.scheduling.demand import GangDemand
-from supernode.scheduling.score import link_levels
+from supernode.scheduling.score import innermost, link_levels
 from supernode.scheduling.snapshot import PoolInfo, Snapshot
 from supernode.scheduling.stores import NO_STORAGE, resolved, storage_at
-from supernode.scheduling.topology import Level, Topology
+from supernode.scheduling.topology import NODE_LEVEL, Level, Topology
 from supernode.scheduling.work import positions_of
 from supernode.steptime.calibration import ASSUMED_NETWORK_BANDWIDTH, ASSUMED_NETWORK_LATENCY
 from supernode.steptime.model import Parallelism
@@ -61,3 +61,25 @@ def common_topology(snapshot: Snapshot, rows: Sequence[int]) -> Topology | None:
         if topology.node_rows.size and (positions_of(topology, len(snapshot.node_names))[where] >= 0).all():
             return topology
     return None
+
+
+def common_domain(snapshot: Snapshot, group: str, rows: Collection[int]) -> tuple[str, tuple[str, ...]]:
+    """Innermost level of the group of which one domain holds all these nodes, and its path; empty if there is none.
+
+    Args:
+        snapshot: of the nodes.
+        group: whose tree; empty = that of the first group that holds them.
+        rows: of the nodes.
+    """
+    where = sorted(set(rows))
+    for topology in snapshot.topologies:
+        positions = positions_of(topology, len(snapshot.node_names))[where]
+        if (group and topology.name != group) or (positions < 0).any():
+            continue
+        level = innermost(topology.node_domain[positions].T)
+        if level >= 0:
+            path = topology.path(level, int(topology.node_domain[positions[0], level]))
+            if len(where) == 1:
+                return NODE_LEVEL, (*path, snapshot.node_names[where[0]])
+            return topology.levels[level].name, path
+    return "", ()

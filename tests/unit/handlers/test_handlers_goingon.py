@@ -16,12 +16,15 @@ from supernode.handlers.preemption import spare
 from supernode.scheduling.demand import GangDemand
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement, WorkerPlacement
+from supernode.scheduling.rescore import step_on
 from supernode.scheduling.state import GroupSpec, NodeInfo, PoolSpec, State
 from supernode.scheduling.topology import Level
 from supernode.scheduling.unplaceable import Reason, Unplaceable
+from supernode.steptime.model import ModelShape
 
 DEVICES = 2
 GANG = GangDemand("t/gang", ("p",), 4, DEVICES)
+MODEL = ModelShape(8, 1024, 16, 32000, 512)
 
 
 def a_state(nodes: int, per_supernode: int, unusable: frozenset[int] = frozenset(), sick: int = 0) -> State:
@@ -147,8 +150,25 @@ def test_no_size_is_chosen_whose_place_could_not_be_written_down(monkeypatch: py
     assert len(found.node_of) == 1002
 
 
-def test_the_first_workers_are_a_place_of_their_own() -> None:
-    assert first_workers(at([0, 1, 2]), 1).nodes == ("n0",)
+@pytest.mark.parametrize(
+    ("count", "level", "domain"), [(3, "", ()), (2, "supernode", ("sn-0",)), (1, "node", ("sn-0", "n0"))]
+)
+def test_the_first_workers_are_a_place_of_their_own(count: int, level: str, domain: tuple[str, ...]) -> None:
+    state, held = a_state(4, 2), at([0, 1, 2, 3])
+    state.claim("t/gang", held, {})
+    snapshot = state.snapshot()
+    demand = replace(GANG, workers=count, model=MODEL)
+    found = first_workers(snapshot, demand, held)
+    assert (found.nodes, found.level, found.domain) == (tuple(f"n{i}" for i in range(count)), level, domain)
+    assert found.predicted == step_on(snapshot, snapshot.pools[0], demand, list(range(count)))
+    assert found.predicted is not None
+
+
+def test_first_workers_on_a_node_that_is_gone_leave_the_telling_to_the_repair() -> None:
+    state, held = a_state(4, 2), at([0, 1, 2])
+    state.claim("t/gang", held, {})
+    state.remove_node("n1")
+    assert first_workers(state.snapshot(), replace(GANG, workers=2), held).nodes == ("n0", "n1")
 
 
 @pytest.mark.parametrize(

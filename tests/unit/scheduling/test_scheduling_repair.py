@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.scheduling.clusters import (
@@ -28,6 +29,7 @@ from supernode.scheduling.snapshot import Snapshot, Store
 from supernode.scheduling.state import State
 from supernode.scheduling.stores import StorageUse
 from supernode.scheduling.unplaceable import Reason, Unplaceable
+from supernode.steptime.model import ModelShape, Parallelism
 
 PAIR = (0, 1)
 
@@ -84,6 +86,37 @@ def test_nested_slices_move_from_the_inside_out() -> None:
     refused = plan_replacement(state.snapshot(), demand, before, {"n01"})
     assert isinstance(refused, Unplaceable)
     assert (refused.nearest.wanted, refused.nearest.fits, refused.nearest.domain) == (1, 0, ("spine-a", "sn-0"))
+
+
+@pytest.mark.parametrize("model", [MODEL, None])
+def test_who_is_alone_in_a_domain_comes_back_to_the_others(model: ModelShape | None) -> None:
+    """Rank 0 was repaired away to sn-1 once; now that its node there is lost too, there is room beside rank 1 again."""
+    state = super_nodes([2, 2])
+    demand = a_gang("a/x", 2, model=model)
+    before = held("a/x", ("n02", PAIR), ("n01", PAIR))
+    state.claim("a/x", before, demand.request)
+    after = plan_replacement(state.snapshot(), demand, before, {"n02"})
+    assert nodes_of(after) == ["n00", "n01"]
+    assert isinstance(after, Placement)
+    assert (after.level, after.domain) == ("supernode", ("spine-0", "sn-0"))
+
+
+def test_with_mates_left_in_its_domain_a_worker_stays_there() -> None:
+    state = super_nodes([3, 3])
+    demand = a_gang("a/x", 4, model=MODEL)
+    before = held("a/x", ("n00", PAIR), ("n01", PAIR), ("n03", PAIR), ("n04", PAIR))
+    state.claim("a/x", before, demand.request)
+    assert nodes_of(plan_replacement(state.snapshot(), demand, before, {"n04"})) == ["n00", "n01", "n03", "n05"]
+
+
+def test_a_lost_domain_is_replaced_by_one_domain() -> None:
+    """sn-0 (ranks 0 and 1) is lost. One node is free in sn-1 beside ranks 2 and 3, and all of sn-2: a tensor group
+    stays in one super-node."""
+    state = super_nodes([2, 3, 2])
+    demand = a_gang("a/x", 4, model=MODEL, parallelism=Parallelism(data=2, tensor=4))
+    before = held("a/x", *((name, PAIR) for name in ("n00", "n01", "n02", "n03")))
+    state.claim("a/x", before, demand.request)
+    assert nodes_of(plan_replacement(state.snapshot(), demand, before, {"n00", "n01"})) == ["n05", "n06", "n02", "n03"]
 
 
 def test_a_gang_without_any_healthy_node_is_placed_anew() -> None:
