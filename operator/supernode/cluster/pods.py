@@ -27,7 +27,7 @@ _LONGEST_WORDS: Final = 300
 _LONGEST_REASON: Final = 100
 #: Annotations that are read.
 KEPT_NOTES: Final = (ANNOTATION_DEVICES, ANNOTATION_CHECKPOINT)
-_STAMPS: Final = ("creationTimestamp", "deletionTimestamp")
+_STAMPS: Final = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
 class Trimmed(dict[str, Any]):
@@ -87,7 +87,10 @@ def _trim_status(status: Json) -> Json:
     if state.get("waiting") is not None:
         found["state"]["waiting"] = _only(state["waiting"], "reason", "message")
     if (ended := state.get("terminated")) is not None:
-        found["state"]["terminated"] = {"exitCode": ended.get("exitCode", 0), **_only(ended, "reason", "message")}
+        found["state"]["terminated"] = {
+            "exitCode": ended.get("exitCode", 0),
+            **_only(ended, "reason", "message", "finishedAt"),
+        }
     devices = [
         {
             "name": each.get("name", ""),
@@ -212,6 +215,24 @@ def ends_at(pod: Json) -> float | None:
     """When a pod that is being deleted should be gone at the latest (seconds since the epoch); None if it is not."""
     stamp = pod["metadata"].get("deletionTimestamp")
     return seconds_of(stamp) if isinstance(stamp, str) else None
+
+
+def was_stopped(pod: Json) -> bool:
+    """Whether it is being deleted, and none of its containers had failed when that was asked for.
+
+    What a container says that was told to stop is no failure of its own, whoever looks when. Stamps are of whole
+    seconds: one that failed in the second in which its pod was deleted counts as stopped.
+    """
+    latest = ends_at(pod)
+    if latest is None or (pod.get("status") or {}).get("reason"):
+        return False  # not being deleted, or ended by its node before
+    asked = latest - (pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated") or {}
+        stamp = ended.get("finishedAt")
+        if ended.get("exitCode") and (not isinstance(stamp, str) or seconds_of(stamp) < asked):
+            return False
+    return True
 
 
 def trouble(pod: Json) -> str:

@@ -27,8 +27,8 @@ from supernode.cluster.protobuf import MAGIC, PROTOBUF
 #: Parts of a pod that are read.
 _POD: Final = {
     "Pod": "metadata spec status",
-    "ObjectMeta": "name namespace uid resourceVersion creationTimestamp deletionTimestamp labels annotations "
-    "ownerReferences",
+    "ObjectMeta": "name namespace uid resourceVersion creationTimestamp deletionTimestamp deletionGracePeriodSeconds "
+    "labels annotations ownerReferences",
     "OwnerReference": "apiVersion kind name uid controller blockOwnerDeletion",
     "PodSpec": "nodeName containers initContainers restartPolicy overhead resources",
     "Container": "name resources restartPolicy",
@@ -38,7 +38,7 @@ _POD: Final = {
     "ContainerStatus": "name state restartCount allocatedResourcesStatus",
     "ContainerState": "waiting terminated",
     "ContainerStateWaiting": "reason message",
-    "ContainerStateTerminated": "exitCode reason message",
+    "ContainerStateTerminated": "exitCode reason message finishedAt",
     "ResourceStatus": "name resources",
     "ResourceHealth": "resourceID health",
 }
@@ -166,6 +166,8 @@ def _metadata(metadata: Any) -> Json:
     for name in ("creationTimestamp", "deletionTimestamp"):
         if metadata.HasField(name) and (seconds := getattr(metadata, name).seconds):
             found[name] = _time(seconds)
+    if metadata.deletionGracePeriodSeconds:
+        found["deletionGracePeriodSeconds"] = metadata.deletionGracePeriodSeconds
     if metadata.labels:
         found["labels"] = dict(metadata.labels)
     found["annotations"] = {name: metadata.annotations[name] for name in KEPT_NOTES if name in metadata.annotations}
@@ -196,6 +198,8 @@ def _container_status(status: Any) -> Json:
     if status.state.HasField("terminated"):
         ended = status.state.terminated
         state["terminated"] = {"exitCode": ended.exitCode, **_texts(ended, "reason", "message")}
+        if ended.HasField("finishedAt") and ended.finishedAt.seconds:
+            state["terminated"]["finishedAt"] = _time(ended.finishedAt.seconds)
     devices = [
         {"name": each.name, "resources": [_texts(one, "resourceID", "health") for one in each.resources]}
         for each in status.allocatedResourcesStatus

@@ -163,6 +163,7 @@ def pod_facts(
         )
         failing = broken or deleting
         code, reason, words = pods.ending(pod)
+        stopped = deleting and pods.was_stopped(pod)
         result.append(
             PodFacts(
                 name=metadata["name"],
@@ -187,10 +188,11 @@ def pod_facts(
                 message=words,
                 trouble=pods.trouble(pod) if phase == "Pending" else "",
                 # What only rules for failures look at.
-                exits=pods.exits(pod) if failing else (),
+                exits=pods.exits(pod) if failing and not stopped else (),
                 conditions=pods.conditions(pod) if failing else frozenset(),
                 container_restarts=pods.restarts(pod),
                 asked=pods.was_asked(pod),
+                stopped=stopped,
             )
         )
     return result

@@ -35,12 +35,14 @@ class Failure:
 class Verdict:
     """What the failures of a gang mean: by one of them, told in `message`.
 
-    `nodes`: all that are to blame. `workers`: (rank, uid of its pod, empty if it has none) of all that failed.
+    `by_rule`: whether a rule of the failure policy said so. `nodes`: all that are to blame. `workers`: (rank, uid of
+    its pod, empty if it has none) of all that failed.
     """
 
     action: Action
     reason: str
     message: str
+    by_rule: bool = False
     nodes: tuple[str, ...] = ()
     workers: tuple[tuple[int, str], ...] = ()
 
@@ -59,7 +61,7 @@ def judge(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> Verdict
     nodes = tuple(dict.fromkeys(each.node for each in found if each.node))
     message = failure.message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
     workers = tuple((each.rank, each.pod.uid if each.pod is not None else "") for each in found)
-    return Verdict(action, failure.reason, message, nodes, workers)
+    return Verdict(action, failure.reason, message, _rule_of(job.policy, failure) is not None, nodes, workers)
 
 
 def failures(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> list[Failure]:
@@ -86,20 +88,25 @@ def action_on(policy: RunPolicy, failure: Failure) -> Action:
     """What a failure means: by the first rule that it matches, else by the restart policy."""
     if failure.reason == "BackoffLimitExceeded":
         return Action.FAIL
-    for rule in policy.rules:
-        if _matches(rule, failure):
-            return rule.action
-    code = failure.pod.exit_code if failure.pod is not None else None
+    rule = _rule_of(policy, failure)
+    if rule is not None:
+        return rule.action
+    code = failure.pod.exit_code if failure.pod is not None and not failure.pod.stopped else None
     if policy.by_exit_code and code is not None and 0 < code < FIRST_RETRIED_EXIT_CODE and not failure.node:
         return Action.FAIL
     return Action.COUNT
 
 
+def _rule_of(policy: RunPolicy, failure: Failure) -> Rule | None:
+    return next((rule for rule in policy.rules if _matches(rule, failure)), None)
+
+
 def _of_pod(job: JobFacts, rank: int, pod: PodFacts, now: float) -> Failure | None:
     worker = f"worker {rank}"
-    if pod.phase == "Failed" or pod.broken:
+    stopped = pod.stopped and pod.phase != "Succeeded"
+    if (pod.phase == "Failed" or pod.broken) and not stopped:
         return Failure(rank, pod.reason or "Error", f"{worker} on node {pod.node} failed{_words(pod)}", pod)
-    if pod.over:
+    if pod.over and not stopped:
         return None
     lost = lost_at(job.policy, pod)
     if pod.node_gone:

@@ -95,6 +95,7 @@ class PodFacts:
     `trouble`: why a container can't start, where the kubelet says so.
     `exits`: (container, exit code) of those that ended; `conditions`: (type, status) of the pod.
     `container_restarts`: by the node, all containers together. `asked`: it was asked for a checkpoint.
+    `stopped`: it is being deleted, and what its containers ended with, they ended with because of that.
     """
 
     name: str
@@ -122,6 +123,7 @@ class PodFacts:
     conditions: frozenset[tuple[str, str]] = frozenset()
     container_restarts: int = 0
     asked: bool = False
+    stopped: bool = False
 
     @property
     def over(self) -> bool:

@@ -286,8 +286,11 @@ def _failed(keep: Decision, job: JobFacts, verdict: failure.Verdict, now: float)
     if verdict.action is Action.FAIL:
         why = "" if verdict.reason == "BackoffLimitExceeded" else "; "
         if why:
-            rules = "podFailurePolicy says that" if job.policy.rules else "exit codes below 128"
-            why += f"{rules} fails the job" if job.policy.rules else f"{rules} are not retried"
+            why += (
+                "podFailurePolicy says that fails the job"
+                if verdict.by_rule
+                else "exit codes below 128 are not retried"
+            )
         reason = verdict.reason if verdict.reason == "BackoffLimitExceeded" else "WorkerFailed"
         return replace(keep, state=State.FAILED, reason=reason, message=verdict.message + why, completed=now)
     counted = verdict.action is Action.COUNT

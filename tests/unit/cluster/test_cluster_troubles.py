@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supernode.api.conditions import timestamp
 from supernode.cluster import nodes, pods
 from supernode.handlers.facts import pod_facts, tolerations_of
 
@@ -30,6 +31,39 @@ def a_node(*taints: dict[str, Any], unhealthy: str | None = None, ready: str = "
 def a_taint(key: str, effect: str = "NoExecute", value: str | None = None) -> dict[str, Any]:
     taint = {"key": key, "effect": effect, "timeAdded": ADDED}
     return taint if value is None else {**taint, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("deleted", "ended", "code", "reason", "stopped"),
+    [
+        (None, 0, 1, None, False),  # nobody deletes it
+        (0, None, 0, None, True),  # nothing has ended yet
+        (0, 5, 1, None, True),
+        (0, 0, 1, None, True),  # within the same second
+        (1, 0, 1, None, False),
+        (1, 0, 0, None, True),  # its end was no failure
+        (0, 5, 1, "Evicted", False),  # by its node, for a reason of its own
+    ],
+)
+def test_what_ended_because_its_pod_was_deleted(
+    deleted: int | None, ended: int | None, code: int, reason: str | None, stopped: bool
+) -> None:
+    """`deleted`, `ended`: seconds after a moment at which the delete came and the container ended."""
+    metadata: dict[str, Any] = {"name": "w", "uid": "u"}
+    if deleted is not None:
+        metadata |= {"deletionTimestamp": timestamp(ADDED_AT + deleted + 30), "deletionGracePeriodSeconds": 30}
+    status: dict[str, Any] = {"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]}
+    if ended is not None:
+        finished = {"exitCode": code, "finishedAt": timestamp(ADDED_AT + ended)}
+        status["containerStatuses"].append({"name": "d", "state": {"terminated": finished}})
+    if reason is not None:
+        status["reason"] = reason
+    spec = {"restartPolicy": "Never", "containers": [{"name": "c"}, {"name": "d"}]}
+    pod = pods.trim({"metadata": metadata, "spec": spec, "status": status})
+    assert pods.was_stopped(pod) is stopped
+    (facts,) = pod_facts([pod], lambda _: None)
+    assert facts.stopped is stopped
+    assert facts.exits == ((("d", code),) if ended is not None and not stopped else ())
 
 
 EXISTS = {"operator": "Exists"}

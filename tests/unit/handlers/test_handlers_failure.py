@@ -30,6 +30,15 @@ KINDS = [
     ({"evicted_by": "broken=fan:NoExecute"}, "NodeTainted", True, "the taint broken=fan:NoExecute"),
     ({"sick": "device 3 of it is unhealthy"}, "DeviceUnhealthy", True, "node n1: device 3 of it is unhealthy"),
     ({"deleting": True}, "PodDeleted", False, "is being deleted"),
+    ({"deleting": True, "broken": True, "exit_code": 1}, "Error", False, "failed with exit code 1"),
+    ({"deleting": True, "broken": True, "exit_code": 1, "stopped": True}, "PodDeleted", False, "is being deleted"),
+    ({"deleting": True, "phase": "Failed", "exit_code": 1, "stopped": True}, "PodDeleted", False, "is being deleted"),
+    (
+        {"deleting": True, "phase": "Failed", "exit_code": 143, "stopped": True, "evicted_by": "x:NoExecute"},
+        "NodeTainted",
+        True,
+        "the taint x:NoExecute",
+    ),
 ]
 
 
@@ -46,10 +55,29 @@ def test_every_kind_of_failure(wrong: dict[str, object], reason: str, blamed: bo
 
 
 @pytest.mark.parametrize(
-    "fine", [{}, {"node_lost": True, "lost_at": NOW - 59}, {"phase": "Succeeded", "node_gone": True}]
+    "fine",
+    [
+        {},
+        {"node_lost": True, "lost_at": NOW - 59},
+        {"phase": "Succeeded", "node_gone": True},
+        {"phase": "Succeeded", "deleting": True, "stopped": True},
+    ],
 )
 def test_what_is_no_failure(fine: dict[str, object]) -> None:
     assert judge(RUNNING, {0: a_pod(0), 1: a_pod(1, **fine)}, NOW) is None  # type: ignore[arg-type]
+
+
+def test_a_program_that_was_told_to_stop_has_not_failed_by_its_exit_code() -> None:
+    policy = RunPolicy(by_exit_code=True, rules=(Rule(Action.IGNORE, reasons=frozenset({"PodDeleted"})),))
+    for stopped, rules, action, by_rule in [
+        (True, policy.rules, Action.IGNORE, True),
+        (True, (), Action.COUNT, False),
+        (False, policy.rules, Action.FAIL, False),
+    ]:
+        pod = a_pod(0, "Failed", deleting=True, exit_code=1, stopped=stopped)
+        verdict = judge(replace(RUNNING, workers=1, policy=replace(policy, rules=rules)), {0: pod}, NOW)
+        assert verdict is not None
+        assert (verdict.action, verdict.by_rule) == (action, by_rule)
 
 
 def test_several_nodes_at_once_are_all_to_blame() -> None:

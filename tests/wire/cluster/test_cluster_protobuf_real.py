@@ -184,6 +184,7 @@ _STATES = st.sampled_from(
         {"waiting": {}},
         {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
         {"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": "2026-01-01T00:00:00Z"}},
+        {"terminated": {"exitCode": 1}},
         {"terminated": {"exitCode": 137, "signal": 9, "reason": "OOMKilled", "message": "ü" * 9}},
     ]
 )
