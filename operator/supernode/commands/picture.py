@@ -7,7 +7,7 @@ to go. Not here: drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,6 +67,10 @@ class Picture:
     nodes: tuple[NodeView, ...]
     groups: dict[str, SuperNodeGroup]
     held: dict[tuple[str, str], int]
+
+    def devices_in(self, pools: Collection[str]) -> int:
+        """Devices of some pools, whoever holds them; 0 as well where nodes may not be listed."""
+        return sum(view.devices for view in self.nodes if view.pool in pools)
 
     def holders_in(self, pool: str) -> list[tuple[str, int]]:
         """Jobs that hold devices of a pool; the largest first, then by name."""

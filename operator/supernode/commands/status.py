@@ -13,6 +13,7 @@ from supernode.api.conditions import seconds_of
 from supernode.cluster import nodes
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, LEASES, NODES, POOLS, Json
+from supernode.cluster.translate import managed_elsewhere
 from supernode.commands.figures import age, count, span
 from supernode.commands.reading import add_options, answer, condition_of, key_of, list_allowed, list_jobs
 from supernode.commands.terminal import Colour, Mark, Piece, Sheet, colour_of
@@ -76,7 +77,7 @@ def facts(  # what one look at a cluster brings back
     """The values that are shown; None stands for what the user may not see."""
     states = Counter(str((job.get("status") or {}).get("state") or "Pending") for job in jobs)
     troubled = sorted(
-        (job for job in jobs if _state(job) in _TROUBLED),
+        (job for job in jobs if _state(job) in _TROUBLED and not managed_elsewhere(job)),
         key=lambda job: (_TROUBLED.index(_state(job)), job["metadata"].get("creationTimestamp", ""), key_of(job)),
     )
     spec = None if lease is None else lease.get("spec") or {}

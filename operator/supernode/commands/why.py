@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from supernode.cluster.assignment import indices_text, worker_count, workers_of
 from supernode.cluster.client import Client
 from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
+from supernode.cluster.translate import managed_elsewhere
 from supernode.commands.figures import age, count, number, percent, span, step_time, until
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
 from supernode.commands.reading import add_options, answer, condition_of, find_job, key_of, list_all, list_allowed
@@ -74,7 +75,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture,
         "job": key_of(job),
         "state": state,
         "created": job["metadata"].get("creationTimestamp"),
-        "because": _because(status, state),
+        "because": _because(job, status, state),
         "message": str(status.get("message") or ""),
         "restarts": int(status.get("restarts") or 0),
         "asked": _asked(spec),
@@ -89,7 +90,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture,
     }
 
 
-def _because(status: Json, state: str) -> Json:
+def _because(job: Json, status: Json, state: str) -> Json:
     """The condition that tells why the job is in its state; its own message where no condition does."""
     conditions = {str(c.get("type")): c for c in status.get("conditions") or []}
     if (conditions.get("Accepted") or {}).get("status") == "False":
@@ -98,6 +99,8 @@ def _because(status: Json, state: str) -> Json:
         wanted = _TELLING.get(state, ("Scheduled",))
     found: Json = next((conditions[kind] for kind in wanted if (conditions.get(kind) or {}).get("message")), {})
     nobody = "" if status else "no operator has looked at this job yet; `supernode status` tells whether one runs"
+    if managed_elsewhere(job):
+        nobody = f"it is left to {job['spec']['managedBy']} (spec.managedBy)"
     return {
         "condition": str(found.get("type") or ""),
         "status": str(found.get("status") or ""),
@@ -168,6 +171,9 @@ def _growth(spec: Json, status: Json, named: Sequence[str], seen: Picture) -> st
     if never:
         return f"{text}{never}"
     if have < asked["minCount"]:
+        least, there = asked["minCount"] * asked["acceleratorsPerWorker"], seen.devices_in(pools)
+        if 0 < there < least:
+            return f"{text}{_at_least(asked)} would take {least:,} devices, and its pools have {there:,}"
         return f"{text}it starts again with more when there is room for {_at_least(asked)}"
     seconds = (((spec.get("scheduling") or {}).get("policy") or {}).get("gang") or {}).get("growAfterSeconds")
     wait = f", {span(seconds)} after it got its place at the earliest" if seconds else ""
@@ -262,7 +268,7 @@ def render(found: Json, sheet: Sheet, now: float) -> None:
     sheet.blank()
     _render_asked(found["asked"], sheet)
     if found["placement"] is not None:
-        if found["placement"]["because"] != because["message"]:
+        if found["placement"]["because"] not in ("", because["message"]):
             sheet.sentence(f"placed because: {found['placement']['because']}")
         sheet.sentence(_place(found["placement"], "ran" if found["state"] in FINISHED else "runs"))
         _render_placement(found["placement"], sheet)

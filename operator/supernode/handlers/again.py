@@ -231,4 +231,7 @@ def _sentence(held: Placement, result: Placement) -> str:
         return f"{text} where {'it was' if workers == 1 else 'they were'}"
     nodes = list(dict.fromkeys(worker.node for worker in moved))
     more = f" and {len(nodes) - LISTED} more" if len(nodes) > LISTED else ""
-    return f"{text}, {len(moved)} of them in a new place: {', '.join(nodes[:LISTED])}{more}"
+    place = f"{', '.join(nodes[:LISTED])}{more}"
+    return (
+        f"{text} in a new place: {place}" if workers == 1 else f"{text}, {len(moved)} of them in a new place: {place}"
+    )

@@ -19,10 +19,10 @@ from supernode.errors import BadRequestError, ClusterError, ConflictError, NotFo
 from supernode.handlers import gang, jobstatus, lifecycle
 from supernode.handlers.context import Context
 from supernode.handlers.due import Due
-from supernode.handlers.facts import is_ours, job_facts, pod_facts, tolerations_of
+from supernode.handlers.facts import disruption_of, is_ours, job_facts, pod_facts, tolerations_of
 from supernode.handlers.jobstatus import Known, Placed, Wait
 from supernode.handlers.later import Later, only_counts
-from supernode.handlers.life import Decision, Disruption, JobFacts, PodFacts, State
+from supernode.handlers.life import Decision, Disruption, DisruptionKind, JobFacts, PodFacts, State
 from supernode.handlers.progress import Reports, tells_only
 from supernode.handlers.reading import Reading, Readings
 from supernode.handlers.tell import tell_answer, tell_change, tell_stragglers
@@ -31,6 +31,14 @@ from supernode.names import ANNOTATION_DEFRAGMENT, FINALIZER
 from supernode.telemetry.logs import bound
 
 logger = logging.getLogger(__name__)
+
+# What a gang is told that was to stop and need not any more.
+_NO_MORE: Final = {
+    DisruptionKind.PREEMPTION: "nobody needs its place any more",
+    DisruptionKind.MIGRATION: "nobody needs it to move any more",
+    DisruptionKind.RESIZE: "there is no room for more workers any more",
+    DisruptionKind.REPAIR: "nothing of it must be replaced any more",
+}
 
 # Seconds before a job that met an unexpected error is looked at again.
 UNEXPECTED_PAUSE: Final = 30.0
@@ -252,6 +260,7 @@ class Jobs:
     async def disrupt(self, obj: Json, plan: Disruption | None) -> bool:
         """Write what is to be done to a gang that has a place (None: nothing after all); True when it is written."""
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        was = disruption_of(obj.get("status") or {})
         status = {**(obj.get("status") or {}), "disruption": jobstatus.disruption_json(plan)}
         status = {name: value for name, value in status.items() if value is not None}
         with bound(job=f"{key[0]}/{key[1]}"):
@@ -267,6 +276,8 @@ class Jobs:
             else:
                 if plan is not None:
                     self._context.metrics.count("supernode_disruptions", str(plan.kind))
+                elif was is not None:
+                    self._context.events.normal(JOBS, obj, "DisruptionCancelled", f"it runs on: {_NO_MORE[was.kind]}")
                 self.due.touch(key)
                 return True
             return False
@@ -305,7 +316,9 @@ class Jobs:
                     retry_at=None,
                 )
             elif plan is not None:
-                decision = replace(decision, reason="WaitingForRepair", disruption=plan, wake_at=plan.deadline)
+                decision = replace(
+                    decision, reason="WaitingForRepair", message=plan.message, disruption=plan, wake_at=plan.deadline
+                )
                 self.due.wake_at(key, plan.deadline)
             if not await self._try_write(key, obj, facts, decision, pods, known):
                 return False

@@ -227,6 +227,9 @@ def _conditions(obj: Json, status: Json, state: State, decision: Decision, known
     else:
         clear(ConditionType.STRAGGLING, "NoSlowWorkers", sentence_of(()))
     words = decision.reason or str(state)
+    resumed = find_condition(conditions, str(ConditionType.RUNNING)) or {}
+    if resumed.get("reason") == "Suspended" and state is not State.SUSPENDED:
+        put(ConditionType.RUNNING, False, "Resumed", "spec.runPolicy.suspend is false again")
     for kind, own in _STATES:
         if state is own:
             found = find_condition(conditions, str(kind))

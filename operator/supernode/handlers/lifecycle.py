@@ -98,7 +98,7 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         return replace(
             keep,
             reason="Deleting",
-            message=f"{len(pods)} pods are still there" if pods else "",
+            message=f"it is being deleted: {len(pods)} of its pods are still there" if pods else "",
             delete=_all_of(pods, now),
             remove_finalizer=not pods,
         )
@@ -139,7 +139,9 @@ def _stopped(keep: Decision, job: JobFacts, now: float) -> Decision:
     )
     if job.policy.suspend:
         return replace(released, retry_at=None, requeues=0)
-    if job.state is not State.RESTARTING or not job.accepted or job.retry_at is not None:
+    if job.state is State.RESTARTING and not job.accepted:
+        return replace(released, message="its place is given back: the job is not accepted any more, see Accepted")
+    if job.state is not State.RESTARTING or job.retry_at is not None:
         return released
     if plan is not None and plan.releases:
         return replace(released, reason="Preempted", message=f"gave way to {_whom(plan.by)}")
@@ -195,7 +197,8 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     if verdict is not None:
         return _failed(keep, job, verdict, now)
     if resize:
-        message = f"spec.workers is {job.wanted} and the gang has {job.workers}: it starts again with {job.wanted}"
+        then = f"the ranks from {job.wanted} on go" if job.policy.single else f"it starts again with {job.wanted}"
+        message = f"spec.workers is {job.wanted} and the gang has {job.workers}: {then}"
         plan = Disruption(DisruptionKind.RESIZE, now, now + job.policy.checkpoint_seconds, BY_SPEC, message, job.wanted)
         return _disrupted(replace(keep, disruption=plan), job, plan, current, now)
     return _brought_up(keep, job, stale, current, now)
@@ -208,7 +211,7 @@ def _succeeded(job: JobFacts, current: dict[int, PodFacts]) -> tuple[str, str] |
         return "AllWorkersSucceeded", f"all {job.workers} workers succeeded"
     first = current.get(0)
     if job.policy.by_rank_zero and first is not None and first.phase == "Succeeded":
-        return "RankZeroSucceeded", f"rank 0 succeeded, and {count} of {job.workers} workers"
+        return "RankZeroSucceeded", f"rank 0 succeeded ({count} of {job.workers} workers did)"
     return None
 
 

@@ -182,7 +182,7 @@ class Migrations:
         if found is None:
             return (
                 f"no {wish.moves} moves or fewer of {len(movable)} gangs that may move make room for "
-                f"{demand.fewest} workers x {demand.devices} devices and cost less than they gain"
+                f"{_size(demand)} and cost less than they gain"
             )
         if _in_circles(snapshot, found):
             return "gangs would have to change places with each other, which needs room for one of them in between"
@@ -336,7 +336,7 @@ class Migrations:
         count = len(nomination.moves)
         whom = discretion.listed(demand.namespace, pending, LISTED)
         return (
-            f"needs {demand.fewest} workers x {demand.devices} devices together; {whom} "
+            f"needs {_size(demand)} together; {whom} "
             f"{'moves' if len(pending) == 1 else 'move'} to make room for it, {count - len(pending)} of {count} "
             f"{'has' if count - len(pending) == 1 else 'have'} moved"
         )
@@ -386,3 +386,8 @@ def _in_circles(snapshot: Snapshot, plan: Defragmentation) -> bool:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{', '.join(names[:LISTED])}{more}"
+
+
+def _size(demand: GangDemand) -> str:
+    """`1 worker x 4 devices`."""
+    return f"{demand.fewest} worker{'' if demand.fewest == 1 else 's'} x {demand.devices} devices"

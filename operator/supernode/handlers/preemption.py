@@ -315,9 +315,9 @@ class Preemptions:
         if others:
             named.append(f"{discretion.others(others)} ({theirs} devices)")
         if not named:
-            return f"needs {demand.fewest} workers x {demand.devices} devices; those that gave way have stopped"
+            return f"needs {_size(demand)}; those that gave way have stopped"
         return (
-            f"needs {demand.fewest} workers x {demand.devices} devices ({demand.fewest * demand.devices}) with "
+            f"needs {_size(demand)} ({demand.fewest * demand.devices}) with "
             f"priority {demand.priority}; {discretion.joined(named)} "
             f"{'gives' if count == 1 else 'give'} way for it, {devices} devices are still held by "
             f"{count} of {len(nomination.victims)} gang{'' if len(nomination.victims) == 1 else 's'}"
@@ -378,3 +378,8 @@ def spare(sizes: Sequence[int], workers: int) -> tuple[int, int]:
     even = steps == [steps[0] * count for count in range(1, len(steps) + 1)]
     # Sizes at uneven distances: all that can go, or none.
     return steps[-1], steps[0] if even else steps[-1]
+
+
+def _size(demand: GangDemand) -> str:
+    """`1 worker x 4 devices`."""
+    return f"{demand.fewest} worker{'' if demand.fewest == 1 else 's'} x {demand.devices} devices"

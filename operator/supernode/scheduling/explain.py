@@ -175,9 +175,9 @@ def _resource(demand: GangDemand, snapshot: Snapshot) -> str:
 
 
 def _accelerators(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal, snapshot)}{_where(refusal, snapshot, demand)}"
     if not refusal.nodes:
-        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_who(refusal, snapshot, demand)}"
+        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal, snapshot)}"
     missing = demand.fewest * demand.devices - refusal.free
     if missing > 0:
         text += f"; {missing} more {'is' if missing == 1 else 'are'} missing"
@@ -190,15 +190,15 @@ def _node_resources(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand
     amount = demand.request.get(refusal.resource, 0)
     unit = {"cpu": f"{amount / 1000:g} CPU"}.get(refusal.resource, f"{_amount(refusal.resource, amount)}")
     return (
-        f"{_asked(demand, snapshot)} and {unit} a worker; {_pool_numbers(refusal)}, but {refusal.resource} is short "
-        f"there: only {refusal.fits} of {demand.workers} workers fit"
+        f"{_asked(demand, snapshot)} and {unit} a worker; {_pool_numbers(refusal, snapshot)}, but {refusal.resource} "
+        f"is short there: only {refusal.fits} of {demand.workers} workers fit"
         + _never(refusal, demand)
         + _who(refusal, snapshot, demand)
     )
 
 
 def _topology(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}{_where(refusal, snapshot, demand)}"
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal, snapshot)}{_where(refusal, snapshot, demand)}"
     if refusal.detail:
         return f"{text}; {refusal.detail} among the nodes of this pool"
     place = f"one {refusal.level}" if refusal.level else "whole slices"
@@ -252,19 +252,19 @@ def _misconfigured(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand)
 
 def _repair(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     if not refusal.wanted:
-        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}; waits until a part of it is repaired"
+        return f"{_asked(demand, snapshot)}; {_pool_numbers(refusal, snapshot)}; waits until a part of it is repaired"
     where = f"in {refusal.level} {'/'.join(refusal.domain)}" if refusal.domain else f"in pool {refusal.pool}"
     if refusal.level and not refusal.domain:
         where = f"in any one {refusal.level} of pool {refusal.pool}"
     return (
         f"lost {refusal.detail}; {_count(refusal.wanted, 'worker')} x {demand.devices} "
         f"{_resource(demand, snapshot)} must be replaced {where}, where {refusal.fits} of {refusal.wanted} fit; "
-        f"{_pool_numbers(refusal)}; the gang goes on when these nodes are back or others there are free"
+        f"{_pool_numbers(refusal, snapshot)}; the gang goes on when these nodes are back or others there are free"
     )
 
 
 def _preemption(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
-    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal)}"
+    text = f"{_asked(demand, snapshot)}; {_pool_numbers(refusal, snapshot)}"
     if not refusal.detail:
         return f"{text}; waits for gangs of lower priority to give way"
     lost = f", doing {_span(refusal.used)} of work again" if refusal.used else ""
@@ -273,7 +273,7 @@ def _preemption(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) ->
 
 def _suspended(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:
     return (
-        f"{_asked(demand, snapshot)}, but is suspended and holds nothing; {_pool_numbers(refusal)}; "
+        f"{_asked(demand, snapshot)}, but is suspended and holds nothing; {_pool_numbers(refusal, snapshot)}; "
         "it queues again when spec.runPolicy.suspend is false"
     )
 
@@ -310,7 +310,7 @@ def _brief(refusal: PoolRefusal, demand: GangDemand) -> str:
     )
 
 
-def _pool_numbers(refusal: PoolRefusal) -> str:
+def _pool_numbers(refusal: PoolRefusal, snapshot: Snapshot) -> str:
     if refusal.excluded and not refusal.nodes:
         those = "the one node" if refusal.excluded == 1 else f"none of the {refusal.excluded} nodes"
         verb = "is not" if refusal.excluded == 1 else "is"
@@ -321,7 +321,17 @@ def _pool_numbers(refusal: PoolRefusal) -> str:
     text = f"pool {refusal.pool} has {_count(refusal.devices, 'device')} on {_count(refusal.nodes, 'node')}"
     if refusal.excluded:
         text += f" ({refusal.excluded} more not ready or closed to this job)"
-    return f"{text}, {refusal.free} free"
+    sick = _unhealthy(refusal.pool, snapshot)
+    return f"{text}, {refusal.free} free" + (f", {sick} unhealthy" if sick else "")
+
+
+def _unhealthy(name: str, snapshot: Snapshot) -> int:
+    """Devices of a pool that exist and must not be used."""
+    pool = snapshot.pool(name)
+    if pool is None:
+        return 0
+    there, sound = snapshot.capacity[pool.rows, pool.resource], np.bitwise_count(snapshot.device_all[pool.rows])
+    return int(there.sum()) - int(sound.sum())
 
 
 def _where(refusal: PoolRefusal, snapshot: Snapshot, demand: GangDemand) -> str:

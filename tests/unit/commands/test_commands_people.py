@@ -167,6 +167,7 @@ def test_why_of_a_running_job_says_why_it_has_fewer_workers_than_it_asks_for() -
     assert "has 2 of" not in text(3, "Succeeded")
     assert "has 2 of 3 workers: it starts again with more when there is room for all of them\n" in text(3)
     assert "has 2 of 5 workers: it starts again with more when there is room for 4 or more\n" in text(5, minCount=4)
+    assert "has 2 of 5 workers: all of them would take 10 devices, and its pools have 8\n" in text(5)
     elastic = text(4, minCount=1, growAfterSeconds=300).replace("\n", " ")
     assert "when there is room for them and nobody waits for these pools, 5m after it got its place" in elastic
     assert "40,000 workers are too many for one job" in text(40_000, minCount=1)
@@ -195,6 +196,14 @@ def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
     assert text(kind="Resize", message=grows).count(grows) == 1
     assert text(kind="Repair", message="2 workers on 2 nodes").count("2 workers on 2 nodes") == 1  # said already
     assert "has 2 of 4" in text()
+
+
+def test_a_job_of_another_controller_is_left_to_it() -> None:
+    job = created(a_job(managedBy="foo.dev/bar"))
+    text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
+    assert "default/gpt is Pending\n  it is left to foo.dev/bar (spec.managedBy)\n" in text
+    found = status.facts("https://c", "", jobs=[job], pools=[], groups=[], nodes_=[], lease={})
+    assert found["jobs"]["attention"] == []
 
 
 def test_why_of_a_job_that_nobody_looked_at_and_of_a_pool_that_is_not_there() -> None:

@@ -51,7 +51,7 @@ def test_rank_zero_alone_decides_where_the_policy_says_so() -> None:
     for other in ("Running", "Failed", "Pending"):
         ended = decide(job, [a_pod(0, "Succeeded"), a_pod(1, other)], NOW)
         assert (ended.state, ended.reason) == (State.SUCCEEDED, "RankZeroSucceeded")
-        assert ended.message == "rank 0 succeeded, and 1 of 2 workers"
+        assert ended.message == "rank 0 succeeded (1 of 2 workers did)"
         assert decide(PLACED, [a_pod(0, "Succeeded"), a_pod(1, other)], NOW).state is not State.SUCCEEDED
     assert decide(job, [a_pod(0), a_pod(1, "Succeeded")], NOW).state is State.RUNNING
 

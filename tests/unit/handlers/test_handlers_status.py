@@ -66,6 +66,17 @@ def test_every_condition_has_a_sentence(before: str) -> None:
         assert [c["type"] for c in status["conditions"] if not c["message"] and c["status"] == "False"] == []
 
 
+def test_a_job_that_was_resumed_does_not_say_that_it_is_suspended() -> None:
+    first = render(an_obj(), Decision(State.RUNNING, 0, 0, "AllWorkersRunning", "2 run"), 2, [], Known(), NOW)
+    suspended = Decision(State.SUSPENDED, 0, 0, "Suspended", "spec.runPolicy.suspend is true")
+    second = render(an_obj(**first), suspended, 2, [], Known(), NOW)
+    assert conditions(second)["Running"] == ("False", "Suspended")
+    waits = Known(wait=Wait("InsufficientAccelerators", "why"))
+    third = render(an_obj(**second), Decision(State.PENDING, 1, 0, wants_placement=True), 2, [], waits, NOW)
+    assert "suspend is true" not in json.dumps(checked(third))
+    assert conditions(third)["Running"] == ("False", "Resumed")
+
+
 def test_a_problem_is_said_with_its_field() -> None:
     problem = Problem("spec.pools[0]", "no such pool")
     status = checked(

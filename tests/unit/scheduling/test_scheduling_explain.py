@@ -223,6 +223,13 @@ def test_nodes_that_are_closed() -> None:
     assert "6 free: sn-0 2, sn-1 4" in answer(state, demand)[1]
 
 
+def test_devices_that_are_unhealthy_are_told_as_such() -> None:
+    state = a_state([a_node(f"dcu-{i}", "spine-0", f"sn-{i // 2}", unhealthy=0b10 if i else 0) for i in range(4)])
+    assert answer(state, a_gang(workers=2))[1].startswith(
+        "needs 2 workers x 2 hygon.com/hcu (4 devices); pool dcu has 5 devices on 4 nodes, 5 free, 3 unhealthy: "
+    )
+
+
 def test_a_node_of_two_groups_is_told_of_once() -> None:
     nodes = [
         a_node(f"n{i}", groups={"scalex": ("spine-0", f"sn-{i // 2}"), "racks": (f"rack-{i % 2}",)}) for i in range(4)

@@ -9,7 +9,7 @@ import pytest
 from tests.wire.operatorlab import NAMESPACES, Lab
 from tests.wire.promises import free_the_lease
 
-from supernode.cluster.kinds import JOBS, PODS, POOLS, PRIORITY_CLASSES, Json
+from supernode.cluster.kinds import EVENTS, JOBS, PODS, POOLS, PRIORITY_CLASSES, Json
 from supernode.names import ANNOTATION_CHECKPOINT
 
 pytestmark = pytest.mark.timeout(180)
@@ -129,6 +129,12 @@ async def test_nobody_gives_way_in_vain(either_lab: Lab) -> None:
     await lab.until("the request is taken back", unasked)
     status = (await lab.job("low"))["status"]
     assert (status["state"], status["attempt"]) == ("Running", 0)
+
+    async def told() -> bool:
+        found = (await lab.client.list_page(EVENTS, lab.namespace))["items"]
+        return any(each["reason"] == "DisruptionCancelled" for each in found)
+
+    await lab.until("it is told that it runs on", told)
 
 
 async def test_borrowed_devices_are_given_back(either_lab: Lab) -> None:
