@@ -19,7 +19,7 @@ from supernode.cluster.rendezvous import Gang
 from supernode.errors import InputError
 from supernode.handlers.bounds import too_many_addresses
 from supernode.handlers.context import Context
-from supernode.handlers.facts import closed_pool, job_facts
+from supernode.handlers.facts import closed_pool, job_facts, state_of
 from supernode.handlers.life import JobFacts
 from supernode.handlers.priorities import Priority, priority_of
 from supernode.handlers.sizes import sized
@@ -66,7 +66,9 @@ class Readings:
         return reading
 
     def problem(self, obj: Json, reading: Reading) -> Problem | None:
-        """What is wrong with the job among the pools, groups and classes of now."""
+        """What is wrong with the job among the pools, groups and classes of now; nothing is of one that has ended."""
+        if state_of(obj.get("status") or {}).finished:
+            return None
         model = reading.model
         if model is None:
             return reading.problem
