@@ -288,7 +288,17 @@ class TrainingJobStatus(Status):
     requeues: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Times in a row that the gang gave its places back without running."
     )
-    retry_at: str | None = Field(default=None, description="When such a gang is tried again.", json_schema_extra=_TIME)
+    crashes: int = Field(
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Failures in a row, each within a minute of getting its place; from the third on the gang pauses.",
+    )
+    retry_at: str | None = Field(
+        default=None,
+        description="When a gang that could not start, or crashes, is tried again.",
+        json_schema_extra=_TIME,
+    )
     placement: PlacementStatus | None = Field(default=None, description="Where the gang is.")
     nomination: NominationStatus | None = Field(
         default=None, description="Nodes that are kept for the waiting gang while others give way."

@@ -57,6 +57,7 @@ def job_facts(obj: Json, model: TrainingJob | None, *, accepted: bool) -> JobFac
         disruption=disruption_of(status),
         saved_at=_seconds((status.get("checkpoint") or {}).get("savedAt")),
         requeues=_count(status.get("requeues")),
+        crashes=_count(status.get("crashes")),
         # Who has changed the spec has perhaps mended it: that is tried at once.
         retry_at=_seconds(status.get("retryAt")) if status.get("observedGeneration") == generation else None,
     )

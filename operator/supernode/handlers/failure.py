@@ -14,6 +14,8 @@ from supernode.handlers.life import Action, JobFacts, PodFacts, Rule, RunPolicy,
 
 # Exit codes from here on (128 + signal) are retried under the ExitCode policy; smaller ones are the program's own.
 FIRST_RETRIED_EXIT_CODE: Final = 128
+#: Reasons that come from outside of the worker's own containers.
+OUTSIDE: Final = frozenset({"PodDeleted", "NodeGone", "NodeLost", "NodeTainted", "DeviceUnhealthy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class Failure:
 class Verdict:
     """What the failures of a gang mean: by one of them, told in `message`.
 
-    `by_rule`: whether a rule of the failure policy said so. `nodes`: all that are to blame. `workers`: (rank, uid of
-    its pod, empty if it has none) of all that failed.
+    `own`: whether its own containers failed. `by_rule`: whether a rule of the failure policy said so. `nodes`: all that
+    are to blame. `workers`: (rank, uid of its pod, empty if it has none) of all that failed.
     """
 
     action: Action
     reason: str
     message: str
+    own: bool = True
     by_rule: bool = False
     nodes: tuple[str, ...] = ()
     workers: tuple[tuple[int, str], ...] = ()
@@ -61,7 +64,8 @@ def judge(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> Verdict
     nodes = tuple(dict.fromkeys(each.node for each in found if each.node))
     message = failure.message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
     workers = tuple((each.rank, each.pod.uid if each.pod is not None else "") for each in found)
-    return Verdict(action, failure.reason, message, _rule_of(job.policy, failure) is not None, nodes, workers)
+    own, by_rule = failure.reason not in OUTSIDE, _rule_of(job.policy, failure) is not None
+    return Verdict(action, failure.reason, message, own, by_rule, nodes, workers)
 
 
 def failures(job: JobFacts, current: Mapping[int, PodFacts], now: float) -> list[Failure]:

@@ -80,6 +80,7 @@ def render(obj: Json, decision: Decision, workers: int, pods: Sequence[PodFacts]
     status["attempt"] = decision.attempt
     status["restarts"] = decision.restarts
     status["requeues"] = decision.requeues or None
+    status["crashes"] = decision.crashes or None
     status["retryAt"] = None if decision.retry_at is None else timestamp(decision.retry_at)
     status["disruption"] = None if state.finished else disruption_json(decision.disruption)
     _remember_checkpoint(status, decision.attempt)
@@ -214,7 +215,7 @@ def _conditions(obj: Json, status: Json, state: State, decision: Decision, known
 
     if known.problem is not None:
         put(ConditionType.ACCEPTED, False, "Misconfigured", str(known.problem))
-    else:
+    elif not state.finished or find_condition(conditions, str(ConditionType.ACCEPTED)) is None:
         put(ConditionType.ACCEPTED, True, "Accepted", "the job is valid")
     if known.placed is not None:
         put(ConditionType.SCHEDULED, True, "Placed", known.placed.sentence)

@@ -197,6 +197,7 @@ class JobFacts:
     disruption: Disruption | None = None
     saved_at: float | None = None
     requeues: int = 0
+    crashes: int = 0
     retry_at: float | None = None
 
 
@@ -229,6 +230,7 @@ class Decision:
     completed: float | None = None
     disruption: Disruption | None = None
     requeues: int = 0
+    crashes: int = 0
     retry_at: float | None = None
     create: tuple[int, ...] = ()
     delete: tuple[PodRef, ...] = ()

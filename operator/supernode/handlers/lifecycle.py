@@ -42,9 +42,12 @@ from supernode.handlers.life import (
 
 __all__ = ["PATIENCE", "Decision", "JobFacts", "PodFacts", "PodRef", "RunPolicy", "State", "decide", "requeued"]
 
-# Seconds before a gang that could not start is tried again: the first time, and at most.
+# Seconds before a gang that could not start, or crashes, is tried again: the first time, and at most.
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 300.0
+# A failure within so many seconds after the gang got its place is a crash; the first ones in a row cost no pause.
+CRASH_WITHIN: Final = 60.0
+FREE_CRASHES: Final = 2
 # On whose behalf a gang is resized when its spec says so.
 BY_SPEC: Final = "spec"
 # Nodes that a repair names at most; the status has room for no more.
@@ -70,7 +73,7 @@ def decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
 
 def requeued(decision: Decision, reason: str, message: str, now: float) -> Decision:
     """The decision to give a gang's places back and to try again later, each time after a longer pause."""
-    pause = min(FIRST_PAUSE * 2 ** min(decision.requeues, 20), LONGEST_PAUSE)
+    pause = _pause(decision.requeues)
     return replace(
         decision,
         state=State.RESTARTING,
@@ -78,9 +81,15 @@ def requeued(decision: Decision, reason: str, message: str, now: float) -> Decis
         message=f"{message}; tried again in {pause:.0f} s",
         disruption=None,
         requeues=decision.requeues + 1,
+        crashes=0,
         retry_at=now + pause,
         create=(),
     )
+
+
+def _pause(times: int) -> float:
+    """Seconds before the next try, when there were so many pauses in a row."""
+    return min(FIRST_PAUSE * 2.0 ** min(times, 20), LONGEST_PAUSE)
 
 
 def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
@@ -92,6 +101,7 @@ def _decide(job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
         completed=job.completed,
         disruption=job.disruption,
         requeues=job.requeues,
+        crashes=job.crashes,
         retry_at=job.retry_at,
     )
     if job.deleting:
@@ -138,18 +148,35 @@ def _stopped(keep: Decision, job: JobFacts, now: float) -> Decision:
         keep, state=state, reason="Released", release=True, attempt=job.attempt + 1, started=None, disruption=None
     )
     if job.policy.suspend:
-        return replace(released, retry_at=None, requeues=0)
+        return replace(released, retry_at=None, requeues=0, crashes=0)
     if job.state is State.RESTARTING and not job.accepted:
         return replace(released, message="its place is given back: the job is not accepted any more, see Accepted")
-    if job.state is not State.RESTARTING or job.retry_at is not None:
+    if job.state is not State.RESTARTING or (job.retry_at is not None and not job.crashes):
         return released
     if plan is not None and plan.releases:
         return replace(released, reason="Preempted", message=f"gave way to {_whom(plan.by)}")
     if plan is not None and plan.kind is DisruptionKind.REPAIR and now >= plan.deadline > 0:
         message = f"no place was found within {job.policy.hold:g} s instead of {_named(plan.nodes)}; it is queued again"
         return replace(released, reason="RepairTimedOut", message=message)
-    wake_at = plan.deadline if plan is not None and plan.kind is DisruptionKind.REPAIR and plan.deadline else None
-    return replace(keep, wants_again=True, wake_at=wake_at)
+    late, ends = _too_late(keep, job, now)
+    if late is not None:
+        return late
+    times = [plan.deadline] if plan is not None and plan.kind is DisruptionKind.REPAIR and plan.deadline else []
+    times += [] if ends is None else [ends]
+    if job.retry_at is not None and now < job.retry_at <= now + LONGEST_PAUSE:
+        return replace(keep, wake_at=min([*times, job.retry_at]))
+    return replace(keep, wants_again=True, wake_at=min(times, default=None))
+
+
+def _too_late(keep: Decision, job: JobFacts, now: float) -> tuple[Decision | None, float | None]:
+    """(what is decided if the job's time is up, when it is up); None for no deadline."""
+    if job.policy.deadline is None or job.started is None:
+        return None, None
+    ends = job.started + job.policy.deadline
+    if now < ends:
+        return None, ends
+    message = f"it ran longer than activeDeadlineSeconds ({job.policy.deadline} s)"
+    return replace(keep, state=State.FAILED, reason="DeadlineExceeded", message=message, completed=now), ends
 
 
 def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float) -> Decision:
@@ -173,12 +200,10 @@ def _placed(keep: Decision, job: JobFacts, pods: Sequence[PodFacts], now: float)
     started = job.started if job.started is not None else now
     keep = replace(keep, started=started)
     times = [at for pod in current.values() if (at := failure.lost_at(job.policy, pod)) is not None and at > now]
-    if job.policy.deadline is not None:
-        ends = started + job.policy.deadline
-        if now >= ends:
-            message = f"it ran longer than activeDeadlineSeconds ({job.policy.deadline} s)"
-            return replace(keep, state=State.FAILED, reason="DeadlineExceeded", message=message, completed=now)
-        times.append(ends)
+    late, ends = _too_late(keep, replace(job, started=started), now)
+    if late is not None:
+        return late
+    times += [] if ends is None else [ends]
     keep = replace(keep, wake_at=min(times, default=None))
     plan = job.disruption
     if plan is not None and plan.kind is not DisruptionKind.REPAIR:
@@ -263,11 +288,13 @@ _WORDS: Final = {
 def _disrupted(keep: Decision, job: JobFacts, plan: Disruption, current: dict[int, PodFacts], now: float) -> Decision:
     """A gang that is to stop: it is asked for a checkpoint, and has a bounded time to save one."""
     saved = job.saved_at is not None and job.saved_at >= plan.requested
-    # One that does not run has nothing to save, and one that has lost a worker can't.
+    # One that does not run has nothing to save, and one that has lost a worker can't. Workers that have done their part
+    # are no loss: the others may well be about to end as well, and the job with them.
+    left = [pod for pod in current.values() if pod.phase != "Succeeded"]
     whole = (
         job.state is State.RUNNING
         and len(current) == job.workers
-        and not any(pod.over or pod.broken or pod.deleting or pod.node_gone for pod in current.values())
+        and not any(pod.over or pod.broken or pod.deleting or pod.node_gone for pod in left)
     )
     if saved or not whole or now >= plan.deadline:
         if job.policy.single and job.state is State.RUNNING and 0 < plan.workers < job.workers:
@@ -320,8 +347,16 @@ def _failed(keep: Decision, job: JobFacts, verdict: failure.Verdict, now: float)
             disruption=replace(plan, replacing=tuple(sorted(alone.items()))),
         )
     # The pods are deleted from the next decision on, when the restart has been counted.
+    crashes = job.crashes
+    if verdict.own:
+        crashes = job.crashes + 1 if job.placed_at is not None and now - job.placed_at < CRASH_WITHIN else 1
+    pause = _pause(crashes - FREE_CRASHES - 1) if verdict.own and crashes > FREE_CRASHES else 0.0
+    if pause:
+        message += f"; it crashed {crashes} times in a row and starts again in {pause:g} s"
     return replace(
         keep,
+        crashes=crashes,
+        retry_at=now + pause if pause else None,
         state=State.RESTARTING,
         reason="WorkerFailed",
         message=message,

@@ -172,6 +172,45 @@ def test_no_time_that_the_status_names_holds_a_job_up_for_ever() -> None:
     assert asked.disruption.deadline == asked.wake_at == NOW + 30
 
 
+def test_workers_that_end_well_while_the_gang_may_save_end_the_job() -> None:
+    plan = Disruption(DisruptionKind.PREEMPTION, NOW, NOW + 30, "n/high", "gives way")
+    job = replace(PLACED, state=State.RUNNING, disruption=plan, policy=RunPolicy(checkpoint_seconds=30))
+    half = decide(job, [a_pod(0, "Succeeded"), a_pod(1)], NOW + 5)
+    assert (half.state, half.delete, half.reason) == (State.RUNNING, (), "CheckpointRequested")
+    assert decide(job, [a_pod(0, "Succeeded"), a_pod(1, "Succeeded")], NOW + 6).state is State.SUCCEEDED
+    lost = decide(job, [a_pod(0, "Succeeded"), a_pod(1, "Failed")], NOW + 6)
+    assert lost.state is State.RESTARTING
+    assert decide(job, [a_pod(0, "Succeeded"), a_pod(1)], NOW + 30).state is State.RESTARTING
+
+
+def test_crashes_in_a_row_are_tried_again_after_longer_and_longer_pauses() -> None:
+    """The first two at once; the gang keeps its place meanwhile; an attempt that lasted starts the count anew."""
+    job = replace(PLACED, placed_at=NOW, state=State.RUNNING, policy=RunPolicy(backoff_limit=100))
+    pauses = []
+    for _ in range(10):
+        failed = decide(job, [a_pod(0, "Failed"), a_pod(1)], NOW + 59)
+        assert failed.state is State.RESTARTING
+        pauses.append(0.0 if failed.retry_at is None else failed.retry_at - NOW - 59)
+        job = replace(job, crashes=failed.crashes)
+    assert pauses == [0, 0, 5, 10, 20, 40, 80, 160, 300, 300]
+    paused = replace(job, state=State.RESTARTING, retry_at=NOW + 100)
+    waits = decide(paused, [], NOW + 60)
+    assert (waits.wants_again, waits.release, waits.wake_at, waits.state) == (False, False, NOW + 100, State.RESTARTING)
+    assert decide(paused, [], NOW + 100).wants_again
+    assert decide(replace(paused, retry_at=NOW + 9999), [], NOW + 60).wants_again, "a clock was put back"
+    late = decide(replace(job, placed_at=NOW - 60), [a_pod(0, "Failed"), a_pod(1)], NOW)
+    assert (late.crashes, late.retry_at) == (1, None)
+    gone = decide(job, [a_pod(0, deleting=True), a_pod(1)], NOW)
+    assert (gone.state, gone.crashes, gone.retry_at) == (State.RESTARTING, job.crashes, None)
+
+
+def test_the_deadline_holds_for_a_gang_that_has_stopped_as_well() -> None:
+    job = replace(PLACED, state=State.RESTARTING, crashes=3, retry_at=NOW + 50, policy=RunPolicy(deadline=20))
+    assert decide(job, [], NOW + 19).wake_at == NOW + 20
+    assert decide(job, [], NOW + 20).reason == "DeadlineExceeded"
+    assert decide(replace(job, retry_at=None), [], NOW + 19).wants_again
+
+
 def test_suspend_holds_the_claim_until_every_pod_is_gone() -> None:
     job = replace(PLACED, state=State.RUNNING, policy=RunPolicy(suspend=True))
     first = decide(job, [a_pod(0), a_pod(1)], NOW)

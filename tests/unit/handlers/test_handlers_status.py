@@ -77,6 +77,15 @@ def test_a_job_that_was_resumed_does_not_say_that_it_is_suspended() -> None:
     assert conditions(third)["Running"] == ("False", "Resumed")
 
 
+def test_what_a_job_that_has_ended_was_accepted_as_stays() -> None:
+    problem = Known(problem=Problem("spec.pools[0]", "no such pool"))
+    first = render(an_obj(), Decision(State.PENDING, 0, 0, "Misconfigured"), 2, [], problem, NOW)
+    failed = Decision(State.FAILED, 0, 0, "WorkerFailed", "disk full", completed=NOW)
+    ended = checked(render(an_obj(**first), failed, 2, [], Known(), NOW))
+    assert conditions(ended)["Accepted"] == ("False", "Misconfigured")
+    assert conditions(checked(render(an_obj(), failed, 2, [], Known(), NOW)))["Accepted"] == ("True", "Accepted")
+
+
 def test_a_problem_is_said_with_its_field() -> None:
     problem = Problem("spec.pools[0]", "no such pool")
     status = checked(

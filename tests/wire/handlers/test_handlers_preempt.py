@@ -137,6 +137,27 @@ async def test_nobody_gives_way_in_vain(either_lab: Lab) -> None:
     await lab.until("it is told that it runs on", told)
 
 
+async def test_who_ends_well_in_its_time_to_save_has_succeeded(either_lab: Lab) -> None:
+    lab = either_lab
+    high = await lab.add_class("high", 1000)
+    lab.operator()
+    await lab.add_job("low", workers=2, runPolicy={"checkpointSeconds": 3600})
+    await lab.until_state("low", "Running")
+    await lab.add_job("high", workers=4, scheduling=with_class(high))
+    await lab.until_status("low", "is asked", lambda s: s.get("disruption"))
+    lab.kubelet.endings["low-worker-1"] = 0
+    await lab.until_status("low", "one worker has ended", lambda s: (s.get("workers") or {}).get("succeeded") == 1)
+    await asyncio.sleep(1)  # time enough to do the wrong thing
+    assert (await lab.job("low"))["status"]["state"] == "Running"
+    lab.kubelet.endings["low-worker-0"] = 0
+    status = (await lab.until_state("low", "Succeeded"))["status"]
+    assert status["attempt"] == 0
+    await lab.until_state("high", "Running")
+    await lab.client.delete(POOLS, lab.pool)
+    await lab.until_status("high", "hears of its pool", lambda s: "AcceleratorPool" in s.get("message", ""))
+    assert (await lab.job("low"))["status"]["message"] == status["message"], "what came out of it stays"
+
+
 async def test_borrowed_devices_are_given_back(either_lab: Lab) -> None:
     lab = either_lab
     quotas = [{"namespace": lab.namespace, "guaranteed": 4}]
