@@ -52,7 +52,7 @@ ANNOTATION_DEVICES: Final = "supernode.dev/devices"
 ANNOTATION_CHECKPOINT: Final = "supernode.dev/checkpoint-requested"
 # On a job that waits: how many gangs may move (1 to 16) to make room for it; the operator takes it off.
 ANNOTATION_DEFRAGMENT: Final = "supernode.dev/defragment"
-# On a node: indices of devices that must not be used, such as `0,3`.
+# On a node: indices of devices that must not be used, such as `0,4-7`.
 ANNOTATION_UNHEALTHY: Final = "supernode.dev/unhealthy-devices"
 
 # --- variables in the worker container ----------------------------------------------------------------------------

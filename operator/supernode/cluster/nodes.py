@@ -69,10 +69,15 @@ def not_ready_since(node: Json) -> float:
 
 
 def unhealthy_devices(node: Json) -> int:
-    """Mask of the devices that the node's annotation calls unhealthy; what is no index in it is left out."""
+    """Mask of the devices that the node's annotation calls unhealthy, such as `0,4-7`; what is no index is left out."""
     text = str((node["metadata"].get("annotations") or {}).get(ANNOTATION_UNHEALTHY) or "")
-    indices = {int(part) for part in re.findall(r"(?<!\d)\d{1,2}(?!\d)", text)}
-    return sum(1 << index for index in indices if index < MOST_DEVICES)
+    mask = 0
+    for part in re.split(r"[,;\s]+", text):
+        found = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", part, re.ASCII)
+        if found is not None:
+            first, last = int(found[1]), int(found[2] or found[1])
+            mask |= sum(1 << index for index in range(first, min(last + 1, MOST_DEVICES)))
+    return mask
 
 
 def troubles(node: Json) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ from supernode.handlers.pools import Pools
 from supernode.handlers.preemption import Preemptions
 from supernode.handlers.reading import Readings
 from supernode.handlers.rehearse import Rehearsals
+from supernode.handlers.services import Services
 from supernode.handlers.sweep import sweep
 from supernode.handlers.waiting import Candidate
 from supernode.scheduling.demand import GangDemand
@@ -67,6 +68,8 @@ class Cycle:
         self._gauges = JobGauges(context)
         self._again = Again(context, jobs, readings)
         self._rehearsals = Rehearsals(context, jobs.due.wake_at)
+        self._services = Services(context, readings)
+        self._services_due = True
         self._preemptions = Preemptions(context, readings, self._rehearsals)
         self._migrations = Migrations(context, readings, self._rehearsals)
         self._growth = Growth(context, readings, jobs.due.wake_at)
@@ -89,6 +92,7 @@ class Cycle:
                 self._answered = None
                 self._jobs.due.touch_all()
                 live = {obj["metadata"]["uid"] for obj in self._context.stores.jobs.objects().values()}
+                self._services_due = True
                 for part in (self._again, self._preemptions, self._migrations, self._growth, self._rehearsals):
                     part.prune(live)
             await self.once()
@@ -129,6 +133,9 @@ class Cycle:
             await self._place_waiting()
             await self._safely("who asked for moves", self._clear_requests)
             await self._safely("who grows", self._grow)
+            if self._services_due:
+                self._services_due = False
+                await self._safely("which Services are gone", self._services.look)
             await self._safely("who gives way", self._give_way)
             await sweep(self._context)
             await self._pools.report()

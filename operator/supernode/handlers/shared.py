@@ -70,6 +70,15 @@ async def rehearse(context: Context, plan: GangPlan) -> str:
     return ""
 
 
+async def restore_service(context: Context, plan: GangPlan) -> str:
+    """Make the Service that is gone; says what is in the way, if anything is.
+
+    Raises:
+        ClusterError: the server refused it, or was away.
+    """
+    return await _service(context, plan)
+
+
 async def rewrite(context: Context, plan: GangPlan) -> None:
     """Make the lists that pods read anew, where there are any.
 

@@ -99,7 +99,21 @@ def test_which_taint_drives_a_pod_away(
 
 @pytest.mark.parametrize(
     ("text", "mask"),
-    [(None, 0), ("", 0), ("0", 1), ("0,3", 0b1001), (" 1 , 2 ", 0b110), ("64,99", 0), ("1000", 0), ("all", 0)],
+    [
+        (None, 0),
+        ("", 0),
+        ("0", 1),
+        ("0,3", 0b1001),
+        (" 1 , 2 ", 0b110),
+        ("0,4-6", 0b1110001),
+        ("62-99", 0b11 << 62),
+        ("64,99", 0),
+        ("1000", 0),
+        ("all", 0),
+        ("-1", 0),
+        ("3-1", 0),
+        ("1-", 0),
+    ],
 )
 def test_devices_that_a_node_calls_unhealthy(text: str | None, mask: int) -> None:
     assert nodes.unhealthy_devices(a_node(unhealthy=text)) == mask

@@ -136,9 +136,8 @@ def test_every_reason_is_documented_and_every_documented_one_exists() -> None:
     assert len(documented) == len(set(documented)), "each once"
     assert all(re.fullmatch(r"([A-Z][a-z]+)+", name) for name in documented)
     room = ROOT / "operator/supernode/handlers"
-    code = "".join(
-        (room / f"{name}.py").read_text() for name in ("lifecycle", "tell", "jobs", "cycle", "pools", "groupstatus")
-    )
+    tellers = ("lifecycle", "tell", "jobs", "cycle", "pools", "groupstatus", "services")
+    code = "".join((room / f"{name}.py").read_text() for name in tellers)
     used = set(
         re.findall(r'(?:reason=|JOBS, (?:obj|before), |requeued\(\w+, |return "|DisruptionKind\.\w+: )"(\w+)"', code)
     )

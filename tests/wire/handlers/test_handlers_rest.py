@@ -9,6 +9,7 @@ from tests.wire.operatorlab import Lab
 from tests.wire.promises import free_the_lease
 
 from supernode.cluster.kinds import CONFIG_MAPS, EVENTS, GROUPS, JOBS, NODES, PODS, SECRETS, SERVICES
+from supernode.errors import NotFoundError
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,6 +23,38 @@ async def picture(lab: Lab) -> dict[str, str]:
             if kind.namespaced or metadata["name"] in (*lab.nodes, lab.group):
                 found[f"{kind.kind}/{metadata['name']}"] = f"{metadata['uid']} {metadata['resourceVersion']}"
     return found
+
+
+async def test_a_service_that_somebody_deletes_comes_back(either_lab: Lab) -> None:
+    """In turn each minute, and at once when an operator starts."""
+    lab = either_lab
+    process = lab.operator()
+    await lab.add_job("one", workers=2)
+    await lab.until_state("one", "Running")
+    before = await lab.client.get(SERVICES, "one", lab.namespace)
+    await lab.client.delete(SERVICES, "one", lab.namespace)
+    assert await asyncio.to_thread(process.stop) == 0
+    await free_the_lease(lab)
+    lab.operator()
+
+    async def back() -> bool:
+        try:
+            return bool(await lab.client.get(SERVICES, "one", lab.namespace))
+        except NotFoundError:
+            return False
+
+    await lab.until("the Service is there again", back)
+    after = await lab.client.get(SERVICES, "one", lab.namespace)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
+
+    async def told() -> bool:
+        found = (await lab.client.list_page(EVENTS, lab.namespace))["items"]
+        return any(each["reason"] == "ServiceRestored" for each in found)
+
+    await lab.until("it is told", told)
+    status = (await lab.job("one"))["status"]
+    assert (status["state"], status["attempt"]) == ("Running", 0)
 
 
 async def test_what_is_right_is_left_alone(either_lab: Lab) -> None:
