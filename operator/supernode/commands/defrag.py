@@ -25,6 +25,7 @@ from supernode.commands.reading import add_options, answer, find_job, list_all
 from supernode.commands.terminal import Colour, Mark, Sheet
 from supernode.errors import InputError
 from supernode.handlers.context import Context
+from supernode.handlers.facts import state_of
 from supernode.handlers.masks import Masks
 from supernode.handlers.migration import MOST_MOVES, MOVES, Migrations, Wish
 from supernode.handlers.preemption import Preemptions
@@ -35,6 +36,7 @@ from supernode.scheduling.defragment import Defragmentation
 from supernode.scheduling.place import place
 from supernode.scheduling.placement import Placement
 from supernode.scheduling.snapshot import Snapshot
+from supernode.scheduling.unplaceable import Unplaceable
 from supernode.telemetry.metrics import OperatorMetrics
 
 _LISTED: Final = 3
@@ -98,6 +100,8 @@ def plan(context: Context, job: Json, moves: int) -> Json:
     name = f"{job['metadata']['namespace']}/{job['metadata']['name']}"
     empty: Json = {"job": name, "moves": [], "why": "", "costDeviceSeconds": 0.0, "gainDeviceSeconds": 0.0}
     empty |= {"nodes": [], "requested": False}
+    if state_of(job.get("status") or {}).finished:
+        return {**empty, "why": "it has ended"}
     if worker_count((job.get("status") or {}).get("placement") or {}):
         return {**empty, "why": "it has a place already"}
     snapshot, readings = context.observer.snapshot(), Readings(context)
@@ -109,7 +113,10 @@ def plan(context: Context, job: Json, moves: int) -> Json:
         demand = Masks(context, snapshot).on(readings.demand(job, reading.model), job)
     except InputError as exc:
         return {**empty, "why": str(exc)}
-    if isinstance(place(snapshot, demand), Placement):
+    placed = place(snapshot, demand)
+    if isinstance(placed, Unplaceable) and not placed.possible:
+        return {**empty, "why": "it can never be placed"}
+    if isinstance(placed, Placement):
         return {**empty, "why": "it fits as things are; the operator places it when its turn comes"}
     rehearsals = Rehearsals(context, lambda key, at: None)
     nominations = Preemptions(context, readings, rehearsals).nominations()

@@ -78,6 +78,9 @@ async def test_a_torn_cluster_is_cured_by_moving_one_gang(either_lab: Lab) -> No
     assert ANNOTATION_DEFRAGMENT not in (await lab.job("wide"))["metadata"].get("annotations", {})
     again = json.loads(await command(lab, "--for", key, "-o", "json"))
     assert (again["moves"], again["why"]) == ([], "it has a place already")
+    jobs = (await lab.client.list_page(JOBS, lab.namespace))["items"]
+    ended = next(job["metadata"]["name"] for job in jobs if job["status"]["state"] == "Succeeded")
+    assert "it has ended" in await command(lab, "--for", f"{lab.namespace}/{ended}")
 
 
 async def test_who_asks_again_at_once_is_answered_again(either_lab: Lab) -> None:
@@ -86,6 +89,7 @@ async def test_who_asks_again_at_once_is_answered_again(either_lab: Lab) -> None
     lab.operator()
     await lab.add_job("wide", workers=5)
     await lab.until_state("wide", "Waiting")
+    assert "it can never be placed" in await command(lab, "--for", f"{lab.namespace}/wide")
     patch = {"metadata": {"annotations": {ANNOTATION_DEFRAGMENT: "1"}}}
     for _ in range(30):
         await lab.client.patch(JOBS, "wide", patch, lab.namespace)
