@@ -368,14 +368,13 @@ class _Repair:
 
     def _mate(self, rank: int) -> int:
         """Row of the healthy worker that is nearest to where this one was, then by rank; -1 if there is none."""
-        old = self.old[rank]
-
-        def distance(other: int, row: int) -> tuple[int, int, int]:
-            shared = 0 if old < 0 else int((self.paths[row, :-1] == self.paths[old, :-1]).sum())
-            return -shared, abs(other - rank), row
-
-        healthy = [distance(other, row) for other, row in enumerate(self.rows) if row >= 0]
-        return min(healthy)[2] if healthy else -1
+        old, rows = self.old[rank], np.asarray(self.rows, dtype=np.int64)
+        healthy = np.flatnonzero(rows >= 0)
+        if not healthy.size:
+            return -1
+        there = rows[healthy]
+        shared = np.zeros_like(there) if old < 0 else (self.paths[there, :-1] == self.paths[old, :-1]).sum(axis=1)
+        return int(there[np.lexsort((there, np.abs(healthy - rank), -shared))[0]])
 
     # --- answers ---------------------------------------------------------------------------------------------------
     def result(self) -> Placement:
