@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from supernode.cluster.assignment import indices_text, worker_count, workers_of
 from supernode.cluster.client import Client
-from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, Json
+from supernode.cluster.kinds import GROUPS, JOBS, NODES, POOLS, PRIORITY_CLASSES, Json
 from supernode.cluster.translate import managed_elsewhere
 from supernode.commands.figures import age, count, number, percent, span, step_time, until
 from supernode.commands.picture import FINISHED, NodeView, Picture, picture
@@ -52,12 +52,16 @@ def run(args: argparse.Namespace) -> int:
         jobs = await list_allowed(client, JOBS)
         if jobs is None:  # of other namespaces only the sums are known, by the pools' status
             jobs = await list_all(client, JOBS, job["metadata"]["namespace"])
-        return facts(job, pools or [], jobs, picture(nodes or [], pools or [], groups or [], jobs), time.time())
+        classes = await list_allowed(client, PRIORITY_CLASSES)
+        seen = picture(nodes or [], pools or [], groups or [], jobs)
+        return facts(job, pools or [], jobs, seen, time.time(), classes or [])
 
     return answer(args, gather, render)
 
 
-def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture, now: float) -> Json:
+def facts(
+    job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture, now: float, classes: Sequence[Json] = ()
+) -> Json:
     """The values that are shown.
 
     Args:
@@ -66,6 +70,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture,
         jobs: all jobs that the user may see.
         seen: nodes, groups and who holds what.
         now: seconds since the epoch.
+        classes: priority classes, as far as the user may see them.
     """
     spec, status = job.get("spec") or {}, job.get("status") or {}
     state = str(status.get("state") or "Pending")
@@ -78,7 +83,7 @@ def facts(job: Json, pools: Sequence[Json], jobs: Sequence[Json], seen: Picture,
         "because": _because(job, status, state),
         "message": str(status.get("message") or ""),
         "restarts": int(status.get("restarts") or 0),
-        "asked": _asked(spec),
+        "asked": _asked(spec, classes),
         "placement": _placement(job),
         "disruption": _disruption(status),
         "growth": _growth(spec, status, named, seen),
@@ -110,8 +115,10 @@ def _because(job: Json, status: Json, state: str) -> Json:
     }
 
 
-def _asked(spec: Json) -> Json:
+def _asked(spec: Json, classes: Sequence[Json] = ()) -> Json:
     scheduling = spec.get("scheduling") or {}
+    name = scheduling.get("priorityClassName")
+    known: Json = next((each for each in classes if each["metadata"]["name"] == name), {})
     constraints = scheduling.get("constraints") or {}
     workers, each = int(spec.get("workers") or 1), int(spec.get("acceleratorsPerWorker") or 1)
     return {
@@ -122,7 +129,9 @@ def _asked(spec: Json) -> Json:
         "pools": list(spec.get("pools") or []),
         "topology": list(constraints.get("topology") or []),
         "slices": list(constraints.get("slices") or []),
-        "priorityClassName": scheduling.get("priorityClassName"),
+        "priorityClassName": name,
+        "priority": known.get("value"),
+        "preempts": known.get("preemptionPolicy") != "Never",
         "suspend": bool((spec.get("runPolicy") or {}).get("suspend")),
     }
 
@@ -302,7 +311,12 @@ def _render_asked(asked: Json, sheet: Sheet) -> None:
         text += f", {how}in one {wish.get('level', '')}"
     for item in asked["slices"]:
         text += f", each {item.get('size', '')} ranks in one {item.get('level', '')}"
-    text += f", priority class {asked['priorityClassName']}" if asked["priorityClassName"] else ""
+    if asked["priorityClassName"]:
+        value = "" if asked["priority"] is None else f" ({asked['priority']})"
+        text += f", priority class {asked['priorityClassName']}{value}"
+        text += (
+            "" if asked["preempts"] else ": it comes first, but nobody has to give way for it (preemptionPolicy Never)"
+        )
     sheet.sentence(text)
 
 

@@ -198,6 +198,19 @@ def test_why_of_a_running_job_says_what_is_being_done_to_it() -> None:
     assert "has 2 of 4" in text()
 
 
+def test_why_says_where_nobody_has_to_give_way() -> None:
+    job = waiting(created(a_job(scheduling={"priorityClassName": "polite"})))
+    seen = picture(NODES, [POOL], [GROUP], [job])
+
+    def text(*classes: Json) -> str:
+        return shown(why, why.facts(job, [POOL], [job], seen, NOW, classes)).replace("\n", " ")
+
+    polite = {"metadata": {"name": "polite"}, "value": 900, "preemptionPolicy": "Never"}
+    assert "priority class polite (900): it comes first, but nobody has to give way for it" in text(polite)
+    assert "priority class polite (900) " in text(polite | {"preemptionPolicy": "PreemptLowerPriority"})
+    assert "priority class polite " in text()
+
+
 def test_a_job_of_another_controller_is_left_to_it() -> None:
     job = created(a_job(managedBy="foo.dev/bar"))
     text = shown(why, why.facts(job, [POOL], [job], picture(NODES, [POOL], [GROUP], [job]), NOW))
